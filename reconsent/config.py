@@ -1,0 +1,320 @@
+"""The description of a consortium: one typed schema for its TOML file, every option and every default.
+
+Keys are written in kebab case (``local-epochs``); unknown keys are refused by name, with the nearest
+valid one. See ``docs/configuration.md`` for the generated reference.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from reconsent.errors import ConfigError
+
+Organ = Literal["brain", "knee", "abdomen", "heart", "prostate"]
+Contrast = Literal["T1w", "T2w", "PDw", "PDw-FS", "T2w-FS"]
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Settings(BaseModel):
+    """Base of every table: frozen, kebab-case keys, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_kebab, populate_by_name=True)
+
+
+class ReconstructorConfig(Settings):
+    """Which network, and how large. The paper's VarNet is ``cascades = 12``, ``channels = 18``."""
+
+    name: Literal["varnet", "unet"] = "varnet"
+    cascades: int = Field(default=3, ge=1, description="unrolled iterations (VarNet only)")
+    channels: int = Field(default=8, ge=1, description="channels of the first U-Net level")
+    pools: int = Field(default=3, ge=1, description="U-Net levels below the first")
+    sensitivity_channels: int = Field(default=4, ge=1, description="same, coil-sensitivity U-Net")
+    sensitivity_pools: int = Field(default=3, ge=1)
+
+
+class SamplingConfig(Settings):
+    """fastMRI's Cartesian undersampling at a site."""
+
+    mask: Literal["random", "equispaced", "equispaced-fraction", "magic", "magic-fraction"] = (
+        "equispaced-fraction"
+    )
+    acceleration: int = Field(default=6, ge=2, description="undersampling factor")
+    center_fraction: float = Field(
+        default=0.08, gt=0, lt=1, description="share of central phase encodes that are always acquired"
+    )
+
+
+class PhantomConfig(Settings):
+    """Built-in phantoms for a site that brings no data of its own."""
+
+    patients: int = Field(default=8, ge=1)
+    slices: int = Field(default=4, ge=1, description="slices a patient")
+    matrix: tuple[int, int] = Field(default=(64, 64), description="rows (readout), columns (phase)")
+    coils: int = Field(default=4, ge=1, le=16)
+    contrast: Contrast = "T2w"
+    field_strength: float = Field(default=3.0, gt=0, description="tesla")
+    noise: float = Field(
+        default=0.01, ge=0, description="standard deviation of the image noise over the image's maximum"
+    )
+
+    @field_validator("matrix")
+    @classmethod
+    def _not_too_small(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if min(value) < 32 or max(value) > 1024:
+            raise ValueError("rows and columns must lie between 32 and 1024")
+        return value
+
+
+class SiteConfig(Settings):
+    """A hospital: one SuperNode, one data directory, one organ."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits, -")
+    organ: Organ
+    data: Path | None = Field(
+        default=None,
+        description="directory of fastMRI HDF5 files; relative to the consortium file. Empty: phantoms",
+    )
+    patients: tuple[str, ...] = Field(
+        default=(), description="keep only these patients of the directory; empty: all of them"
+    )
+    test_fraction: float = Field(
+        default=0.25, gt=0, lt=1, description="share of the site's patients held out for testing"
+    )
+    sampling: SamplingConfig = SamplingConfig()
+    phantom: PhantomConfig = PhantomConfig()
+
+
+class TrainingConfig(Settings):
+    """Rounds at the server and local training at the sites."""
+
+    rounds: int = Field(default=60, ge=1)
+    local_epochs: int = Field(default=2, ge=1, description="passes over the site's training slices")
+    local_steps: int | None = Field(default=None, ge=1, description="optimiser steps; overrides local-epochs")
+    batch_size: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    final_learning_rate: float | None = Field(
+        default=None, gt=0, description="of the last round; empty: as learning-rate"
+    )
+    schedule: Literal["constant", "linear", "cosine", "geometric"] = Field(
+        default="constant", description="way from learning-rate to final-learning-rate over the rounds"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled (AdamW)")
+    l1_weight: float = Field(default=0.0, ge=0, description="weight of the L1 term beside 1 - SSIM")
+    gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm of a step")
+    evaluate_every: int = Field(default=5, ge=0, description="rounds between evaluations; 0: never")
+    timeout_seconds: float = Field(default=3600.0, gt=0, description="a site's time for one round")
+    min_sites: int = Field(default=1, ge=1, description="fewest replies a round may be made of")
+
+
+class ScreeningConfig(Settings):
+    """What a site's reply must satisfy before it is averaged."""
+
+    max_norm_ratio: float = Field(
+        default=20.0, gt=1, description="an update larger than this times the site's median is refused"
+    )
+    max_norm: float | None = Field(default=None, gt=0, description="absolute limit on an update's norm")
+
+
+class ContributionConfig(Settings):
+    """What the server keeps of each site's updates."""
+
+    damping: float = Field(
+        default=0.0, ge=0, lt=1, description="a of the damped specific contribution (per round)"
+    )
+    history_every: int = Field(
+        default=1, ge=0, description="keep every k-th update beside the running sums; 0: none"
+    )
+    history_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    anchors: tuple[float, ...] = Field(
+        default=(), description="shares of the rounds at which model and running sums are kept"
+    )
+
+    @field_validator("anchors")
+    @classmethod
+    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < share < 1 for share in value):
+            raise ValueError("anchors are shares of the training rounds, between 0 and 1")
+        return tuple(sorted(value))
+
+
+class UnlearningConfig(Settings):
+    """How a withdrawn site is unlearned."""
+
+    method: str = "cached-ascent"
+    rounds_fraction: float = Field(
+        default=0.1, gt=0, le=1, description="unlearning rounds over training rounds so far, rounded down"
+    )
+    settings: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="of the method; see `reconsent methods`"
+    )
+
+
+class WithdrawalConfig(Settings):
+    """A withdrawal to exercise in a simulation."""
+
+    sites: tuple[str, ...] = Field(min_length=1, description="who leaves, together")
+    at_round: int | None = Field(
+        default=None, ge=1, description="after this training round; empty: at the end"
+    )
+
+
+class AssessmentConfig(Settings):
+    """What a simulation measures after a withdrawal."""
+
+    oracle: bool = Field(default=True, description="retrain without the withdrawn sites, to compare with")
+    relearn_steps: tuple[int, ...] = Field(default=(4, 8, 16, 32))
+    relearn_patients: int = Field(default=4, ge=1, description="fresh patients of the withdrawn organ")
+    relearn_learning_rate: float = Field(default=1e-3, gt=0)
+
+
+class ConsortiumConfig(Settings):
+    """A whole consortium: its sites, its model, and what happens to them."""
+
+    name: str = "demo"
+    seed: int = Field(default=0, ge=0)
+    sites: tuple[SiteConfig, ...] = Field(min_length=2)
+    model: ReconstructorConfig = ReconstructorConfig()
+    training: TrainingConfig = TrainingConfig()
+    screening: ScreeningConfig = ScreeningConfig()
+    contributions: ContributionConfig = ContributionConfig()
+    unlearning: UnlearningConfig = UnlearningConfig()
+    withdrawals: tuple[WithdrawalConfig, ...] = ()
+    continue_rounds: int = Field(default=0, ge=0, description="training rounds after the last unlearning")
+    assessment: AssessmentConfig = AssessmentConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [site.name for site in self.sites]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sites are called {', '.join(twice)}; names must differ")
+        leaving: list[str] = []
+        for withdrawal in self.withdrawals:
+            for site in withdrawal.sites:
+                if site not in names:
+                    near = difflib.get_close_matches(site, names, n=1)
+                    hint = f"; did you mean '{near[0]}'?" if near else f"; sites are {', '.join(names)}"
+                    raise ValueError(f"withdrawal of '{site}', which is no site{hint}")
+                if site in leaving:
+                    raise ValueError(f"'{site}' is withdrawn twice")
+                leaving.append(site)
+            if withdrawal.at_round is not None and withdrawal.at_round > self.training.rounds:
+                raise ValueError(
+                    f"withdrawal at round {withdrawal.at_round}, but there are only "
+                    f"{self.training.rounds} training rounds"
+                )
+        if len(leaving) == len(names):
+            raise ValueError(
+                "all sites would be withdrawn: nobody would remain to train with. "
+                "Keep at least one site, or delete the model instead"
+            )
+        return self
+
+    def site(self, name: str) -> SiteConfig:
+        """The site called ``name``.
+
+        Raises
+        ------
+        ConfigError
+            If there is none.
+        """
+        for site in self.sites:
+            if site.name == name:
+                return site
+        names = ", ".join(site.name for site in self.sites)
+        raise ConfigError(f"There is no site '{name}' in consortium '{self.name}'.", f"Sites are: {names}.")
+
+
+def load_consortium(source: str | Path) -> ConsortiumConfig:
+    """Read a consortium file, or a preset by its name (``tiny``, ``demo``, ``paper``).
+
+    Relative data directories are resolved against the file's directory.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not TOML, or does not fit the schema; every problem is listed.
+    """
+    path = Path(source)
+    if path.suffix != ".toml":
+        preset = PRESETS / f"{source}.toml"
+        if not preset.is_file():
+            known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.toml")))
+            raise ConfigError(
+                f"'{source}' is neither a preset nor a .toml file.", f"Presets are: {known}."
+            )
+        path = preset
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no consortium file {path}.", "Check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The consortium file {path} cannot be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.", "Mend that line.") from None
+    return parse_consortium(table, where=str(path), base=path.parent)
+
+
+def parse_consortium(table: dict[str, Any], *, where: str, base: Path) -> ConsortiumConfig:
+    """Check a table against the schema; ``where`` names it in errors, ``base`` anchors relative paths.
+
+    Raises
+    ------
+    ConfigError
+        With every problem, each with its place and the nearest valid key.
+    """
+    try:
+        config = ConsortiumConfig.model_validate(table)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_explain(item)}" for item in error.errors())
+        raise ConfigError(f"{where} does not describe a consortium:\n{problems}\n") from None
+    sites = tuple(
+        site.model_copy(update={"data": (base / site.data).resolve()}) if site.data else site
+        for site in config.sites
+    )
+    return config.model_copy(update={"sites": sites})
+
+
+def dump_consortium(config: ConsortiumConfig) -> str:
+    """The consortium as TOML that :func:`load_consortium` reads back to an equal object."""
+    table = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return tomli_w.dumps(table)
+
+
+def _explain(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        *parents, key = item["loc"]
+        near = difflib.get_close_matches(str(key), _keys_at(tuple(parents)), n=1)
+        return f"unknown key '{place}'" + (f"; did you mean '{near[0]}'?" if near else "")
+    message = item["msg"].removeprefix("Value error, ")
+    value = item.get("input")
+    shown = f" (got {value!r})" if isinstance(value, str | int | float) else ""
+    return f"{place}: {message}{shown}" if place else message
+
+
+def _keys_at(parents: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = ConsortiumConfig
+    for part in parents:
+        if isinstance(part, int):
+            continue
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if inner is None:
+            return []
+        model = inner
+    return [field.alias or name for name, field in model.model_fields.items()]

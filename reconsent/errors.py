@@ -1,0 +1,67 @@
+"""The one tree of errors.
+
+::
+
+    ReconsentError
+    ├── ConfigError            a consortium file, an option or a setting is wrong
+    ├── DataError              a file or directory with MR data cannot be used
+    ├── ModelError             a reconstructor cannot be built, or cannot take this input
+    ├── ContributionError      the contribution cache is missing, altered or truncated
+    ├── StateError             the state directory cannot be used
+    ├── SiteError              a site is unknown, barred, or contradicts the roster
+    ├── WithdrawalError        a withdrawal cannot be accepted or carried on
+    └── RoundError             a round cannot be completed
+
+A message says what is wrong, where (file, site, round), and what to do.
+"""
+
+from __future__ import annotations
+
+
+class ReconsentError(Exception):
+    """Base of every error a user can cause.
+
+    Parameters
+    ----------
+    problem
+        What is wrong and where.
+    remedy
+        What to do about it; printed after the problem.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem} {remedy}".strip())
+
+
+class ConfigError(ReconsentError):
+    """A consortium file, an option or a setting is wrong."""
+
+
+class DataError(ReconsentError):
+    """A file or directory with MR data cannot be used."""
+
+
+class ModelError(ReconsentError):
+    """A reconstructor cannot be built, or cannot take this input."""
+
+
+class ContributionError(ReconsentError):
+    """The contribution cache is missing, altered or truncated."""
+
+
+class StateError(ReconsentError):
+    """The state directory cannot be used."""
+
+
+class SiteError(ReconsentError):
+    """A site is unknown, barred, or contradicts the roster."""
+
+
+class WithdrawalError(ReconsentError):
+    """A withdrawal cannot be accepted or carried on."""
+
+
+class RoundError(ReconsentError):
+    """A round cannot be completed."""
