@@ -1,0 +1,351 @@
+"""A site's slices, undersampled and normalised, in batches a reconstructor can take."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from mri.masks import SamplingMask, make_mask
+from mri.prepared import PreparedVolume, prepare_volume
+from mri.volume import Volume
+from reconsent.config import SamplingConfig
+from reconsent.errors import DataError
+from reconsent.seeds import derive_seed
+
+MEMORY_LIMIT_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One undersampled slice, in the normalised units of its volume.
+
+    Attributes
+    ----------
+    masked_kspace
+        float32, ``(coils, rows, columns, 2)``: only coils with signal.
+    mask
+        bool, ``(1, 1, columns, 1)``.
+    num_low_frequencies
+        Central phase encodes in the mask.
+    target
+        float32, ``(crop rows, crop columns)``.
+    data_range
+        Largest value of the volume's target.
+    volume, patient, slice
+        Where the slice comes from.
+    """
+
+    masked_kspace: torch.Tensor
+    mask: torch.Tensor
+    num_low_frequencies: int
+    target: torch.Tensor
+    data_range: float
+    volume: str
+    patient: str
+    slice: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Slices of equal shape.
+
+    Attributes
+    ----------
+    masked_kspace
+        float32, ``(batch, coils, rows, columns, 2)``.
+    mask
+        bool, ``(batch, 1, 1, columns, 1)``.
+    num_low_frequencies
+        Central phase encodes, the same in every mask.
+    target
+        float32, ``(batch, crop rows, crop columns)``.
+    data_range
+        float32, ``(batch,)``.
+    volumes, patients, slices
+        Where each slice comes from.
+    """
+
+    masked_kspace: torch.Tensor
+    mask: torch.Tensor
+    num_low_frequencies: int
+    target: torch.Tensor
+    data_range: torch.Tensor
+    volumes: tuple[str, ...]
+    patients: tuple[str, ...]
+    slices: tuple[int, ...]
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Rows and columns of the target."""
+        return self.target.shape[-2], self.target.shape[-1]
+
+    def __len__(self) -> int:
+        return self.target.shape[0]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Self:
+        """Stack samples of equal shape and equal ``num_low_frequencies``."""
+        return cls(
+            masked_kspace=torch.stack([sample.masked_kspace for sample in samples]),
+            mask=torch.stack([sample.mask for sample in samples]),
+            num_low_frequencies=samples[0].num_low_frequencies,
+            target=torch.stack([sample.target for sample in samples]),
+            data_range=torch.tensor([sample.data_range for sample in samples], dtype=torch.float32),
+            volumes=tuple(sample.volume for sample in samples),
+            patients=tuple(sample.patient for sample in samples),
+            slices=tuple(sample.slice for sample in samples),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A volume that can be loaded, and what is known of it before."""
+
+    name: str
+    patient: str
+    slices: int
+    size_bytes: int
+    load: Callable[[], Volume]
+
+
+class SiteDataset:
+    """The slices of a site's patients.
+
+    A set smaller than ``memory_limit_bytes`` is read once and stays in memory; of a larger one only as many
+    volumes are held as fit, and slices are shuffled among those.
+
+    Parameters
+    ----------
+    directory
+        Directory of fastMRI HDF5 files.
+    sampling
+        Undersampling to apply.
+    patients
+        Pseudonyms to keep; ``None`` keeps all.
+    seed
+        Of the fresh masks.
+    fresh_masks
+        Draw a mask for every slice and epoch (training). Otherwise each volume keeps one mask, which
+        depends on its name alone, as in fastMRI: every model is evaluated on the same measurements.
+    memory_limit_bytes
+        Most k-space to hold, as read.
+
+    Raises
+    ------
+    DataError
+        If the directory has no usable volume, or a patient is not in it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        sampling: SamplingConfig,
+        *,
+        patients: Sequence[str] | None = None,
+        seed: int,
+        fresh_masks: bool,
+        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    ) -> None:
+        self._set_up(
+            _sources_of(directory), str(directory), sampling, patients, seed, fresh_masks, memory_limit_bytes
+        )
+
+    @classmethod
+    def from_volumes(
+        cls,
+        volumes: Sequence[Volume],
+        sampling: SamplingConfig,
+        *,
+        patients: Sequence[str] | None = None,
+        seed: int,
+        fresh_masks: bool,
+        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    ) -> Self:
+        """Make a dataset of volumes in memory; see the class for parameters and errors."""
+        sources = [_source_of(volume, partial(_itself, volume)) for volume in volumes]
+        dataset = cls.__new__(cls)
+        dataset._set_up(sources, "memory", sampling, patients, seed, fresh_masks, memory_limit_bytes)
+        return dataset
+
+    def _set_up(
+        self,
+        sources: Sequence[_Source],
+        place: str,
+        sampling: SamplingConfig,
+        patients: Sequence[str] | None,
+        seed: int,
+        fresh_masks: bool,
+        memory_limit_bytes: int,
+    ) -> None:
+        if patients is not None:
+            known = {source.patient for source in sources}
+            unknown = sorted(set(patients) - known)
+            if unknown:
+                raise DataError(
+                    f"There is no patient {', '.join(unknown)} in {place}.",
+                    f"Patients are: {', '.join(sorted(known)) or 'none'}.",
+                )
+            sources = [source for source in sources if source.patient in set(patients)]
+        if not sources:
+            raise DataError(f"There is no volume to use in {place}.", "Check the directory and the patients.")
+        self._sources = {source.name: source for source in sorted(sources, key=lambda s: s.name)}
+        if len(self._sources) < len(sources):
+            raise DataError(f"Two volumes in {place} have the same name.", "Rename one of the files.")
+        self.sampling = sampling
+        self.seed = seed
+        self.fresh_masks = fresh_masks
+        self.epoch = 0
+        self.memory_limit_bytes = memory_limit_bytes
+        self._held: OrderedDict[str, PreparedVolume] = OrderedDict()
+        self._slices = [(name, i) for name, source in self._sources.items() for i in range(source.slices)]
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """Names of the volumes, sorted."""
+        return tuple(self._sources)
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Pseudonyms of the patients, sorted."""
+        return tuple(sorted({source.patient for source in self._sources.values()}))
+
+    def __len__(self) -> int:
+        """Number of slices, empty ones included."""
+        return len(self._slices)
+
+    def __getitem__(self, index: int) -> Sample:
+        name, position = self._slices[index]
+        return self._sample(self.volume(name), position, fresh=self.fresh_masks)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which fresh masks are drawn from now on."""
+        self.epoch = epoch
+
+    def volume(self, name: str) -> PreparedVolume:
+        """Load a volume, or take it from memory.
+
+        Raises
+        ------
+        DataError
+            If there is no such volume, or it cannot be used.
+        """
+        if name in self._held:
+            self._held.move_to_end(name)
+            return self._held[name]
+        if name not in self._sources:
+            raise DataError(f"There is no volume '{name}'.", f"Volumes are: {', '.join(self._sources)}.")
+        source = self._sources[name]
+        held_bytes = sum(self._sources[held].size_bytes for held in self._held)
+        while self._held and held_bytes + source.size_bytes > self.memory_limit_bytes:
+            oldest, _ = self._held.popitem(last=False)
+            held_bytes -= self._sources[oldest].size_bytes
+        self._held[name] = prepare_volume(source.load(), self.sampling)
+        return self._held[name]
+
+    def batches(self, batch_size: int, *, seed: int, shuffle: bool = True) -> Iterator[Batch]:
+        """One pass over all slices that have signal.
+
+        Parameters
+        ----------
+        batch_size
+            Slices a batch; the last one of each shape may be smaller.
+        seed
+            Of the order. The masks depend on the dataset's seed and epoch instead.
+        shuffle
+            Mix slices of all volumes held at a time; otherwise keep volumes and slices in order.
+        """
+        rng = np.random.default_rng(derive_seed(seed, "order"))
+        for names in self._windows(rng if shuffle else None):
+            groups: dict[tuple[int, ...], list[tuple[str, int]]] = {}
+            for name in names:
+                volume = self.volume(name)
+                for position in volume.usable_slices:
+                    groups.setdefault(volume.sample_shape(position), []).append((name, position))
+            parts: list[list[tuple[str, int]]] = []
+            for group in groups.values():
+                if shuffle:
+                    rng.shuffle(group)
+                parts += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
+            if shuffle:
+                rng.shuffle(parts)
+            for part in parts:
+                yield Batch.of([self._sample(self.volume(n), i, fresh=self.fresh_masks) for n, i in part])
+
+    def volume_batches(self, name: str, batch_size: int) -> Iterator[Batch]:
+        """One volume's slices that have signal, in order, under the volume's own fixed mask."""
+        volume = self.volume(name)
+        pending: list[Sample] = []
+        for position in volume.usable_slices:
+            sample = self._sample(volume, position, fresh=False)
+            if pending and (
+                len(pending) == batch_size or pending[0].masked_kspace.shape != sample.masked_kspace.shape
+            ):
+                yield Batch.of(pending)
+                pending = []
+            pending.append(sample)
+        if pending:
+            yield Batch.of(pending)
+
+    def _windows(self, rng: np.random.Generator | None) -> Iterator[list[str]]:
+        """Groups of volumes that fit into memory together."""
+        names = list(self._sources)
+        if rng is not None:
+            names = [names[i] for i in rng.permutation(len(names))]
+        window: list[str] = []
+        size = 0
+        for name in names:
+            needed = self._sources[name].size_bytes
+            if window and size + needed > self.memory_limit_bytes:
+                yield window
+                window, size = [], 0
+            window.append(name)
+            size += needed
+        yield window
+
+    def _sample(self, volume: PreparedVolume, position: int, *, fresh: bool) -> Sample:
+        sampling = self._fresh_mask(volume, position) if fresh else volume.mask
+        kspace = volume.live_kspace(position)
+        line = sampling.mask.view(1, 1, -1, 1)
+        return Sample(
+            masked_kspace=kspace * line,
+            mask=line.to(torch.bool),
+            num_low_frequencies=sampling.num_low_frequencies,
+            target=volume.target[position],
+            data_range=volume.data_range,
+            volume=volume.name,
+            patient=volume.patient,
+            slice=position,
+        )
+
+    def _fresh_mask(self, volume: PreparedVolume, position: int) -> SamplingMask:
+        seed = derive_seed(self.seed, "mask", self.epoch, volume.name, position)
+        return make_mask(self.sampling, volume.kspace.shape[3], seed=seed, padding=volume.padding)
+
+
+def _itself(volume: Volume) -> Volume:
+    return volume
+
+
+def _source_of(volume: Volume, load: Callable[[], Volume]) -> _Source:
+    return _Source(
+        name=volume.name,
+        patient=volume.patient,
+        slices=volume.kspace.shape[0],
+        size_bytes=volume.kspace.nbytes + volume.target.nbytes,
+        load=load,
+    )
+
+
+def _sources_of(directory: Path) -> list[_Source]:
+    from mri.fastmri_file import read_volume
+
+    return [
+        _source_of(read_volume(path), partial(read_volume, path)) for path in sorted(directory.glob("*.h5"))
+    ]
