@@ -1,0 +1,145 @@
+"""Which site this process is, and where its data are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from mri.dataset import SiteDataset
+from mri.directory import list_volumes
+from mri.fastmri_file import read_header
+from mri.site_data import synthesise_directory
+from mri.split import Split, split_patients
+from reconsent.config import ConsortiumConfig, SiteConfig, load_consortium
+from reconsent.errors import ConfigError, DataError
+from reconsent.seeds import derive_seed
+
+CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
+PHANTOMS_VARIABLE = "RECONSENT_PHANTOMS"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site and the consortium it is part of."""
+
+    consortium: ConsortiumConfig
+    config: SiteConfig
+
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        return self.config.name
+
+    def dataset(self, split: str) -> SiteDataset:
+        """The slices of ``train``, ``test`` or ``gate`` (training patients under fixed masks)."""
+        return _dataset(self.consortium, self.config, split)
+
+    def split(self) -> Split:
+        """Which patients train and which test; fixed by the seed."""
+        return site_split(self.consortium, self.config)
+
+
+def identify_site(
+    node_config: Mapping[str, object], run_config: Mapping[str, object], environment: Mapping[str, str]
+) -> Site:
+    """Find out which site this node is.
+
+    A deployed SuperNode says so in its node configuration (``site``, and ``data`` if its directory is not
+    the one in the consortium file); in a simulation the partition number counts the consortium's sites.
+
+    Raises
+    ------
+    ConfigError
+        If neither is given, or the site is not in the consortium.
+    """
+    source = environment.get(CONSORTIUM_VARIABLE) or run_config.get("consortium")
+    if not source:
+        raise ConfigError(
+            "This site does not know its consortium.",
+            f"Set consortium in the run configuration, or {CONSORTIUM_VARIABLE} in the environment.",
+        )
+    consortium = _consortium(str(source))
+    if "site" in node_config:
+        config = consortium.site(str(node_config["site"]))
+        if "data" in node_config:
+            config = config.model_copy(update={"data": Path(str(node_config["data"]))})
+    elif "partition-id" in node_config:
+        partition = int(str(node_config["partition-id"]))
+        if partition >= len(consortium.sites):
+            raise ConfigError(
+                f"Simulated node {partition} has no site: the consortium has {len(consortium.sites)}.",
+                f"Simulate {len(consortium.sites)} nodes.",
+            )
+        config = consortium.sites[partition]
+    else:
+        raise ConfigError(
+            "This node does not say which site it is.",
+            "Start the SuperNode with --node-config 'site=\"NAME\"'.",
+        )
+    return Site(consortium, config)
+
+
+def site_directory(
+    consortium: ConsortiumConfig, config: SiteConfig, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """The site's data directory; phantoms are made on the spot for a site that has none.
+
+    Raises
+    ------
+    DataError
+        If the directory named in the configuration does not exist.
+    """
+    if config.data is not None:
+        if not config.data.is_dir():
+            raise DataError(
+                f"The data directory of site '{config.name}' does not exist: {config.data}.",
+                "Correct its path, or leave data out to use phantoms.",
+            )
+        return config.data
+    root = Path(os.environ.get(PHANTOMS_VARIABLE) or "reconsent-state/phantoms")
+    directory = root / config.name
+    seed = derive_seed(consortium.seed, "phantoms", config.name)
+    synthesise_directory(
+        directory, config.organ, config.phantom, seed=seed, prefix=config.name, progress=progress
+    )
+    return directory
+
+
+def site_split(consortium: ConsortiumConfig, config: SiteConfig) -> Split:
+    """Training and test patients of a site, fixed by the consortium's seed and the site's name."""
+    directory = site_directory(consortium, config)
+    patients = sorted({read_header(path).patient for path in list_volumes(directory)})
+    if config.patients:
+        missing = sorted(set(config.patients) - set(patients))
+        if missing:
+            raise DataError(
+                f"Site '{config.name}' names patients that are not in {directory}: {', '.join(missing)}.",
+                "`reconsent data check` lists the patients of a directory.",
+            )
+        patients = sorted(config.patients)
+    return split_patients(
+        patients,
+        test_fraction=config.test_fraction,
+        seed=derive_seed(consortium.seed, "split", config.name),
+    )
+
+
+@lru_cache(maxsize=4)
+def _consortium(source: str) -> ConsortiumConfig:
+    return load_consortium(source)
+
+
+# Simulated sites share a process, so what is cached must be read-only and keyed by the site.
+@lru_cache(maxsize=64)
+def _dataset(consortium: ConsortiumConfig, config: SiteConfig, split: str) -> SiteDataset:
+    chosen = site_split(consortium, config)
+    return SiteDataset(
+        site_directory(consortium, config),
+        config.sampling,
+        patients=chosen.test if split == "test" else chosen.train,
+        seed=derive_seed(consortium.seed, "masks", config.name),
+        fresh_masks=split == "train",
+    )

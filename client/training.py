@@ -1,0 +1,120 @@
+"""Local training of a reconstructor on one site's data."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from mri.dataset import Batch, SiteDataset
+from mri.losses import reconstruction_loss
+from reconsent.config import TrainingConfig
+from reconsent.errors import RoundError
+from reconsent.seeds import derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What local training did.
+
+    Attributes
+    ----------
+    loss
+        Mean loss over the slices seen, dimensionless.
+    steps
+        Optimiser steps taken.
+    """
+
+    loss: float
+    steps: int
+
+
+def train_locally(
+    model: torch.nn.Module,
+    dataset: SiteDataset,
+    training: TrainingConfig,
+    *,
+    learning_rate: float,
+    seed: int,
+) -> TrainingResult:
+    """Train ``model`` in place with Adam (AdamW if there is weight decay) on 1 − SSIM + weighted L1.
+
+    The optimiser's state is fresh in each call, as is usual in federated averaging. The same arguments give
+    the same parameters bit for bit, given the same number of threads.
+
+    Parameters
+    ----------
+    model
+        Reconstructor; its parameters are changed.
+    dataset
+        The site's training slices.
+    training
+        Epochs or steps, batch size, weight decay, clipping, weight of L1.
+    learning_rate
+        Of Adam in this round.
+    seed
+        Of the order of slices and of the sampling masks.
+
+    Raises
+    ------
+    RoundError
+        If the loss stops being finite; the model is not to be sent then.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    kind = torch.optim.AdamW if training.weight_decay > 0 else torch.optim.Adam
+    optimiser = kind(parameters, lr=learning_rate, weight_decay=training.weight_decay)
+    model.train()
+    total, seen, steps = 0.0, 0, 0
+    for batch in _batches(dataset, training, seed):
+        optimiser.zero_grad(set_to_none=True)
+        loss = batch_loss(model, batch, training.l1_weight)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise RoundError(
+                f"The training loss became {value} at step {steps + 1}.",
+                "Lower the learning rate, or check the site's data with `reconsent data check`.",
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        if training.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
+        optimiser.step()
+        total += value * len(batch)
+        seen += len(batch)
+        steps += 1
+    return TrainingResult(total / max(seen, 1), steps)
+
+
+def batch_loss(model: torch.nn.Module, batch: Batch, l1_weight: float) -> torch.Tensor:
+    """The training loss of one batch, a scalar."""
+    output = model(batch.masked_kspace, batch.mask, batch.num_low_frequencies, batch.crop)
+    return reconstruction_loss(output, batch.target, batch.data_range, l1_weight=l1_weight)
+
+
+@torch.inference_mode()
+def mean_loss(
+    model: torch.nn.Module, dataset: SiteDataset, training: TrainingConfig, *, limit: int | None = None
+) -> tuple[float, int]:
+    """Mean loss over the first ``limit`` slices under fixed order, and how many there were."""
+    model.eval()
+    total, seen = 0.0, 0
+    for batch in dataset.batches(training.batch_size, seed=0, shuffle=True):
+        total += float(batch_loss(model, batch, training.l1_weight)) * len(batch)
+        seen += len(batch)
+        if limit is not None and seen >= limit:
+            break
+    return total / max(seen, 1), seen
+
+
+def _batches(dataset: SiteDataset, training: TrainingConfig, seed: int) -> Iterator[Batch]:
+    epochs = itertools.count() if training.local_steps else range(training.local_epochs)
+
+    def stream() -> Iterator[Batch]:
+        for epoch in epochs:
+            epoch_seed = derive_seed(seed, "epoch", epoch)
+            dataset.set_epoch(epoch_seed)
+            yield from dataset.batches(training.batch_size, seed=epoch_seed)
+
+    return itertools.islice(stream(), training.local_steps)

@@ -1,0 +1,425 @@
+"""Federated averaging that screens, caches and streams."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from logging import INFO, WARNING
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from sqlalchemy.orm import Session
+
+from reconsent.errors import RoundError
+from strategies import messages as msg
+from strategies.exchange import Reply, exchange
+from strategies.screening import UpdateScreen
+from unlearning.contributions import ContributionCache
+from unlearning.parameters import ParameterLayout, Vector
+from unlearning.spool import UpdateSpool
+
+Members = Callable[[Grid], Mapping[int, str]]
+"""Who is in the consortium: node id → site, of the nodes that are online."""
+
+RoundConfig = Callable[[int], Mapping[str, int | float | str | bool]]
+"""What the sites are told in a given round, beside its number."""
+
+
+def connected_nodes(grid: Grid) -> dict[int, str]:
+    """Every connected node, each a site of its own called ``node-<id>``."""
+    return {node_id: f"node-{node_id}" for node_id in grid.get_node_ids()}
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOutcome:
+    """What became of one site in one round.
+
+    Attributes
+    ----------
+    outcome
+        ``ok``, ``refused`` (by the screen), or how the exchange failed (``timeout``, ``app_error``, …).
+    reason
+        In words, unless ok.
+    metrics
+        The scalars the site reported.
+    norm
+        ‖Δ‖ of its update; 0 unless ok.
+    bytes_down, bytes_up
+        Model bytes sent to and received from the site.
+    """
+
+    site: str
+    outcome: str
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    norm: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """One finished round.
+
+    Attributes
+    ----------
+    round
+        Its number.
+    kind
+        ``train`` or ``retain``.
+    arrays
+        The model after it.
+    weights
+        Share p of each site whose update is in the model.
+    sites
+        What became of each site that was asked.
+    seconds
+        Wall-clock duration.
+    notes
+        What the strategy did besides (ascent step, norm, gate loss, …).
+    accepted
+        False if the round was taken back; the model is then the one before it.
+    """
+
+    round: int
+    kind: str
+    arrays: ArrayRecord
+    weights: Mapping[str, float]
+    sites: tuple[SiteOutcome, ...]
+    seconds: float
+    notes: Mapping[str, float] = field(default_factory=dict)
+    accepted: bool = True
+
+    def metrics(self) -> MetricRecord:
+        """Weighted means of the sites' metrics, and the number of sites."""
+        record = MetricRecord({"sites": len(self.weights)})
+        for key in sorted({key for site in self.sites for key in site.metrics} - {msg.NUM_EXAMPLES}):
+            values = [(self.weights[s.site], s.metrics[key]) for s in self.sites if key in s.metrics and s.site in self.weights]
+            if values:
+                record[key] = sum(p * v for p, v in values) / sum(p for p, _ in values)
+        return record
+
+
+class ContributionAveraging(Strategy):
+    """Federated averaging (McMahan et al. 2017) that keeps what each site contributed.
+
+    Each reply is screened as it comes (shape, dtype, finite, norm); a bad one is refused, named, and the
+    round goes on. Accepted updates go to disk and are averaged, in the order of the sites' names, when the
+    round ends, so that neither memory nor the model's last bits depend on how many replies come when:
+
+        θᵗ = θᵗ⁻¹ + Σᵢ pᵢᵗ Δᵢᵗ,   pᵢᵗ = nᵢ / Σⱼ nⱼ over the accepted replies.
+
+    Knows nothing of MRI: any ClientApp that answers ``train`` messages with one ArrayRecord under
+    ``arrays`` and ``num-examples`` in one MetricRecord under ``metrics`` can take part.
+
+    Parameters
+    ----------
+    members : Members (default: every connected node)
+        Node id → site of those that may be asked.
+    barred : Iterable[str] (default: none)
+        Sites that are never asked, whatever ``members`` says.
+    cache : ContributionCache, optional
+        Where contributions are kept; without one the updates are averaged and dropped.
+    screen : UpdateScreen, optional
+        What a reply must satisfy.
+    round_config : RoundConfig, optional
+        What sites are told beside the round's number.
+    min_sites : int (default: 1)
+        A round with fewer accepted replies is an error.
+    timeout : float (default: 3600)
+        Seconds a site has for a round.
+    spool : Path, optional
+        Directory for the updates of the round in progress (default: a temporary one).
+    """
+
+    kind = "train"
+
+    def __init__(
+        self,
+        *,
+        members: Members = connected_nodes,
+        barred: Iterable[str] = (),
+        cache: ContributionCache | None = None,
+        screen: UpdateScreen | None = None,
+        round_config: RoundConfig | None = None,
+        min_sites: int = 1,
+        timeout: float = 3600.0,
+        spool: Path | None = None,
+    ) -> None:
+        self.members = members
+        self.barred = frozenset(barred)
+        self.cache = cache
+        self.screen = screen or UpdateScreen()
+        self.round_config = round_config or (lambda _round: {})
+        self.min_sites = min_sites
+        self.timeout = timeout
+        self._temporary = tempfile.TemporaryDirectory() if spool is None else None
+        self.spool = UpdateSpool(Path(self._temporary.name) if self._temporary else spool)  # type: ignore[arg-type]
+        self._layout: ParameterLayout | None = None
+        self._buffers: Mapping[str, np.ndarray] = {}
+        self._start: Vector | None = None
+        self._mean: Vector | None = None
+        self._outcomes: list[SiteOutcome] = []
+        self._asked: dict[int, str] = {}
+
+    # ---- what a method of unlearning may change -----------------------------------------------------
+
+    def prepare(self, server_round: int, parameters: Vector) -> tuple[Vector, dict[str, float]]:
+        """Change the model before it is sent; returns it and notes for the record."""
+        del server_round
+        return parameters, {}
+
+    def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
+        """Change the averaged update Δ̄ ``(P,)`` before it is added to ``start`` ``(P,)``."""
+        del server_round, start
+        return update
+
+    # ---- Flower's interface ---------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """One training message for each active site."""
+        self._begin(arrays)
+        return self._messages(
+            msg.TRAIN, server_round, arrays, {**config, **self.round_config(server_round)}, grid
+        )
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Screen, spool and average replies; ``replies`` may be lazy and is consumed one at a time.
+
+        Returns ``(None, None)`` if no reply is acceptable, as Flower's own strategies do.
+        """
+        arrays = self._aggregate(server_round, (self._as_reply(reply) for reply in replies))
+        if arrays is None:
+            return None, None
+        self.commit(server_round)
+        weights = self.spool.weights()
+        return arrays, RoundOutcome(
+            server_round, self.kind, arrays, weights, tuple(self._outcomes), 0.0
+        ).metrics()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """One evaluation message for each active site."""
+        return self._messages(msg.EVALUATE, server_round, arrays, dict(config), grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Means of the sites' metrics, weighted by their number of examples."""
+        del server_round
+        values = {r.site: msg.metrics_of(r.message) for r in map(self._as_reply, replies) if r.message}
+        return weighted_metrics(values)
+
+    def summary(self) -> None:
+        """Log what this strategy will do."""
+        log(INFO, "\t├── %s", type(self).__name__)
+        log(INFO, "\t├── barred sites: %s", ", ".join(sorted(self.barred)) or "none")
+        log(INFO, "\t├── at least %d sites a round, %.0f s each", self.min_sites, self.timeout)
+        log(INFO, "\t└── contributions: %s", "cached" if self.cache else "not cached")
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run ``num_rounds`` rounds, as Flower's own ``Strategy.start`` does, one reply in memory at a time."""
+        self.timeout = timeout
+        self.summary()
+        result = Result(arrays=initial_arrays)
+        fixed = dict(train_config or {})
+        own, self.round_config = self.round_config, lambda t: {**fixed, **own(t)}
+        if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays)) is not None:
+            result.evaluate_metrics_serverapp[0] = metrics
+        for outcome in self.rounds(grid, initial_arrays, num_rounds):
+            if outcome.accepted:
+                self.commit(outcome.round)
+            result.arrays = outcome.arrays
+            result.train_metrics_clientapp[outcome.round] = outcome.metrics()
+            per_site = self.evaluate(grid, outcome.round, outcome.arrays, evaluate_config or {})
+            if (mean := weighted_metrics(per_site)) is not None:
+                result.evaluate_metrics_clientapp[outcome.round] = mean
+            if evaluate_fn and (metrics := evaluate_fn(outcome.round, outcome.arrays)) is not None:
+                result.evaluate_metrics_serverapp[outcome.round] = metrics
+        return result
+
+    # ---- Reconsent's interface: rounds one by one, each committed by whoever asks for them -------------
+
+    def rounds(
+        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, *, first_round: int = 1
+    ) -> Iterator[RoundOutcome]:
+        """Run rounds ``first_round`` … ``first_round + num_rounds − 1`` from ``arrays``.
+
+        Each outcome is yielded before anything of it is kept: call :meth:`commit` to fold its updates into
+        the cache (in the transaction that records the round), or drop it.
+
+        Raises
+        ------
+        RoundError
+            If fewer than ``min_sites`` acceptable replies came; nothing of the round is kept.
+        """
+        for server_round in range(first_round, first_round + num_rounds):
+            outcome = self.run_round(grid, server_round, arrays)
+            arrays = outcome.arrays
+            yield outcome
+
+    def run_round(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> RoundOutcome:
+        """One round: prepare, ask, screen, average, combine. See :meth:`rounds`."""
+        began = time.monotonic()
+        self._begin(arrays)
+        assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
+        start, notes = self.prepare(server_round, self._start)
+        sent = arrays
+        if start is not self._start:
+            sent = msg.array_record(self._layout.unflatten(start, self._buffers))
+        to_send = self.configure_train(server_round, sent, ConfigRecord(), grid)
+        replies = exchange(grid, to_send, self._asked, timeout=self.timeout)
+        del to_send
+        after = self._aggregate(server_round, replies)
+        if after is None:
+            raise RoundError(self._too_few(server_round), "Look at the sites' logs, then run it again.")
+        return RoundOutcome(
+            server_round,
+            self.kind,
+            after,
+            self.spool.weights(),
+            tuple(self._outcomes),
+            time.monotonic() - began,
+            notes,
+        )
+
+    def commit(self, server_round: int, *, session: Session | None = None) -> list[Path]:
+        """Fold the last round's updates into the cache; returns files to discard after the transaction."""
+        if self.cache is None or self._mean is None:
+            return []
+        return self.cache.record(server_round, self.spool, self._mean, session=session)
+
+    def evaluate(
+        self, grid: Grid, server_round: int, arrays: ArrayRecord, config: Mapping[str, object]
+    ) -> dict[str, dict[str, float]]:
+        """Each active site's metrics of the model ``arrays``; sites that fail are left out."""
+        to_send = self.configure_evaluate(server_round, arrays, ConfigRecord(dict(config)), grid)  # type: ignore[arg-type]
+        replies = exchange(grid, to_send, self._asked, timeout=self.timeout)
+        found = {}
+        for reply in replies:
+            if reply.message is not None:
+                found[reply.site] = msg.metrics_of(reply.message)
+            else:
+                log(WARNING, "evaluate: site %s: %s (%s)", reply.site, reply.status, reply.reason)
+        return dict(sorted(found.items()))
+
+    # ---- inside -----------------------------------------------------------------------------------------
+
+    def active(self, grid: Grid) -> dict[int, str]:
+        """Node id → site of those that may be asked now."""
+        return {n: site for n, site in self.members(grid).items() if site not in self.barred}
+
+    def _begin(self, arrays: ArrayRecord) -> None:
+        named = msg.named_arrays(arrays)
+        self._layout = ParameterLayout.of(named)
+        self._buffers = named
+        self._start = self._layout.flatten(named)
+
+    def _messages(
+        self,
+        message_type: str,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: Mapping[str, object],
+        grid: Grid,
+    ) -> list[Message]:
+        self._asked = self.active(grid)
+        told = {**config, msg.SERVER_ROUND: server_round}
+        return [
+            Message(
+                msg.content(arrays=arrays, config=told),  # type: ignore[arg-type]
+                dst_node_id=node_id,
+                message_type=message_type,
+                ttl=self.timeout,
+                group_id=str(server_round),
+            )
+            for node_id in self._asked
+        ]
+
+    def _as_reply(self, reply: Message) -> Reply:
+        node_id = reply.metadata.src_node_id
+        site = self._asked.get(node_id, f"node-{node_id}")
+        if reply.has_error():
+            return Reply(node_id, site, "app_error", reply.error.reason or "", None)
+        return Reply(node_id, site, "ok", "", reply)
+
+    def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> ArrayRecord | None:
+        assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
+        self.spool.clear()
+        self._outcomes = []
+        sent_bytes = sum(array.nbytes for array in self._buffers.values())
+        for reply in replies:
+            self._take(reply, sent_bytes)
+        self._outcomes.sort(key=lambda outcome: outcome.site)
+        weights = self.spool.weights() if self.spool.updates() else {}
+        if len(weights) < max(self.min_sites, 1):
+            log(WARNING, "aggregate_train: %s", self._too_few(server_round))
+            return None
+        mean = np.zeros_like(self._start)
+        for site, share in weights.items():
+            mean += np.float32(share) * self.spool.get(site)
+        self._mean = mean
+        after = self._start + self.combine(server_round, self._start, mean)
+        return msg.array_record(self._layout.unflatten(after, self._buffers))
+
+    def _take(self, reply: Reply, sent_bytes: int) -> None:
+        assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
+        if reply.message is None:
+            outcome = SiteOutcome(reply.site, reply.status, reply.reason, bytes_down=sent_bytes)
+        else:
+            metrics = msg.metrics_of(reply.message)
+            received = msg.payload_bytes(msg.arrays_of(reply.message))
+            screened = self.screen.screen(reply.site, reply.message, self._layout, self._start)
+            if isinstance(screened, str):
+                outcome = SiteOutcome(
+                    reply.site, "refused", screened, metrics, bytes_down=sent_bytes, bytes_up=received
+                )
+            else:
+                self.spool.put(
+                    reply.site, screened.update, examples=screened.examples, norm=screened.norm
+                )
+                outcome = SiteOutcome(
+                    reply.site, "ok", "", metrics, screened.norm, sent_bytes, received
+                )
+        if outcome.outcome != "ok":
+            log(WARNING, "aggregate_train: site %s: %s (%s)", reply.site, outcome.outcome, outcome.reason)
+        self._outcomes.append(outcome)
+
+    def _too_few(self, server_round: int) -> str:
+        failed = [f"{o.site}: {o.outcome} ({o.reason})" for o in self._outcomes if o.outcome != "ok"]
+        return (
+            f"Round {server_round} got {len(self.spool.updates())} acceptable replies and needs "
+            f"{max(self.min_sites, 1)}. " + ("; ".join(failed) or "No site was online.")
+        )
+
+
+def weighted_metrics(values: Mapping[str, Mapping[str, float]]) -> MetricRecord | None:
+    """Means of the sites' metrics weighted by ``num-examples``; ``None`` if there are none."""
+    if not values:
+        return None
+    examples = {site: metrics.get(msg.NUM_EXAMPLES, 1.0) for site, metrics in values.items()}
+    keys = sorted({key for metrics in values.values() for key in metrics} - {msg.NUM_EXAMPLES})
+    record = MetricRecord()
+    for key in keys:
+        having = [site for site in values if key in values[site]]
+        total = sum(examples[site] for site in having)
+        record[key] = sum(examples[site] * values[site][key] for site in having) / total
+    return record

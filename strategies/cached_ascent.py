@@ -1,0 +1,209 @@
+"""Server-side gradient ascent on cached contributions, then retain-only fine-tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Mapping
+from logging import INFO
+from typing import Any, ClassVar, Literal
+
+from flwr.app import ArrayRecord
+from flwr.common import log
+from flwr.serverapp import Grid
+from pydantic import Field
+
+from reconsent.errors import ContributionError
+from strategies import messages as msg
+from strategies.averaging import RoundOutcome, weighted_metrics
+from strategies.retain_fine_tuning import RetainFineTuning, RetainFineTuningSettings
+from strategies.unlearning_strategy import Departure
+from unlearning.ascent import (
+    Basis,
+    ascend,
+    orthonormal_basis,
+    project_out,
+    remove_return,
+    unit,
+    weighted_contribution,
+)
+from unlearning.contributions import ContributionCache
+from unlearning.parameters import ParameterLayout, Vector
+
+
+class CachedAscentSettings(RetainFineTuningSettings):
+    """Settings of cached ascent; lengths are in units of R, the size of one update of the site."""
+
+    alpha: float = Field(default=2.5, ge=0, description="length of one ascent step, in units of R")
+    ascent_rounds: int = Field(
+        default=1, ge=1, description="ascent steps, one before each of the first rounds; 1: one-shot"
+    )
+    final_alpha: float = Field(default=0.0, ge=0, description="length of a last step after all rounds")
+    direction: Literal["sum", "specific"] = Field(
+        default="sum", description="the site's updates, or what they added beyond the other sites'"
+    )
+    recency: float = Field(default=1.0, gt=0, le=1, description="weight of a round over that of the next")
+    orthogonalise: bool = Field(
+        default=False, description="project the direction off the remaining sites' cached contributions"
+    )
+    guard: Literal["none", "span", "return"] = Field(
+        default="span",
+        description="hold back reversion: project retain updates off the span of the site's cached "
+        "updates (span), or take out only what leads back to the original model (return)",
+    )
+    guard_size: int = Field(default=40, ge=1, description="cached updates that make the span")
+    norm_window: int = Field(default=10, ge=1, description="last updates whose median norm is R")
+    trust_radius: float = Field(default=10.0, gt=0, description="longest sum of all steps, in units of R")
+    tolerance: float | None = Field(
+        default=0.5,
+        ge=0,
+        description="rise of the remaining sites' loss after a step's round above which it is taken back "
+        "and halved; empty: never",
+    )
+
+
+class CachedAscent(RetainFineTuning):
+    """Climb the withdrawn site's loss along its cached contributions, then repair with the others.
+
+    With Δᵤᵗ the cached updates and pᵤᵗ the site's share,
+
+        d = Σₜ λ^(T−t) pᵤᵗ Δᵤᵗ / ‖·‖,   R = median ‖Δᵤᵗ‖ over its last rounds,   θ ← θ − α R d,
+
+    each step followed by a retain-only round. Wu et al. 2022 subtract the whole sum, which destroys the
+    model; a step of the size of one or two updates does not. Three things keep it in hand:
+
+    * *backtracking*: a step after whose round the remaining sites' loss exceeds that of G by more than
+      ``tolerance`` is taken back with its round, and halved;
+    * a *trust region*: all steps together are no longer than ``trust_radius`` · R;
+    * the *reversion guard*: fine-tuning brings the forgotten back along directions the site has shaped, so
+      averaged retain updates are projected off the span of its cached updates (``span``; needs a history),
+      or freed of what returns towards G (``return``; after FedOSD, Pan et al. 2025).
+
+    Uses nothing but the cache, the remaining sites' losses, and the size of things.
+    """
+
+    name: ClassVar[str] = "cached-ascent"
+    summary_line: ClassVar[str] = "server-side ascent on cached contributions, then retain-only fine-tuning"
+    settings_type: ClassVar[type[CachedAscentSettings]] = CachedAscentSettings
+    settings: CachedAscentSettings
+
+    def __init__(self, departure: Departure, settings: CachedAscentSettings, **kwargs: Any) -> None:
+        super().__init__(departure, settings, **kwargs)
+        self.alpha = settings.alpha
+        self._steps_left = settings.ascent_rounds
+        self._travelled = 0.0
+        self._direction: Vector | None = None
+        self._size = 0.0
+        self._guard: Basis | None = None
+        self._original: Vector | None = None
+        self._reference: float | None = None
+
+    @property
+    def contributions(self) -> ContributionCache:
+        """The cache; the method cannot do without."""
+        if self.cache is None:
+            raise ContributionError(
+                "cached-ascent needs the contribution cache, and none is kept.",
+                "Give the strategy a cache and train with it, or use retain-ft.",
+            )
+        return self.cache
+
+    def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
+        """Compute d, R, the guard, and the remaining sites' loss of G."""
+        named = msg.named_arrays(arrays)
+        self._original = ParameterLayout.of(named).flatten(named)
+        sites = sorted(self.departure.sites)
+        s = self.settings
+        contribution = weighted_contribution(
+            self.contributions, sites, kind=s.direction, recency=s.recency
+        )
+        if s.orthogonalise:
+            contribution = project_out(contribution, orthonormal_basis(self._remaining_sums()))
+        self._direction = unit(contribution)
+        self._size = statistics.mean(
+            statistics.median(self.contributions.norms(site)[-s.norm_window :]) for site in sites
+        )
+        if s.guard == "span":
+            self._guard = orthonormal_basis(self._guard_updates())
+            if self._guard.shape[0] == 0:
+                raise ContributionError(
+                    "The reversion guard 'span' needs single cached updates of the site, and none were kept.",
+                    "Train with contributions.history-every > 0, or set guard = 'return' or 'none'.",
+                )
+        if s.tolerance is not None:
+            self._reference = self._gate_loss(grid, 0, arrays)
+        log(INFO, "cached-ascent: R = %.4g, alpha = %g, sites %s", self._size, self.alpha, ", ".join(sites))
+        return arrays
+
+    def prepare(self, server_round: int, parameters: Vector) -> tuple[Vector, dict[str, float]]:
+        """Take the ascent step of this round, if one is due."""
+        del server_round
+        length = min(self.alpha, self.settings.trust_radius - self._travelled) * self._size
+        if self._steps_left == 0 or length <= 0 or self._direction is None:
+            return parameters, {}
+        return ascend(parameters, self._direction, length), {"alpha": self.alpha, "step-norm": length}
+
+    def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
+        """Server momentum, then the reversion guard."""
+        update = super().combine(server_round, start, update)
+        if self._guard is not None:
+            return project_out(update, self._guard)
+        if self.settings.guard == "return" and self._original is not None:
+            return remove_return(update, start - self._original)
+        return update
+
+    def run_round(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> RoundOutcome:
+        """One round; an ascent step that cost the remaining sites too much is taken back and halved."""
+        momentum = self._momentum
+        outcome = super().run_round(grid, server_round, arrays)
+        if "step-norm" not in outcome.notes:
+            return outcome
+        notes = dict(outcome.notes)
+        if self._reference is not None and self.settings.tolerance is not None:
+            loss = self._gate_loss(grid, server_round, outcome.arrays)
+            notes |= {"retain-loss-before": self._reference, "retain-loss-after": loss}
+            if not loss <= (1 + self.settings.tolerance) * self._reference:
+                self.alpha /= 2
+                self._momentum = momentum
+                self._mean = None
+                return dataclasses.replace(outcome, arrays=arrays, weights={}, notes=notes, accepted=False)
+        self._steps_left -= 1
+        self._travelled += notes["step-norm"] / self._size
+        return dataclasses.replace(outcome, notes=notes)
+
+    def finish(self, arrays: ArrayRecord) -> tuple[ArrayRecord, Mapping[str, float]]:
+        """The last ascent step, if one is asked for."""
+        if self.settings.final_alpha == 0 or self._direction is None:
+            return arrays, {}
+        named = msg.named_arrays(arrays)
+        layout = ParameterLayout.of(named)
+        length = self.settings.final_alpha * self._size
+        after = ascend(layout.flatten(named), self._direction, length)
+        return msg.array_record(layout.unflatten(after, named)), {
+            "alpha": self.settings.final_alpha,
+            "step-norm": length,
+        }
+
+    def _gate_loss(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> float:
+        values = self.evaluate(grid, server_round, arrays, {msg.SPLIT: msg.SPLIT_GATE})
+        mean = weighted_metrics(values)
+        if mean is None or msg.LOSS not in mean:
+            raise ContributionError(
+                "No remaining site reported its loss, so the cost of the ascent cannot be judged.",
+                "Bring the sites online, or set tolerance to empty to go without backtracking.",
+            )
+        return float(mean[msg.LOSS])  # type: ignore[arg-type]
+
+    def _remaining_sums(self) -> Iterator[Vector]:
+        for site in self.contributions.sites():
+            if site not in self.departure.sites and site not in self.barred:
+                yield self.contributions.running(site, "sum")
+
+    def _guard_updates(self) -> Iterator[Vector]:
+        share = max(1, self.settings.guard_size // len(self.departure.sites))
+        for site in sorted(self.departure.sites):
+            kept = [round_ for round_, _, _ in self.contributions.updates(site)]
+            chosen = set(kept[:: max(1, -(-len(kept) // share))])
+            for round_, _, update in self.contributions.updates(site):
+                if round_ in chosen:
+                    yield update

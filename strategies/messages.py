@@ -1,0 +1,102 @@
+"""What server and sites say to each other: message types, record keys, configuration keys.
+
+The only module that both sides share. A message carries at most one record of each kind, under the keys
+below; everything else in it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+TRAIN: Final = "train"
+EVALUATE: Final = "evaluate"
+IDENTIFY: Final = "query.identify"
+INITIALISE: Final = "query.initialise"
+
+ARRAYS: Final = "arrays"
+CONFIG: Final = "config"
+METRICS: Final = "metrics"
+
+# Configuration, server to site
+SERVER_ROUND: Final = "server-round"
+STREAM: Final = "stream"
+"""Names the random stream of a phase of training; the same stream and round give the same batches."""
+LEARNING_RATE: Final = "learning-rate"
+SPLIT: Final = "split"
+SPLIT_TEST: Final = "test"
+SPLIT_GATE: Final = "gate"
+"""A fixed part of a site's *training* slices, to watch what unlearning costs without touching test data."""
+
+# Identity, site to server
+SITE: Final = "site"
+ORGAN: Final = "organ"
+CONSORTIUM: Final = "consortium"
+
+# Metrics, site to server
+NUM_EXAMPLES: Final = "num-examples"
+TRAIN_LOSS: Final = "train-loss"
+LOSS: Final = "loss"
+PSNR: Final = "psnr"
+SSIM: Final = "ssim"
+NMSE: Final = "nmse"
+SECONDS: Final = "seconds"
+"""Wall-clock seconds of the site's own work."""
+
+NamedArrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+def array_record(arrays: NamedArrays) -> ArrayRecord:
+    """Named numpy arrays as an ArrayRecord, in their order."""
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+
+
+def named_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
+    """An ArrayRecord's arrays by name, copied out of the message."""
+    return {name: cast("npt.NDArray[np.generic]", array.numpy()) for name, array in record.items()}
+
+
+def content(
+    *,
+    arrays: ArrayRecord | None = None,
+    config: Mapping[str, int | float | str | bool] | None = None,
+    metrics: Mapping[str, int | float] | None = None,
+) -> RecordDict:
+    """The content of a message."""
+    record = RecordDict()
+    if arrays is not None:
+        record[ARRAYS] = arrays
+    if config is not None:
+        record[CONFIG] = ConfigRecord(dict(config))
+    if metrics is not None:
+        record[METRICS] = MetricRecord(dict(metrics))
+    return record
+
+
+def arrays_of(message: Message) -> ArrayRecord | None:
+    """The arrays a message carries, if it carries exactly one set of them."""
+    records = message.content.array_records
+    return records.get(ARRAYS) if len(records) == 1 else None
+
+
+def config_of(message: Message) -> dict[str, int | float | str | bool]:
+    """The configuration a message carries; empty if none."""
+    record = message.content.config_records.get(CONFIG)
+    return cast("dict[str, int | float | str | bool]", dict(record)) if record is not None else {}
+
+
+def metrics_of(message: Message) -> dict[str, float]:
+    """The scalar metrics a message carries; lists are left out."""
+    record = message.content.metric_records.get(METRICS)
+    if record is None:
+        return {}
+    return {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+
+
+def payload_bytes(record: ArrayRecord | None) -> int:
+    """Bytes of the arrays of a message, which is what its transport costs."""
+    return sum(len(array.data) for array in record.values()) if record is not None else 0

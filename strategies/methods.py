@@ -1,0 +1,64 @@
+"""Every method of unlearning by its name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from reconsent.config import Settings
+from reconsent.errors import ConfigError
+from strategies.cached_ascent import CachedAscent
+from strategies.retain_fine_tuning import RetainFineTuning
+from strategies.retraining import Retraining
+from strategies.unlearning_strategy import Departure, UnlearningStrategy
+
+METHODS: dict[str, type[UnlearningStrategy]] = {
+    method.name: method for method in (CachedAscent, RetainFineTuning, Retraining)
+}
+
+
+def method_settings(name: str, settings: Mapping[str, object]) -> Settings:
+    """Check ``settings`` against the method's own.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such method, or a setting is unknown or out of range.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Methods are: {', '.join(METHODS)}."
+        raise ConfigError(f"There is no method of unlearning called '{name}'.", hint)
+    kind = METHODS[name].settings_type
+    try:
+        return kind.model_validate(dict(settings))
+    except ValidationError as error:
+        known = [field.alias or key for key, field in kind.model_fields.items()]
+        lines = []
+        for item in error.errors():
+            key = ".".join(map(str, item["loc"]))
+            near = difflib.get_close_matches(key, known, n=1)
+            if item["type"] == "extra_forbidden":
+                lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            else:
+                lines.append(f"{key}: {item['msg']} (got {item.get('input')!r})")
+        raise ConfigError(
+            f"The settings of {name} are wrong: {'; '.join(lines)}.",
+            f"Its settings are: {', '.join(known) or 'none'}.",
+        ) from None
+
+
+def build_method(
+    name: str, settings: Mapping[str, object], departure: Departure, **kwargs: Any
+) -> UnlearningStrategy:
+    """The strategy called ``name``; ``kwargs`` as for ContributionAveraging.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`method_settings`.
+    """
+    return METHODS[name](departure, method_settings(name, settings), **kwargs)

@@ -1,0 +1,70 @@
+"""Retain-only fine-tuning: the paper's FT, federated."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from reconsent.config import Settings
+from strategies import messages as msg
+from strategies.schedules import scheduled
+from strategies.unlearning_strategy import Departure, UnlearningStrategy
+from unlearning.parameters import Vector
+
+
+class RetainFineTuningSettings(Settings):
+    """Settings of retain-only fine-tuning."""
+
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="of the sites in the first round; empty: that of the training"
+    )
+    final_learning_rate: float | None = Field(default=None, gt=0, description="of the last round")
+    schedule: Literal["constant", "linear", "cosine", "geometric"] = Field(
+        default="geometric", description="way from the first learning rate to the last"
+    )
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="server momentum, zero in the last quarter of the rounds"
+    )
+
+
+class RetainFineTuning(UnlearningStrategy):
+    """Train on with the remaining sites only (FT and Full FT of Xue et al. 2024, federated).
+
+    With server momentum β the averaged update Δ̄ becomes m ← β m + Δ̄, with β = 0 in the last quarter of
+    the rounds, so that what momentum has overshot is repaired.
+    """
+
+    name: ClassVar[str] = "retain-ft"
+    summary_line: ClassVar[str] = "retain-only fine-tuning; forgets little by itself"
+    settings_type: ClassVar[type[Settings]] = RetainFineTuningSettings
+    settings: RetainFineTuningSettings
+
+    def __init__(self, departure: Departure, settings: RetainFineTuningSettings, **kwargs: Any) -> None:
+        own = kwargs.pop("round_config", None) or (lambda _round: {})
+        super().__init__(departure, settings, **kwargs)
+        self.round_config = lambda t: {**own(t), msg.LEARNING_RATE: self.learning_rate(t)}
+        self._momentum: Vector | None = None
+
+    def learning_rate(self, server_round: int) -> float:
+        """The sites' learning rate in ``server_round`` (from 1)."""
+        first = self.settings.learning_rate or self.departure.learning_rate
+        return scheduled(
+            self.settings.schedule,
+            first,
+            self.settings.final_learning_rate,
+            server_round - 1,
+            self.departure.budget_rounds,
+        )
+
+    def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
+        """Apply server momentum."""
+        del start
+        budget = self.departure.budget_rounds
+        last_quarter = server_round > budget - max(1, budget // 4)
+        beta = 0.0 if last_quarter else self.settings.momentum
+        if self._momentum is not None and beta > 0:
+            update = update + np.float32(beta) * self._momentum
+        self._momentum = update if self.settings.momentum > 0 else None
+        return update

@@ -1,0 +1,106 @@
+"""What a reply must satisfy before it may touch the model."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Message
+
+from strategies.messages import NUM_EXAMPLES, arrays_of, metrics_of, named_arrays
+from unlearning.parameters import ParameterLayout, Vector, norm
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """An acceptable update.
+
+    Attributes
+    ----------
+    update
+        Δ = what the site sent minus what it was sent, ``(P,)``.
+    examples
+        Training examples behind it.
+    norm
+        ‖Δ‖.
+    """
+
+    update: Vector
+    examples: int
+    norm: float
+
+
+@dataclass(slots=True)
+class UpdateScreen:
+    """Refuses updates that cannot be right: foreign shapes, values that are not finite, huge norms.
+
+    It protects against faults and clumsy attacks, not against a site that sends a plausible lie.
+
+    Attributes
+    ----------
+    max_norm_ratio
+        An update larger than this times the median of the site's last accepted ones is refused; needs
+        three of them.
+    max_norm
+        Absolute limit on ‖Δ‖.
+    """
+
+    max_norm_ratio: float = 20.0
+    max_norm: float | None = None
+    _norms: dict[str, list[float]] = field(default_factory=dict)
+
+    def screen(self, site: str, message: Message, layout: ParameterLayout, start: Vector) -> Screened | str:
+        """Check one reply.
+
+        Parameters
+        ----------
+        site
+            Whose reply it is.
+        message
+            The reply to a training message.
+        layout
+            Layout of the model that was sent.
+        start
+            Its parameters ``(P,)``.
+
+        Returns
+        -------
+        The update, or the reason of its refusal in words.
+        """
+        examples = metrics_of(message).get(NUM_EXAMPLES)
+        if examples is None or not math.isfinite(examples) or examples < 1 or examples != int(examples):
+            return f"'{NUM_EXAMPLES}' must be a whole number above zero, got {examples}"
+        record = arrays_of(message)
+        if record is None:
+            return "the reply does not carry exactly one model"
+        try:
+            arrays = named_arrays(record)
+        except (ValueError, TypeError, EOFError) as error:
+            return f"the arrays cannot be decoded ({error})"
+        problem = layout.mismatch(arrays)
+        if problem:
+            return problem
+        update = layout.flatten(arrays) - start
+        size = norm(update)
+        if not math.isfinite(size) or not np.isfinite(update).all():
+            return "the update has values that are not finite (NaN or infinity)"
+        limit = self._limit(site)
+        if size > limit:
+            return f"the update's norm {size:.4g} exceeds the limit {limit:.4g}"
+        history = self._norms.setdefault(site, [])
+        history.append(size)
+        del history[:-20]
+        return Screened(update, int(examples), size)
+
+    def recall(self, norms: dict[str, list[float]]) -> None:
+        """Take up the norms of earlier rounds, after a restart."""
+        self._norms = {site: values[-20:] for site, values in norms.items()}
+
+    def _limit(self, site: str) -> float:
+        limit = self.max_norm if self.max_norm is not None else math.inf
+        history = self._norms.get(site, [])
+        if len(history) >= 3:
+            limit = min(limit, self.max_norm_ratio * statistics.median(history))
+        return limit
