@@ -1,0 +1,1 @@
+"""The consortium's side: rounds, withdrawals, and everything that outlives a run."""

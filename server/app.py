@@ -1,0 +1,35 @@
+"""The ServerApp: the same in simulation and over gRPC."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from reconsent.config import load_consortium
+from reconsent.errors import ConfigError
+from server.coordinator import Coordinator
+from server.persistence.state import StateDirectory
+
+CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
+STATE_VARIABLE = "RECONSENT_STATE"
+SIMULATION_VARIABLE = "RECONSENT_SIMULATION"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the consortium that the run configuration or the environment names."""
+    source = os.environ.get(CONSORTIUM_VARIABLE) or context.run_config.get("consortium")
+    if not source:
+        raise ConfigError(
+            "The run does not say which consortium to train.",
+            f"Set consortium in the run configuration, or {CONSORTIUM_VARIABLE} in the environment.",
+        )
+    state = os.environ.get(STATE_VARIABLE) or context.run_config.get("state") or "reconsent-state"
+    simulated = os.environ.get(SIMULATION_VARIABLE, "1") == "1"
+    with StateDirectory.open(Path(str(state))) as directory:
+        Coordinator(grid, load_consortium(str(source)), directory, simulated=simulated).run()

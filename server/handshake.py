@@ -1,0 +1,111 @@
+"""Find out which connected node is which site."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from logging import WARNING
+
+from flwr.app import Message
+from flwr.common import log
+from flwr.serverapp import Grid
+
+from reconsent.errors import RoundError, SiteError
+from server.persistence.roster import Roster
+from strategies import messages as msg
+from strategies.exchange import exchange
+
+
+def identify_sites(
+    grid: Grid, roster: Roster, expected: Collection[str], *, round_: int, timeout: float, at_least: int
+) -> dict[int, str]:
+    """Ask every connected node who it is, and enrol it.
+
+    The one message that goes to nodes which are not on the list of active sites yet; it carries nothing.
+    A node that contradicts the roster (a site claimed twice, another organ, a barred site) is left out.
+
+    Parameters
+    ----------
+    grid
+        Flower's way to the nodes.
+    roster
+        Where sites are enrolled.
+    expected
+        Sites of the consortium that are not withdrawn; waiting ends when all of them are there.
+    round_
+        Current round, for the roster.
+    timeout
+        Seconds to wait for nodes to come online.
+    at_least
+        Fewest sites to go on with.
+
+    Returns
+    -------
+    Node id → site.
+
+    Raises
+    ------
+    RoundError
+        If fewer than ``at_least`` sites are there when time is up.
+    """
+    deadline = time.monotonic() + timeout
+    members: dict[int, str] = {}
+    refused: dict[int, str] = {}
+    while True:
+        unknown = [n for n in sorted(grid.get_node_ids()) if n not in members and n not in refused]
+        asked = {node_id: f"node-{node_id}" for node_id in unknown}
+        messages = [
+            Message(
+                msg.content(config={msg.SERVER_ROUND: round_}),
+                dst_node_id=node_id,
+                message_type=msg.IDENTIFY,
+                ttl=timeout,
+                group_id="handshake",
+            )
+            for node_id in unknown
+        ]
+        if messages:
+            for reply in exchange(grid, messages, asked, timeout=timeout):
+                problem = _enrol(roster, reply.node_id, reply.message, expected, round_, members)
+                if problem:
+                    refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
+                    log(WARNING, "handshake: node %d refused: %s", reply.node_id, refused[reply.node_id])
+        if set(members.values()) >= set(expected):
+            return members
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.2)
+    if len(members) >= at_least:
+        return members
+    missing = sorted(set(expected) - set(members.values()))
+    reasons = "; ".join(sorted(set(refused.values())))
+    raise RoundError(
+        f"Only {len(members)} of {len(expected)} sites are there after {timeout:g} s; missing: "
+        f"{', '.join(missing)}." + (f" Refused: {reasons}." if reasons else ""),
+        "Start the missing SuperNodes, or lower training.min-sites.",
+    )
+
+
+def _enrol(
+    roster: Roster,
+    node_id: int,
+    message: Message | None,
+    expected: Collection[str],
+    round_: int,
+    members: dict[int, str],
+) -> str:
+    """Enrol one node; returns the reason of a refusal, or nothing."""
+    if message is None:
+        return "no answer"
+    told = msg.config_of(message)
+    site, organ = str(told.get(msg.SITE, "")), str(told.get(msg.ORGAN, ""))
+    if site not in expected:
+        return f"it says it is site '{site}', which is not expected"
+    if site in members.values():
+        return f"it says it is site '{site}', which another node is already"
+    try:
+        roster.enrol(site, node_id, organ, int(told.get(msg.NUM_EXAMPLES, 0)), round=round_)
+    except SiteError as error:
+        return str(error)
+    members[node_id] = site
+    return ""
