@@ -7,8 +7,9 @@ version and log entry can be one transaction of one database.
 from __future__ import annotations
 
 import datetime as dt
+from typing import ClassVar
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import BigInteger, DateTime, Dialect, Double, Index, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -50,6 +51,7 @@ class Base(DeclarativeBase):
     """Base of every table of the state database."""
 
     metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar[dict[type, Double[float]]] = {float: Double()}
 
 
 class ContributionRow(Base):

@@ -1,0 +1,77 @@
+"""One server on a state directory at a time."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import os
+import socket
+import weakref
+from pathlib import Path
+from typing import IO
+
+from reconsent.errors import StateError
+
+
+class DirectoryLock:
+    """An exclusive lock on a directory, held by the process and gone with it, however it ends.
+
+    It is a lock of the kernel on the file, not the file's existence: a killed server leaves the file but no
+    lock. The file says who holds it. A process forked off by the holder does not inherit the lock.
+
+    Parameters
+    ----------
+    path
+        The lock file; created if missing.
+
+    Raises
+    ------
+    StateError
+        If another process, or this one, holds the lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise StateError(
+                f"The state directory {path.parent} is in use by {holder}.",
+                "Stop that server first, or choose another directory with --state.",
+            ) from None
+        except OSError:
+            self._file.close()
+            raise
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+        self._file.flush()
+        _held.add(self)
+
+    def release(self) -> None:
+        """Let another server in. A second call does nothing."""
+        if self._file is not None:
+            self._file.truncate(0)
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+_held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+
+
+def _drop_after_fork() -> None:
+    # A forked child shares the open file, and the lock lives until the last copy is closed: without this a
+    # data loader's worker would keep the directory locked after its server was killed.
+    for lock in list(_held):
+        lock._forget()
+
+
+os.register_at_fork(after_in_child=_drop_after_fork)

@@ -1,0 +1,121 @@
+"""The tables of the state database, beside the contribution index that belongs to the cache."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from unlearning.database import Base, UtcDateTime
+
+Json = dict[str, Any]
+
+
+class SiteRow(Base):
+    """A site of the consortium, and the node that speaks for it."""
+
+    __tablename__ = "sites"
+    __table_args__ = (UniqueConstraint("node_id"),)
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    # Flower's node ids are unsigned 64-bit, which no SQL integer holds.
+    node_id: Mapped[str | None] = mapped_column(String(20))
+    organ: Mapped[str] = mapped_column(String(64))
+    num_examples: Mapped[int] = mapped_column(BigInteger)
+    enrolled_round: Mapped[int]
+    first_round: Mapped[int | None]
+    last_round: Mapped[int | None]
+    status: Mapped[str] = mapped_column(String(16))
+    updated_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
+class ModelRow(Base):
+    """A model version: its file, its parent, and whose updates are in it."""
+
+    __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("id"), Index(None, "line", "number"), Index(None, "digest"))
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(32))
+    line: Mapped[str] = mapped_column(String(64))
+    round: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    parent: Mapped[str | None] = mapped_column(String(32), ForeignKey("models.id"))
+    digest: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    # The model's own order of its arrays, in which they are flattened to vectors; files have none.
+    names: Mapped[list[str]] = mapped_column(JSON)
+    sites: Mapped[Json] = mapped_column(JSON)
+    lineage: Mapped[Json] = mapped_column(JSON)
+    forgotten: Mapped[list[str]] = mapped_column(JSON)
+    method: Mapped[str | None] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(Text)
+    pruned: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
+class RoundRow(Base):
+    """What happened in a round."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (UniqueConstraint("line", "kind", "round"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    line: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    round: Mapped[int]
+    sites: Mapped[Json] = mapped_column(JSON)
+    metrics: Mapped[Json] = mapped_column(JSON)
+    seconds: Mapped[float]
+    model_version: Mapped[str | None] = mapped_column(String(32), ForeignKey("models.id"))
+    created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
+class WithdrawalRow(Base):
+    """A withdrawal and where it stands."""
+
+    __tablename__ = "withdrawals"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    sites: Mapped[list[str]] = mapped_column(JSON)
+    reason: Mapped[str] = mapped_column(Text)
+    requested_by: Mapped[str] = mapped_column(String(255))
+    method: Mapped[str | None] = mapped_column(String(64))
+    at_round: Mapped[int | None]
+    simulated: Mapped[bool]
+    state: Mapped[str] = mapped_column(String(16))
+    failed_in: Mapped[str | None] = mapped_column(String(16))
+    received_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    restricted_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+    extended_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+    closed_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+
+
+class WithdrawalEventRow(Base):
+    """One step of a withdrawal. Append-only: triggers forbid to change or delete a row."""
+
+    __tablename__ = "withdrawal_events"
+    __table_args__ = (Index(None, "withdrawal"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    withdrawal: Mapped[str] = mapped_column(String(32), ForeignKey("withdrawals.id"))
+    at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(255))
+    old_state: Mapped[str | None] = mapped_column(String(16))
+    new_state: Mapped[str] = mapped_column(String(16))
+    note: Mapped[str] = mapped_column(Text)
+
+
+class ProgressRow(Base):
+    """A named checkpoint of a run."""
+
+    __tablename__ = "progress"
+
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    value: Mapped[Any] = mapped_column(JSON)
+    updated_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)

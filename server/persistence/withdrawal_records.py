@@ -1,0 +1,108 @@
+"""What is known of a withdrawal, and of one step of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from server.persistence.tables import WithdrawalEventRow, WithdrawalRow
+from unlearning.withdrawal import WithdrawalState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalRecord:
+    """A withdrawal and where it stands.
+
+    Attributes
+    ----------
+    id
+        ``W-`` date ``-`` six digits.
+    sites
+        Who leaves, together, by name.
+    reason, requested_by, method, at_round
+        As filed.
+    simulated
+        Nobody asked: exercised in a simulation.
+    state
+        Where it stands.
+    failed_in
+        For a failed one, the state it is resumed in.
+    received_at, due_at
+        Receipt by the register, and the moment by which the requester must have been answered; UTC.
+    restricted_at, extended_at, closed_at
+        When the sites were barred, the deadline extended, the withdrawal closed; UTC, or ``None``.
+    """
+
+    id: str
+    sites: tuple[str, ...]
+    reason: str
+    requested_by: str
+    method: str | None
+    at_round: int | None
+    simulated: bool
+    state: WithdrawalState
+    failed_in: WithdrawalState | None
+    received_at: dt.datetime
+    due_at: dt.datetime
+    restricted_at: dt.datetime | None
+    extended_at: dt.datetime | None
+    closed_at: dt.datetime | None
+
+    @property
+    def request(self) -> tuple[object, ...]:
+        """What was asked for; two open withdrawals that agree in it are one."""
+        return self.sites, self.reason, self.requested_by, self.method, self.at_round, self.simulated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalEvent:
+    """One step of a withdrawal.
+
+    Attributes
+    ----------
+    at
+        When, UTC.
+    actor
+        Who took it.
+    old_state, new_state
+        From where (``None`` when it was filed) to where.
+    note
+        Why.
+    """
+
+    at: dt.datetime
+    actor: str
+    old_state: WithdrawalState | None
+    new_state: WithdrawalState
+    note: str
+
+
+def record_of(row: WithdrawalRow) -> WithdrawalRecord:
+    """The withdrawal a row describes."""
+    return WithdrawalRecord(
+        id=row.id,
+        sites=tuple(row.sites),
+        reason=row.reason,
+        requested_by=row.requested_by,
+        method=row.method,
+        at_round=row.at_round,
+        simulated=row.simulated,
+        state=WithdrawalState(row.state),
+        failed_in=WithdrawalState(row.failed_in) if row.failed_in else None,
+        received_at=row.received_at,
+        due_at=row.due_at,
+        restricted_at=row.restricted_at,
+        extended_at=row.extended_at,
+        closed_at=row.closed_at,
+    )
+
+
+def event_of(row: WithdrawalEventRow) -> WithdrawalEvent:
+    """The step a row describes."""
+    return WithdrawalEvent(
+        at=row.at,
+        actor=row.actor,
+        old_state=WithdrawalState(row.old_state) if row.old_state else None,
+        new_state=WithdrawalState(row.new_state),
+        note=row.note,
+    )

@@ -1,0 +1,298 @@
+"""Withdrawals: filed, moved from state to state, and never forgotten."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import uuid
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from reconsent.errors import WithdrawalError
+from server.persistence.roster import Roster, SiteStatus
+from server.persistence.state import StateDirectory
+from server.persistence.tables import SiteRow, WithdrawalEventRow, WithdrawalRow
+from server.persistence.withdrawal_records import WithdrawalEvent, WithdrawalRecord, event_of, record_of
+from unlearning.database import ContributionRow
+from unlearning.withdrawal import WithdrawalState, check_transition, deadline
+
+_BACK_IN = {WithdrawalState.REFUSED, WithdrawalState.CANCELLED}
+
+
+def utc_now() -> dt.datetime:
+    """The present moment, UTC."""
+    return dt.datetime.now(dt.UTC)
+
+
+class Withdrawals:
+    """The register of withdrawals.
+
+    Every change of state and its event are one transaction, in which the roster follows: *restricted* bars
+    the sites and freezes their contributions, *refused* and *cancelled* let them back in, *completed* is
+    for good. Events can only be added; the database itself refuses to change or delete one.
+
+    Parameters
+    ----------
+    state
+        Where it is kept.
+    now
+        The clock; the register, not the requester, says when a request was received.
+    """
+
+    def __init__(self, state: StateDirectory, *, now: Callable[[], dt.datetime] = utc_now) -> None:
+        self._state = state
+        self._roster = Roster(state)
+        self._now = now
+
+    def file(
+        self,
+        sites: Sequence[str],
+        *,
+        reason: str,
+        requested_by: str,
+        method: str | None = None,
+        at_round: int | None = None,
+        simulated: bool = False,
+        restrict: bool = False,
+        session: Session | None = None,
+    ) -> WithdrawalRecord:
+        """File a withdrawal. Filing an identical one while it is open returns the first.
+
+        Parameters
+        ----------
+        sites
+            Who leaves, together.
+        reason, requested_by
+            Why, and who asks; kept with the record.
+        method
+            Unlearning method wanted; ``None`` for the configured one.
+        at_round
+            Carry it out after this training round; ``None`` for at once.
+        simulated
+            Nobody asked: the withdrawal is exercised in a simulation.
+        restrict
+            Bar the sites in the same transaction, rather than when the server comes to it.
+        session
+            Transaction to take part in.
+
+        Raises
+        ------
+        WithdrawalError
+            If a site is unknown, has withdrawn, or is being withdrawn by another request; or if no site
+            would remain.
+        """
+        names = tuple(sorted(set(sites)))
+        with self._state.session(session) as own:
+            wanted = (names, reason, requested_by, method, at_round, simulated)
+            twin = self._accept(own, names, wanted)
+            if twin is None:
+                received = self._now()
+                twin = WithdrawalRow(
+                    id=f"W-{received:%Y%m%d}-{uuid.uuid4().hex[:6]}",
+                    sites=list(names),
+                    reason=reason,
+                    requested_by=requested_by,
+                    method=method,
+                    at_round=at_round,
+                    simulated=simulated,
+                    state=WithdrawalState.RECEIVED.value,
+                    received_at=received,
+                    due_at=deadline(received),
+                )
+                own.add(twin)
+                own.flush()
+                self._log(own, twin, None, requested_by, reason)
+            if restrict and twin.state == WithdrawalState.RECEIVED:
+                self._move(own, twin, WithdrawalState.RESTRICTED, requested_by, "restricted on receipt")
+            return record_of(twin)
+
+    def advance(
+        self,
+        id: str,
+        new_state: WithdrawalState,
+        *,
+        note: str,
+        actor: str = "server",
+        session: Session | None = None,
+    ) -> WithdrawalRecord:
+        """Move a withdrawal on. If it is in ``new_state`` already, nothing changes.
+
+        Parameters
+        ----------
+        id
+            Which one.
+        new_state
+            Where to.
+        note
+            Why; for ``failed``, what went wrong.
+        actor
+            Who moves it.
+        session
+            Transaction to take part in.
+
+        Raises
+        ------
+        WithdrawalError
+            If it is unknown, or cannot go there from where it stands.
+        """
+        with self._state.session(session) as own:
+            row = self._row(own, id)
+            if row.state != new_state:
+                self._move(own, row, new_state, actor, note)
+            return record_of(row)
+
+    def extend(
+        self, id: str, *, reason: str, actor: str = "server", session: Session | None = None
+    ) -> WithdrawalRecord:
+        """Extend the deadline by two months (GDPR Art. 12(3)); the requester must be told within the first.
+
+        Raises
+        ------
+        WithdrawalError
+            If it is unknown or closed, was extended before, its first deadline has passed, or no reason is
+            given.
+        """
+        with self._state.session(session) as own:
+            row = self._row(own, id)
+            now = self._now()
+            obstacle = None
+            if WithdrawalState(row.state).closed:
+                obstacle = f"it is {row.state}"
+            elif row.extended_at is not None:
+                obstacle = f"it was extended on {row.extended_at:%Y-%m-%d} already"
+            elif now > row.due_at:
+                obstacle = f"its deadline passed on {row.due_at:%Y-%m-%d}"
+            elif not reason.strip():
+                obstacle = "no reason is given, and the requester must be told one"
+            if obstacle:
+                raise WithdrawalError(f"The deadline of withdrawal {id} cannot be extended: {obstacle}.")
+            row.extended_at, row.due_at = now, deadline(row.received_at, extended=True)
+            note = f"deadline extended to {row.due_at:%Y-%m-%d}: {reason}"
+            self._log(own, row, WithdrawalState(row.state), actor, note)
+            return record_of(row)
+
+    def open(self, *, session: Session | None = None) -> list[WithdrawalRecord]:
+        """Withdrawals to which something can still happen, oldest first."""
+        return [record for record in self.all(session=session) if not record.state.closed]
+
+    def get(self, id: str, *, session: Session | None = None) -> WithdrawalRecord:
+        """The withdrawal called ``id``.
+
+        Raises
+        ------
+        WithdrawalError
+            If there is none.
+        """
+        with self._state.reading(session) as own:
+            return record_of(self._row(own, id, lock=False))
+
+    def all(self, *, session: Session | None = None) -> list[WithdrawalRecord]:
+        """Every withdrawal, oldest first."""
+        with self._state.reading(session) as own:
+            return [record_of(row) for row in _in_order(own)]
+
+    def events(self, id: str, *, session: Session | None = None) -> list[WithdrawalEvent]:
+        """The steps of a withdrawal, oldest first.
+
+        Raises
+        ------
+        WithdrawalError
+            If there is no such withdrawal.
+        """
+        with self._state.reading(session) as own:
+            self._row(own, id, lock=False)
+            query = select(WithdrawalEventRow).where(WithdrawalEventRow.withdrawal == id)
+            return [event_of(row) for row in own.scalars(query.order_by(WithdrawalEventRow.number))]
+
+    def _accept(
+        self, session: Session, names: tuple[str, ...], wanted: tuple[object, ...]
+    ) -> WithdrawalRow | None:
+        if not names:
+            raise WithdrawalError("The withdrawal names no site.", "Say who leaves.")
+        # All rows of the roster, locked: two requests must not each leave the other's site as the last.
+        roster = {row.name: row for row in session.scalars(select(SiteRow).with_for_update())}
+        leaving: set[str] = set()
+        for row in _in_order(session):
+            if WithdrawalState(row.state).closed:
+                continue
+            if record_of(row).request == wanted:
+                return row
+            taken = [name for name in names if name in row.sites]
+            if taken:
+                raise WithdrawalError(
+                    f"Site '{taken[0]}' is being withdrawn already, by request {row.id} "
+                    f"of {row.received_at:%Y-%m-%d} (state '{row.state}').",
+                    "Follow that request, or cancel it before you file another.",
+                )
+            leaving |= set(row.sites)
+        for name in names:
+            if name not in roster:
+                near = difflib.get_close_matches(name, list(roster), n=1)
+                hint = f"Did you mean '{near[0]}'? " if near else ""
+                known = f"Sites are: {', '.join(sorted(roster))}." if roster else "No site has enrolled yet."
+                raise WithdrawalError(f"There is no site '{name}' to withdraw.", hint + known)
+            if roster[name].status == SiteStatus.WITHDRAWN:
+                raise WithdrawalError(f"Site '{name}' has withdrawn already.", "There is nothing left to do.")
+        active = {name for name, row in roster.items() if row.status == SiteStatus.ACTIVE}
+        if not active - leaving - set(names):
+            raise WithdrawalError(
+                f"Without {', '.join(names)} no site would remain to train with, so nothing could be "
+                "unlearned by training on.",
+                "Destroy the state directory with its models instead, or enrol another site first.",
+            )
+        return None
+
+    def _move(
+        self, session: Session, row: WithdrawalRow, new: WithdrawalState, actor: str, note: str
+    ) -> None:
+        old = WithdrawalState(row.state)
+        failed_in = WithdrawalState(row.failed_in) if row.failed_in else None
+        check_transition(old, new, failed_in=failed_in)
+        row.state = new.value
+        row.failed_in = old.value if new is WithdrawalState.FAILED else None
+        if new is WithdrawalState.RESTRICTED:
+            row.restricted_at = row.restricted_at or self._now()
+        if new in {WithdrawalState.RESTRICTED, WithdrawalState.LEGAL_HOLD}:
+            self._roster.bar(row.sites, session=session)
+            self._freeze(session, row.sites, frozen=True)
+        if new in _BACK_IN:
+            self._roster.readmit(row.sites, session=session)
+            self._freeze(session, row.sites, frozen=False)
+        if new is WithdrawalState.COMPLETED:
+            self._roster.withdraw(row.sites, session=session)
+        if new.closed:
+            row.closed_at = self._now()
+        self._log(session, row, old, actor, note)
+
+    def _log(
+        self, session: Session, row: WithdrawalRow, old: WithdrawalState | None, actor: str, note: str
+    ) -> None:
+        session.add(
+            WithdrawalEventRow(
+                withdrawal=row.id,
+                at=self._now(),
+                actor=actor,
+                old_state=None if old is None else old.value,
+                new_state=row.state,
+                note=note,
+            )
+        )
+        session.flush()
+
+    @staticmethod
+    def _freeze(session: Session, sites: Sequence[str], *, frozen: bool) -> None:
+        session.execute(update(ContributionRow).where(ContributionRow.site.in_(sites)).values(frozen=frozen))
+
+    @staticmethod
+    def _row(session: Session, id_: str, *, lock: bool = True) -> WithdrawalRow:
+        query = select(WithdrawalRow).where(WithdrawalRow.id == id_)
+        row = session.scalar(query.with_for_update() if lock else query)
+        if row is None:
+            raise WithdrawalError(f"There is no withdrawal '{id_}'.", "`reconsent withdrawals` lists them.")
+        return row
+
+
+def _in_order(session: Session) -> list[WithdrawalRow]:
+    return list(session.scalars(select(WithdrawalRow).order_by(WithdrawalRow.number)))
