@@ -6,14 +6,14 @@ import os
 import time
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from client.site import Site, identify_site
 from client.training import mean_loss, train_locally
 from mri.evaluation import evaluate
 from mri.quality import mean_quality
-from mri.reconstructors import build_reconstructor
+from mri.reconstructors import Reconstructor, build_reconstructor
 from reconsent.errors import ModelError
 from reconsent.seeds import derive_seed
 from strategies import messages as msg
@@ -27,7 +27,7 @@ app = ClientApp()
 def identify(message: Message, context: Context) -> Message:
     """Say which site this is, and how many training slices it has."""
     site = _site(context)
-    identity = {
+    identity: dict[str, int | float | str | bool] = {
         msg.SITE: site.name,
         msg.ORGAN: site.config.organ,
         msg.CONSORTIUM: site.consortium.name,
@@ -77,9 +77,7 @@ def evaluate_model(message: Message, context: Context) -> Message:
     told = msg.config_of(message)
     model = _load(site, message)
     if told.get(msg.SPLIT) == msg.SPLIT_GATE:
-        loss, examples = mean_loss(
-            model, site.dataset("gate"), site.consortium.training, limit=GATE_SLICES
-        )
+        loss, examples = mean_loss(model, site.dataset("gate"), site.consortium.training, limit=GATE_SLICES)
         metrics: dict[str, float] = {msg.NUM_EXAMPLES: examples, msg.LOSS: loss}
     else:
         dataset = site.dataset("test")
@@ -101,7 +99,7 @@ def _site(context: Context) -> Site:
     return identify_site(context.node_config, context.run_config, os.environ)
 
 
-def _load(site: Site, message: Message) -> torch.nn.Module:
+def _load(site: Site, message: Message) -> Reconstructor:
     record = msg.arrays_of(message)
     if record is None:
         raise ModelError("The message carries no model.", "Server and site run different versions?")
@@ -116,5 +114,5 @@ def _load(site: Site, message: Message) -> torch.nn.Module:
     return model
 
 
-def _arrays(model: torch.nn.Module) -> msg.ArrayRecord:
+def _arrays(model: torch.nn.Module) -> ArrayRecord:
     return msg.array_record({name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()})

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from mri.dataset import SiteDataset
 from mri.directory import list_volumes
 from mri.fastmri_file import read_header
 from mri.site_data import synthesise_directory
 from mri.split import Split, split_patients
+
+from mri.dataset import SiteDataset
 from reconsent.config import ConsortiumConfig, SiteConfig, load_consortium
 from reconsent.errors import ConfigError, DataError
 from reconsent.seeds import derive_seed

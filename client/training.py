@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,7 @@ def train_locally(
     *,
     learning_rate: float,
     seed: int,
+    after_step: Callable[[int], None] | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place with Adam (AdamW if there is weight decay) on 1 − SSIM + weighted L1.
 
@@ -57,6 +58,8 @@ def train_locally(
         Of Adam in this round.
     seed
         Of the order of slices and of the sampling masks.
+    after_step
+        Called with the number of steps taken after each; it may evaluate the model.
 
     Raises
     ------
@@ -84,6 +87,9 @@ def train_locally(
         total += value * len(batch)
         seen += len(batch)
         steps += 1
+        if after_step is not None:
+            after_step(steps)
+            model.train()
     return TrainingResult(total / max(seen, 1), steps)
 
 

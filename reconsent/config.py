@@ -251,9 +251,7 @@ def load_consortium(source: str | Path) -> ConsortiumConfig:
         preset = PRESETS / f"{source}.toml"
         if not preset.is_file():
             known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.toml")))
-            raise ConfigError(
-                f"'{source}' is neither a preset nor a .toml file.", f"Presets are: {known}."
-            )
+            raise ConfigError(f"'{source}' is neither a preset nor a .toml file.", f"Presets are: {known}.")
         path = preset
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -9,9 +9,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from reconsent.config import load_consortium
-from reconsent.errors import ConfigError
+from reconsent.errors import ConfigError, ReconsentError
 from server.coordinator import Coordinator
-from server.persistence.state import StateDirectory
+from server.persistence import StateDirectory
 
 CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
 STATE_VARIABLE = "RECONSENT_STATE"
@@ -19,10 +19,21 @@ SIMULATION_VARIABLE = "RECONSENT_SIMULATION"
 
 app = ServerApp()
 
+last_error: list[ReconsentError] = []
+"""What ended the last run in this process; Flower's simulation engine passes on only that it ended."""
+
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the consortium that the run configuration or the environment names."""
+    try:
+        _run(grid, context)
+    except ReconsentError as error:
+        last_error.append(error)
+        raise
+
+
+def _run(grid: Grid, context: Context) -> None:
     source = os.environ.get(CONSORTIUM_VARIABLE) or context.run_config.get("consortium")
     if not source:
         raise ConfigError(

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import RoundError
+from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.events import Event, announce
 from server.handshake import identify_sites
-from server.persistence.registry import ModelRegistry, ModelVersion
-from server.persistence.roster import Roster
-from server.persistence.rounds import RoundLog
-from server.persistence.state import StateDirectory
-from server.persistence.withdrawals import WithdrawalRecord, Withdrawals
-from strategies import Departure, UnlearningStrategy, UpdateScreen, build_method
+from server.persistence import ModelVersion, StateDirectory, WithdrawalRecord, Withdrawals
+from strategies import (
+    ContributionAveraging,
+    Departure,
+    RoundOutcome,
+    UnlearningStrategy,
+    UpdateScreen,
+    build_method,
+)
 from strategies import messages as msg
-from strategies.averaging import ContributionAveraging, RoundOutcome
 from strategies.exchange import exchange
 from strategies.schedules import scheduled
 from unlearning.contributions import CachePolicy, ContributionCache, discard
 from unlearning.withdrawal import WithdrawalState
 
-MAIN = "main"
-ORACLE = "oracle"
+Evaluation = dict[str, dict[str, float]]
 
 
 class Coordinator:
     """Runs a consortium on a Flower grid and a state directory.
 
-    Every round is one transaction: model version, contributions, roster and log entry are all there or
-    none is. A new coordinator on the same state goes on after the last committed round.
+    A new coordinator on the same state goes on after the last committed round; an unlearning that was
+    interrupted begins again from the model it began with.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ class Coordinator:
     state
         Open, writable state directory.
     simulated
-        Marks withdrawals and models as simulated: no evidence.
+        Marks withdrawals as simulated: no evidence.
     """
 
     def __init__(
@@ -54,26 +56,14 @@ class Coordinator:
         self.consortium = consortium
         self.state = state
         self.simulated = simulated
-        self.roster = Roster(state)
-        self.registry = ModelRegistry(state)
-        self.log = RoundLog(state)
+        self.books = Bookkeeping(state)
         self.withdrawals = Withdrawals(state)
-        rounds = consortium.training.rounds
         self.cache = ContributionCache(
-            state.contributions_dir,
-            state.session,
-            CachePolicy(
-                damping=consortium.contributions.damping,
-                history_every=consortium.contributions.history_every,
-                history_dtype=consortium.contributions.history_dtype,
-                anchor_rounds=frozenset(
-                    max(1, round(share * rounds)) for share in consortium.contributions.anchors
-                ),
-            ),
-            line=MAIN,
+            state.contributions_dir, state.session, cache_policy(consortium), line=MAIN
         )
         self.cache.sweep()
-        self.screen = UpdateScreen(consortium.screening.max_norm_ratio, consortium.screening.max_norm)
+        screening = consortium.screening
+        self.screen = UpdateScreen(screening.max_norm_ratio, screening.max_norm)
         self.screen.recall({site: self.cache.norms(site) for site in self.cache.sites()})
         self.nodes: dict[int, str] = {}
 
@@ -82,12 +72,12 @@ class Coordinator:
     def run(self) -> None:
         """Do what the consortium file says: train, withdraw and unlearn, go on, retrain the oracle."""
         config = self.consortium
-        self.meet()
-        self.initialise()
         rounds = config.training.rounds
         plan: dict[int, list[str]] = {}
         for withdrawal in config.withdrawals:
             plan.setdefault(withdrawal.at_round or rounds, []).extend(withdrawal.sites)
+        self.meet()
+        self.initialise(leaving={site for sites in plan.values() for site in sites})
         for at_round in sorted(plan):
             self.train(at_round)
             self.withdraw(plan[at_round])
@@ -100,143 +90,136 @@ class Coordinator:
 
     def meet(self) -> None:
         """Find out which node is which site."""
-        self.roster.start_run()
-        barred = {entry.site for entry in self.roster.all() if entry.status != "active"}
-        expected = {site.name for site in self.consortium.sites} - barred
+        roster = self.books.roster
+        roster.start_run()
+        barred = {entry.site for entry in roster.all() if entry.status != "active"}
         training = self.consortium.training
         self.nodes = identify_sites(
             self.grid,
-            self.roster,
-            expected,
-            round_=self.line_round(MAIN),
+            roster,
+            {site.name for site in self.consortium.sites} - barred,
+            round_=self.books.last_round(MAIN),
             timeout=training.timeout_seconds,
             at_least=training.min_sites,
         )
 
-    def initialise(self) -> ModelVersion:
-        """The untrained model, built by a site since the server knows no imaging."""
-        existing = self.registry.initial(MAIN)
+    def initialise(self, leaving: Iterable[str] = ()) -> ModelVersion:
+        """The untrained model, built by a site since the server knows no imaging.
+
+        By a site that stays, where that is known: nothing of the oracle may come from one that leaves.
+        """
+        existing = self.books.initial()
         if existing is not None:
             return existing
-        # The first site by name that stays: nothing of the oracle may depend on a site that leaves.
-        leaving = {site for withdrawal in self.consortium.withdrawals for site in withdrawal.sites}
-        node_id = min(
-            (n for n, site in self.active_nodes().items() if site not in leaving),
-            key=lambda n: self.nodes[n],
-        )
+        active = self.active_nodes()
+        candidates = [n for n, site in active.items() if site not in set(leaving)] or list(active)
+        if not candidates:
+            raise RoundError("No site is online to build the reconstructor.", "Start the SuperNodes.")
+        node_id = min(candidates, key=lambda n: active[n])
+        timeout = self.consortium.training.timeout_seconds
         message = Message(
-            msg.content(config={}), dst_node_id=node_id, message_type=msg.INITIALISE, ttl=600.0, group_id="0"
+            msg.content(config={}),
+            dst_node_id=node_id,
+            message_type=msg.INITIALISE,
+            ttl=timeout,
+            group_id="initialise",
         )
-        reply = next(iter(exchange(self.grid, [message], self.active_nodes(), timeout=600.0)))
+        reply = next(iter(exchange(self.grid, [message], active, timeout=timeout)))
         record = msg.arrays_of(reply.message) if reply.message is not None else None
         if record is None:
             raise RoundError(
                 f"Site '{reply.site}' could not build the reconstructor: {reply.status} {reply.reason}.",
                 "Check the [model] table and that site's log.",
             )
-        return self.registry.add(
-            msg.named_arrays(record), line=MAIN, round=0, kind="initial", parent=None, sites={}, method=None
+        return self.books.registry.add(
+            msg.named_arrays(record), line=MAIN, round=0, kind="initial", parent=None, sites={}
         )
 
     def train(self, until: int) -> None:
         """Train with the active sites up to training round ``until``."""
-        done = self.log.count(MAIN, "train")
+        done = self.books.count(MAIN, "train")
         if done >= until:
             return
-        training = self.consortium.training
-        offset = self.line_round(MAIN) - done
+        last = self.books.last_round(MAIN)
+        offset = last - done
         strategy = ContributionAveraging(
-            round_config=lambda t: self._told(t - offset, "train"), cache=self.cache, **self._common()
+            round_config=lambda t: self._told(t - offset), cache=self.cache, **self._common()
         )
-        stage = "train" if until <= training.rounds else "continue"
-        announce(Event("stage", f"Training with {len(self.active_nodes())} sites", stage, done, until))
-        version = self._latest(MAIN)
-        arrays = msg.array_record(self.registry.load(version.id))
-        first = self.line_round(MAIN) + 1
-        for outcome in strategy.rounds(self.grid, arrays, until - done, first_round=first):
+        stage = "train" if until <= self.consortium.training.rounds else "continue"
+        self._announce_stage(f"Training with {len(self.active_nodes())} sites", stage, done, until)
+        version = self.books.version(MAIN, "train", "unlearned", "initial")
+        rounds = strategy.rounds(self.grid, self.books.arrays(version), until - done, first_round=last + 1)
+        for outcome in rounds:
             done += 1
             evaluation = self._evaluate(strategy, outcome, done, last=done == until)
-            version = self._commit(strategy, outcome, MAIN, version, evaluation, method=None)
+            version = self.books.commit(strategy, outcome, MAIN, version, evaluation)
             self._announce_round(stage, outcome, done, until, evaluation)
 
     def withdraw(self, sites: list[str]) -> WithdrawalRecord:
         """Take ``sites`` out: bar them, unlearn them, revoke the models they shaped, erase what was kept."""
-        config = self.consortium.unlearning
-        record = self._filed(sites, config.method)
-        if record.state == WithdrawalState.COMPLETED:
-            return record
-        departed = frozenset(sites)
+        method = self.consortium.unlearning.method
+        record = self._filed(sites, method)
+        names = ", ".join(record.sites)
         record = self._advance(record, WithdrawalState.RESTRICTED, "barred everywhere; contributions frozen")
-        record = self._advance(record, WithdrawalState.UNLEARNING, f"by {config.method}")
-        self.unlearn(departed)
-        record = self._advance(record, WithdrawalState.VERIFYING, "measured by the remaining sites")
-        record = self._advance(record, WithdrawalState.PROPAGATING, "revoking and erasing")
-        self._propagate(departed, record)
+        record = self._advance(record, WithdrawalState.UNLEARNING, f"by {method}")
+        if record.state is WithdrawalState.UNLEARNING:
+            self.unlearn(frozenset(sites))
+        record = self._advance(record, WithdrawalState.VERIFYING, "measured at the remaining sites")
+        record = self._advance(record, WithdrawalState.PROPAGATING, "revoking models, erasing contributions")
+        if record.state is WithdrawalState.PROPAGATING:
+            reason = f"holds what {names} contributed (withdrawal {record.id})"
+            with self.state.session() as session:
+                for site in sorted(sites):
+                    self.books.registry.revoke_descendants_of_site(site, reason, session=session)
+                files = self.cache.erase(set(sites), session=session)
+                self.state.after_commit(session, lambda: discard(files))
         return self._advance(record, WithdrawalState.COMPLETED, "unlearned; contributions erased")
 
     def unlearn(self, departed: frozenset[str]) -> None:
         """Run the configured method from the last model trained with everybody."""
-        config = self.consortium.unlearning
-        if self._latest(MAIN).kind == "unlearned":
+        version = self.books.version(MAIN, "train", "unlearned", "initial")
+        if departed <= set(version.forgotten):
             return
-        trained = self.log.count(MAIN, "train")
-        version = self._last_trained()
-        strategy = self.method(departed, trained, config.method, config.settings)
-        if strategy.claim_level == "exact_retrain":
-            with self.state.session() as session:
-                stale = self.cache.erase(set(self.cache.sites()), session=session)
-            discard(stale)
+        config = self.consortium.unlearning
+        strategy = self.method(departed, self.books.count(MAIN, "train"), config.method, config.settings)
+        if strategy.restarts:
+            self._forget_all_contributions()
         total = strategy.num_rounds
-        announce(
-            Event(
-                "stage", f"Unlearning {', '.join(sorted(departed))} by {config.method}", "unlearn", 0, total
-            )
-        )
-        arrays = strategy.begin(self.grid, msg.array_record(self.registry.load(version.id, force=True)))
-        first = self.line_round(MAIN) + 1
-        for index, outcome in enumerate(
-            strategy.rounds(self.grid, arrays, total, first_round=first), start=1
-        ):
+        title = f"Unlearning {', '.join(sorted(departed))} by {config.method}"
+        self._announce_stage(title, "unlearn", 0, total)
+        arrays = strategy.begin(self.grid, self.books.arrays(version))
+        first = self.books.last_round(MAIN) + 1
+        rounds = strategy.rounds(self.grid, arrays, total, first_round=first)
+        for index, outcome in enumerate(rounds, start=1):
             evaluation = self._evaluate(strategy, outcome, index, last=True)
-            version = self._commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
+            version = self.books.commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
             arrays = outcome.arrays
             self._announce_round("unlearn", outcome, index, total, evaluation)
-        arrays, notes = strategy.finish(arrays)
-        self.registry.add(
-            msg.named_arrays(arrays),
+        self.books.registry.add(
+            msg.named_arrays(strategy.finish(arrays)),
             line=MAIN,
-            round=self.line_round(MAIN),
+            round=self.books.last_round(MAIN),
             kind="unlearned",
             parent=version.id,
             sites={},
             method=config.method,
-            unlearned=departed,
+            forgets=sorted(departed),
         )
-        del notes
 
     def retrain_oracle(self, departed: set[str], trained: int) -> None:
         """Train the oracle: the same rounds from the same start without ``departed``."""
-        strategy = self.method(frozenset(departed), trained, "retrain", {}, cached=False)
-        done = self.log.count(ORACLE, "retain")
+        done = self.books.count(ORACLE, "retain")
         if done >= trained:
             return
-        announce(
-            Event(
-                "stage",
-                f"Retraining without {', '.join(sorted(departed))}: the oracle",
-                "oracle",
-                done,
-                trained,
-            )
-        )
-        start = self.registry.initial(MAIN)
-        assert start is not None  # noqa: S101 - the consortium has been initialised
-        version = self.registry.latest(ORACLE) or start
-        arrays = msg.array_record(self.registry.load(version.id))
+        strategy = self.method(frozenset(departed), trained, "retrain", {}, cached=False)
+        title = f"Retraining without {', '.join(sorted(departed))}: the oracle"
+        self._announce_stage(title, "oracle", done, trained)
+        version = self.books.find_version(ORACLE) or self.initialise()
+        arrays = self.books.arrays(version)
         for outcome in strategy.rounds(self.grid, arrays, trained - done, first_round=done + 1):
             done += 1
             evaluation = self._evaluate(strategy, outcome, done, last=done == trained)
-            version = self._commit(strategy, outcome, ORACLE, version, evaluation, method="retrain")
+            version = self.books.commit(strategy, outcome, ORACLE, version, evaluation, method="retrain")
             self._announce_round("oracle", outcome, done, trained, evaluation)
 
     def method(
@@ -249,46 +232,36 @@ class Coordinator:
         cached: bool = True,
     ) -> UnlearningStrategy:
         """Build a method of unlearning for this consortium."""
-        budget = max(1, int(self.consortium.unlearning.rounds_fraction * trained))
         departure = Departure(
             sites=departed,
             trained_rounds=trained,
-            budget_rounds=budget,
+            budget_rounds=max(1, int(self.consortium.unlearning.rounds_fraction * trained)),
             learning_rate=self._learning_rate(trained),
-            initial=lambda: msg.array_record(self.registry.load(self._initial().id, force=True)),
+            initial=lambda: self.books.arrays(self.initialise()),
         )
-        return build_method(
-            name,
-            settings,
-            departure,
-            round_config=lambda t: self._told(t, "train"),
-            cache=self.cache if cached else None,
-            **self._common(),
-        )
+        cache = self.cache if cached else None
+        return build_method(name, settings, departure, round_config=self._told, cache=cache, **self._common())
 
     # ---- inside -------------------------------------------------------------------------------------------
 
     def active_nodes(self) -> dict[int, str]:
         """Node id → site of the sites that are online and not withdrawn."""
         online = set(self.grid.get_node_ids())
-        active = {entry.site for entry in self.roster.active()}
+        active = {entry.site for entry in self.books.roster.active()}
         return {n: site for n, site in self.nodes.items() if n in online and site in active}
 
-    def line_round(self, line: str) -> int:
-        """Number of the last committed round of a line, of whatever kind."""
-        return self.log.last_round(line)
-
-    def _common(self) -> dict[str, object]:
+    def _common(self) -> dict[str, Any]:
+        training = self.consortium.training
         return {
             "members": lambda _grid: self.active_nodes(),
             "screen": self.screen,
-            "min_sites": self.consortium.training.min_sites,
-            "timeout": self.consortium.training.timeout_seconds,
+            "min_sites": training.min_sites,
+            "timeout": training.timeout_seconds,
             "spool": self.state.path / "spool",
         }
 
-    def _told(self, training_round: int, stream: str) -> dict[str, int | float | str | bool]:
-        return {msg.LEARNING_RATE: self._learning_rate(training_round), msg.STREAM: stream}
+    def _told(self, training_round: int) -> dict[str, int | float | str | bool]:
+        return {msg.LEARNING_RATE: self._learning_rate(training_round)}
 
     def _learning_rate(self, training_round: int) -> float:
         t = self.consortium.training
@@ -296,114 +269,62 @@ class Coordinator:
 
     def _evaluate(
         self, strategy: ContributionAveraging, outcome: RoundOutcome, index: int, *, last: bool
-    ) -> dict[str, dict[str, float]]:
+    ) -> Evaluation:
         every = self.consortium.training.evaluate_every
         if not every or (index % every and not last):
             return {}
         return strategy.evaluate(self.grid, outcome.round, outcome.arrays, {msg.SPLIT: msg.SPLIT_TEST})
 
-    def _commit(
-        self,
-        strategy: ContributionAveraging,
-        outcome: RoundOutcome,
-        line: str,
-        parent: ModelVersion,
-        evaluation: Mapping[str, Mapping[str, float]],
-        *,
-        method: str | None,
-    ) -> ModelVersion:
-        """Make a round last, in one transaction; returns the model version it ended with."""
-        stale: list[Path] = []
+    def _forget_all_contributions(self) -> None:
         with self.state.session() as session:
-            version = parent
-            if outcome.accepted:
-                version = self.registry.add(
-                    msg.named_arrays(outcome.arrays),
-                    line=line,
-                    round=outcome.round,
-                    kind=outcome.kind,
-                    parent=parent.id,
-                    sites=outcome.weights,
-                    method=method,
-                    session=session,
-                )
-                stale = strategy.commit(outcome.round, session=session)
-                self.roster.took_part(list(outcome.weights), outcome.round, session=session)
-            self.log.append(
-                line=line,
-                round=outcome.round,
-                kind=outcome.kind,
-                outcome=outcome,
-                evaluation=evaluation,
-                version=version.id,
-                session=session,
-            )
-        discard(stale)
-        return version
+            files = self.cache.erase(set(self.cache.sites()), session=session)
+            self.state.after_commit(session, lambda: discard(files))
 
     def _filed(self, sites: list[str], method: str) -> WithdrawalRecord:
         for record in self.withdrawals.all():
-            if set(record.sites) == set(sites):
+            if set(record.sites) == set(sites) and record.state is not WithdrawalState.CANCELLED:
                 return record
         return self.withdrawals.file(
             sites,
-            reason="simulated withdrawal" if self.simulated else "filed with the consortium file",
+            reason="exercised in a simulation" if self.simulated else "named in the consortium file",
             requested_by="simulation" if self.simulated else "operator",
             method=method,
-            at_round=self.line_round(MAIN),
+            at_round=self.books.last_round(MAIN),
             simulated=self.simulated,
         )
 
     def _advance(self, record: WithdrawalRecord, state: WithdrawalState, note: str) -> WithdrawalRecord:
+        """Move a withdrawal on to ``state``, unless a run before this one already did."""
         order = list(WithdrawalState)
-        if record.state in order and order.index(record.state) >= order.index(state):
+        if order.index(record.state) >= order.index(state):
             return record
-        with self.state.session() as session:
-            if state == WithdrawalState.RESTRICTED:
-                self.cache.freeze(set(record.sites), session=session)
-            advanced = self.withdrawals.advance(record.id, state, note=note, session=session)
+        advanced = self.withdrawals.advance(record.id, state, note=note)
         announce(Event("withdrawal", f"Withdrawal of {', '.join(record.sites)}: {state.value} ({note})"))
         return advanced
 
-    def _propagate(self, departed: frozenset[str], record: WithdrawalRecord) -> None:
-        reason = f"holds what {', '.join(sorted(departed))} contributed, withdrawn (request {record.id})"
-        with self.state.session() as session:
-            for site in sorted(departed):
-                self.registry.revoke_descendants_of_site(site, reason, session=session)
-            files = self.cache.erase(set(departed), session=session)
-        discard(files)
+    @staticmethod
+    def _announce_stage(title: str, stage: str, done: int, total: int) -> None:
+        announce(Event("stage", title, stage, done, total))
 
-    def _latest(self, line: str) -> ModelVersion:
-        version = self.registry.latest(line)
-        if version is None:
-            raise RoundError(f"There is no model on line '{line}' yet.", "Train first.")
-        return version
-
-    def _initial(self) -> ModelVersion:
-        version = self.registry.initial(MAIN)
-        if version is None:
-            raise RoundError("There is no initial model yet.", "Train first.")
-        return version
-
-    def _last_trained(self) -> ModelVersion:
-        version = self.registry.latest(MAIN, kinds=("train", "unlearned", "initial"))
-        if version is None:
-            raise RoundError("There is no trained model yet.", "Train first.")
-        return version
-
+    @staticmethod
     def _announce_round(
-        self,
-        stage: str,
-        outcome: RoundOutcome,
-        index: int,
-        total: int,
-        evaluation: Mapping[str, Mapping[str, float]],
+        stage: str, outcome: RoundOutcome, index: int, total: int, evaluation: Evaluation
     ) -> None:
         metrics = {k: float(v) for k, v in outcome.metrics().items() if isinstance(v, int | float)}
-        metrics |= {
-            f"psnr/{site}": values[msg.PSNR] for site, values in evaluation.items() if msg.PSNR in values
-        }
+        metrics |= {f"psnr/{s}": v[msg.PSNR] for s, v in evaluation.items() if msg.PSNR in v}
         metrics |= dict(outcome.notes)
         failed = [f"{s.site}: {s.outcome} ({s.reason})" for s in outcome.sites if s.outcome != "ok"]
         text = "; ".join(failed) or ("" if outcome.accepted else "step taken back and halved")
         announce(Event("round", text, stage, index, total, metrics))
+
+
+def cache_policy(consortium: ConsortiumConfig) -> CachePolicy:
+    """What the consortium's server keeps of updates."""
+    kept = consortium.contributions
+    rounds = consortium.training.rounds
+    return CachePolicy(
+        damping=kept.damping,
+        history_every=kept.history_every,
+        history_dtype=kept.history_dtype,
+        anchor_rounds=frozenset(max(1, round(share * rounds)) for share in kept.anchors),
+    )

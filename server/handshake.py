@@ -11,7 +11,7 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from reconsent.errors import RoundError, SiteError
-from server.persistence.roster import Roster
+from server.persistence import Roster
 from strategies import messages as msg
 from strategies.exchange import exchange
 

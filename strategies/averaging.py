@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -100,7 +101,11 @@ class RoundOutcome:
         """Weighted means of the sites' metrics, and the number of sites."""
         record = MetricRecord({"sites": len(self.weights)})
         for key in sorted({key for site in self.sites for key in site.metrics} - {msg.NUM_EXAMPLES}):
-            values = [(self.weights[s.site], s.metrics[key]) for s in self.sites if key in s.metrics and s.site in self.weights]
+            values = [
+                (self.weights[s.site], s.metrics[key])
+                for s in self.sites
+                if key in s.metrics and s.site in self.weights
+            ]
             if values:
                 record[key] = sum(p * v for p, v in values) / sum(p for p, _ in values)
         return record
@@ -161,6 +166,7 @@ class ContributionAveraging(Strategy):
         self.timeout = timeout
         self._temporary = tempfile.TemporaryDirectory() if spool is None else None
         self.spool = UpdateSpool(Path(self._temporary.name) if self._temporary else spool)  # type: ignore[arg-type]
+        self._begun: ArrayRecord | None = None
         self._layout: ParameterLayout | None = None
         self._buffers: Mapping[str, np.ndarray] = {}
         self._start: Vector | None = None
@@ -169,6 +175,15 @@ class ContributionAveraging(Strategy):
         self._asked: dict[int, str] = {}
 
     # ---- what a method of unlearning may change -----------------------------------------------------
+
+    def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
+        """Make ready before the first round; returns the model to begin with (for unlearning, from G)."""
+        del grid
+        return arrays
+
+    def finish(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Change the model after the last round."""
+        return arrays
 
     def prepare(self, server_round: int, parameters: Vector) -> tuple[Vector, dict[str, float]]:
         """Change the model before it is sent; returns it and notes for the record."""
@@ -187,9 +202,8 @@ class ContributionAveraging(Strategy):
     ) -> list[Message]:
         """One training message for each active site."""
         self._begin(arrays)
-        return self._messages(
-            msg.TRAIN, server_round, arrays, {**config, **self.round_config(server_round)}, grid
-        )
+        told = {**dict(config), **self.round_config(server_round)}
+        return self._messages(msg.TRAIN, server_round, arrays, told, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -240,11 +254,11 @@ class ContributionAveraging(Strategy):
         self.timeout = timeout
         self.summary()
         result = Result(arrays=initial_arrays)
-        fixed = dict(train_config or {})
+        fixed = cast("dict[str, int | float | str | bool]", dict(train_config or {}))
         own, self.round_config = self.round_config, lambda t: {**fixed, **own(t)}
         if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays)) is not None:
             result.evaluate_metrics_serverapp[0] = metrics
-        for outcome in self.rounds(grid, initial_arrays, num_rounds):
+        for outcome in self.rounds(grid, self.begin(grid, initial_arrays), num_rounds):
             if outcome.accepted:
                 self.commit(outcome.round)
             result.arrays = outcome.arrays
@@ -254,6 +268,7 @@ class ContributionAveraging(Strategy):
                 result.evaluate_metrics_clientapp[outcome.round] = mean
             if evaluate_fn and (metrics := evaluate_fn(outcome.round, outcome.arrays)) is not None:
                 result.evaluate_metrics_serverapp[outcome.round] = metrics
+        result.arrays = self.finish(result.arrays)
         return result
 
     # ---- Reconsent's interface: rounds one by one, each committed by whoever asks for them -------------
@@ -328,6 +343,9 @@ class ContributionAveraging(Strategy):
         return {n: site for n, site in self.members(grid).items() if site not in self.barred}
 
     def _begin(self, arrays: ArrayRecord) -> None:
+        if arrays is self._begun:
+            return
+        self._begun = arrays
         named = msg.named_arrays(arrays)
         self._layout = ParameterLayout.of(named)
         self._buffers = named
@@ -393,12 +411,8 @@ class ContributionAveraging(Strategy):
                     reply.site, "refused", screened, metrics, bytes_down=sent_bytes, bytes_up=received
                 )
             else:
-                self.spool.put(
-                    reply.site, screened.update, examples=screened.examples, norm=screened.norm
-                )
-                outcome = SiteOutcome(
-                    reply.site, "ok", "", metrics, screened.norm, sent_bytes, received
-                )
+                self.spool.put(reply.site, screened.update, examples=screened.examples, norm=screened.norm)
+                outcome = SiteOutcome(reply.site, "ok", "", metrics, screened.norm, sent_bytes, received)
         if outcome.outcome != "ok":
             log(WARNING, "aggregate_train: site %s: %s (%s)", reply.site, outcome.outcome, outcome.reason)
         self._outcomes.append(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from logging import INFO
 from typing import Any, ClassVar, Literal
 
@@ -97,6 +97,8 @@ class CachedAscent(RetainFineTuning):
         self._guard: Basis | None = None
         self._original: Vector | None = None
         self._reference: float | None = None
+        self._gate_seconds = 0.0
+        self._gate_bytes = 0
 
     @property
     def contributions(self) -> ContributionCache:
@@ -114,9 +116,7 @@ class CachedAscent(RetainFineTuning):
         self._original = ParameterLayout.of(named).flatten(named)
         sites = sorted(self.departure.sites)
         s = self.settings
-        contribution = weighted_contribution(
-            self.contributions, sites, kind=s.direction, recency=s.recency
-        )
+        contribution = weighted_contribution(self.contributions, sites, kind=s.direction, recency=s.recency)
         if s.orthogonalise:
             contribution = project_out(contribution, orthonormal_basis(self._remaining_sums()))
         self._direction = unit(contribution)
@@ -162,6 +162,8 @@ class CachedAscent(RetainFineTuning):
         if self._reference is not None and self.settings.tolerance is not None:
             loss = self._gate_loss(grid, server_round, outcome.arrays)
             notes |= {"retain-loss-before": self._reference, "retain-loss-after": loss}
+            notes |= {"gate-seconds": self._gate_seconds, "gate-bytes": self._gate_bytes}
+            self._gate_seconds, self._gate_bytes = 0.0, 0
             if not loss <= (1 + self.settings.tolerance) * self._reference:
                 self.alpha /= 2
                 self._momentum = momentum
@@ -171,21 +173,20 @@ class CachedAscent(RetainFineTuning):
         self._travelled += notes["step-norm"] / self._size
         return dataclasses.replace(outcome, notes=notes)
 
-    def finish(self, arrays: ArrayRecord) -> tuple[ArrayRecord, Mapping[str, float]]:
+    def finish(self, arrays: ArrayRecord) -> ArrayRecord:
         """The last ascent step, if one is asked for."""
         if self.settings.final_alpha == 0 or self._direction is None:
-            return arrays, {}
+            return arrays
         named = msg.named_arrays(arrays)
         layout = ParameterLayout.of(named)
         length = self.settings.final_alpha * self._size
         after = ascend(layout.flatten(named), self._direction, length)
-        return msg.array_record(layout.unflatten(after, named)), {
-            "alpha": self.settings.final_alpha,
-            "step-norm": length,
-        }
+        return msg.array_record(layout.unflatten(after, named))
 
     def _gate_loss(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> float:
         values = self.evaluate(grid, server_round, arrays, {msg.SPLIT: msg.SPLIT_GATE})
+        self._gate_seconds += sum(metrics.get(msg.SECONDS, 0.0) for metrics in values.values())
+        self._gate_bytes += msg.payload_bytes(arrays) * len(values)
         mean = weighted_metrics(values)
         if mean is None or msg.LOSS not in mean:
             raise ContributionError(

@@ -64,7 +64,12 @@ class LocalGrid(Grid):
         return Run.create_empty(run_id=0)
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """Build a message (deprecated in Flower)."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
@@ -127,12 +132,14 @@ def _answer(app: ClientApp | str, message: Message, node_id: int, node_config: M
     _pose_as_a_run()
     if isinstance(app, str):
         module, _, attribute = app.partition(":")
-        app = getattr(import_module(module), attribute)
+        loaded: ClientApp = getattr(import_module(module), attribute)
+    else:
+        loaded = app
     context = Context(
         run_id=0, node_id=node_id, node_config=dict(node_config), state=RecordDict(), run_config={}
     )
     try:
-        return app(message, context)
+        return loaded(message, context)
     except Exception as error:  # noqa: BLE001 - what the app raises becomes an error reply, as in Flower
         reason = f"{type(error).__name__}: {error}"
         return Message(Error(code=CLIENT_APP_RAISED, reason=reason), reply_to=message)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from reconsent.config import Settings
 from strategies import messages as msg
+from strategies.averaging import RoundConfig
 from strategies.schedules import scheduled
 from strategies.unlearning_strategy import Departure, UnlearningStrategy
 from unlearning.parameters import Vector
@@ -42,7 +43,7 @@ class RetainFineTuning(UnlearningStrategy):
     settings: RetainFineTuningSettings
 
     def __init__(self, departure: Departure, settings: RetainFineTuningSettings, **kwargs: Any) -> None:
-        own = kwargs.pop("round_config", None) or (lambda _round: {})
+        own: RoundConfig = kwargs.pop("round_config", None) or (lambda _round: {})
         super().__init__(departure, settings, **kwargs)
         self.round_config = lambda t: {**own(t), msg.LEARNING_RATE: self.learning_rate(t)}
         self._momentum: Vector | None = None
@@ -54,7 +55,7 @@ class RetainFineTuning(UnlearningStrategy):
             self.settings.schedule,
             first,
             self.settings.final_learning_rate,
-            server_round - 1,
+            self.index(server_round) - 1,
             self.departure.budget_rounds,
         )
 
@@ -62,7 +63,7 @@ class RetainFineTuning(UnlearningStrategy):
         """Apply server momentum."""
         del start
         budget = self.departure.budget_rounds
-        last_quarter = server_round > budget - max(1, budget // 4)
+        last_quarter = self.index(server_round) > budget - max(1, budget // 4)
         beta = 0.0 if last_quarter else self.settings.momentum
         if self._momentum is not None and beta > 0:
             update = update + np.float32(beta) * self._momentum

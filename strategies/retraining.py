@@ -26,6 +26,7 @@ class Retraining(UnlearningStrategy):
     summary_line: ClassVar[str] = "retrain from scratch without the site: exact, and as dear as the training"
     claim_level: ClassVar[str] = "exact_retrain"
     settings_type: ClassVar[type[Settings]] = RetrainingSettings
+    restarts: ClassVar[bool] = True
 
     @property
     def num_rounds(self) -> int:

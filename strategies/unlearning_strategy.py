@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from reconsent.config import Settings
-from strategies.averaging import ContributionAveraging
+from strategies.averaging import ContributionAveraging, RoundOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,15 @@ class UnlearningStrategy(ContributionAveraging):
     claim_level: ClassVar[str] = "empirical"
     """The strongest claim a certificate may make of it."""
     settings_type: ClassVar[type[Settings]]
+    restarts: ClassVar[bool] = False
+    """Whether it begins from the initial model, so that contributions so far describe another path."""
 
     kind = "retain"
 
     def __init__(self, departure: Departure, settings: Settings, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "barred": departure.sites | frozenset(kwargs.get("barred", ()))})
         self.departure = departure
+        self._first_round = 1
         self.settings = settings
 
     @property
@@ -74,17 +77,13 @@ class UnlearningStrategy(ContributionAveraging):
         """How many rounds the method will run."""
         return self.departure.budget_rounds
 
-    def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
-        """Make ready and return the model to begin the rounds with; ``arrays`` are G.
+    def index(self, server_round: int) -> int:
+        """Number of the round within the unlearning, from 1."""
+        return server_round - self._first_round + 1
 
-        Raises
-        ------
-        ContributionError
-            If something the method needs was not kept.
-        """
-        del grid
-        return arrays
-
-    def finish(self, arrays: ArrayRecord) -> tuple[ArrayRecord, Mapping[str, float]]:
-        """Last change to the model after the rounds, and notes for the record."""
-        return arrays, {}
+    def rounds(
+        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, *, first_round: int = 1
+    ) -> Iterator[RoundOutcome]:
+        """As for ContributionAveraging; schedules count from ``first_round``."""
+        self._first_round = first_round
+        return super().rounds(grid, arrays, num_rounds, first_round=first_round)

@@ -125,7 +125,7 @@ def project_out(vector: Vector, basis: Basis) -> Vector:
     """``(I − BᵀB) vector``: what of ``vector`` ``(P,)`` lies outside the span of ``basis`` ``(K, P)``."""
     if basis.shape[0] == 0:
         return vector
-    result: Vector = vector - (basis @ vector) @ basis
+    result: Vector = (vector - (basis @ vector) @ basis).astype(np.float32, copy=False)
     return result
 
 

@@ -184,12 +184,6 @@ class ContributionCache:
             query = select(ContributionRow.site).where(ContributionRow.line == self._line).distinct()
             return sorted(session.scalars(query))
 
-    def freeze(self, sites: set[str], *, session: Session) -> None:
-        """Mark the contributions of withdrawn ``sites`` as frozen: nothing is added to them any more."""
-        for site in sites:
-            for row in self._rows(session, site, None):
-                row.frozen = True
-
     def erase(self, sites: set[str], *, session: Session) -> list[Path]:
         """Drop every contribution of ``sites`` from the index.
 
@@ -262,9 +256,7 @@ class ContributionCache:
             missed = round_ - last.round - 1
         total += np.float32(share) * delta
         # In rounds the site missed it added nothing, but the others went on pulling (p = 0).
-        specific *= np.float32(
-            (1 - self.policy.damping) ** missed * (1 - self.policy.damping * (1 - share))
-        )
+        specific *= np.float32((1 - self.policy.damping) ** missed * (1 - self.policy.damping * (1 - share)))
         specific += specific_contribution(delta, mean, share)
         row = self._save(
             session,

@@ -1,0 +1,1 @@
+"""``reconsent …``: parses, calls, prints; one file a group of commands."""

@@ -1,0 +1,244 @@
+"""What a simulation measures after the consortium has run: with every site's data, outside the protocol.
+
+In a real consortium nobody could: here the observer holds the withdrawn site's data too, and the oracle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from mri.site_data import synthesise_directory
+
+from cli.report.pictures import PictureRow, Pictures
+from client.site import Site, site_directory
+from client.training import train_locally
+from mri.dataset import SiteDataset
+from mri.evaluation import evaluate, reconstruct_volume
+from mri.quality import mean_quality
+from mri.reconstructors import Reconstructor, build_reconstructor
+from reconsent.config import ConsortiumConfig, load_consortium
+from reconsent.seeds import derive_seed
+from server.persistence import ModelRegistry, ModelVersion
+
+T = TypeVar("T")
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Quality of one model on one volume (PSNR in dB; SSIM, NMSE, HFEN without unit)."""
+
+    model: str
+    site: str
+    split: Split
+    patient: str
+    volume: str
+    psnr: float
+    ssim: float
+    nmse: float
+    hfen: float
+
+
+class Observer:
+    """Measures models on any site's data, several at once in worker processes.
+
+    Parameters
+    ----------
+    consortium
+        Path of the resolved consortium file; workers read it again.
+    registry
+        Where the models are; revoked ones are measured too, for comparison.
+    workers
+        Processes.
+    """
+
+    def __init__(self, consortium: Path, registry: ModelRegistry, *, workers: int) -> None:
+        self._source = str(consortium)
+        self._registry = registry
+        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def quality(
+        self, wanted: Sequence[tuple[str, ModelVersion, str, Split]], progress: Callable[[], None]
+    ) -> list[Measured]:
+        """Quality of each ``(name of model, version, site, split)``, volume by volume."""
+        tasks = [
+            self._pool.submit(
+                _measure, self._source, name, self._registry.load(version.id, force=True), site, split
+            )
+            for name, version, site, split in wanted
+        ]
+        return [row for rows in _finished(tasks, progress) for row in rows]
+
+    def relearn(
+        self, models: Mapping[str, ModelVersion], sites: Sequence[str], progress: Callable[[], None]
+    ) -> dict[str, dict[int, float]]:
+        """PSNR on the withdrawn organs' test volumes after fine-tuning on fresh patients of them.
+
+        Returns
+        -------
+        Model → steps → dB, mean over ``sites``; empty if a site has no patient to spare.
+        """
+        tasks = {
+            (name, site): self._pool.submit(
+                _relearn, self._source, self._registry.load(version.id, force=True), site
+            )
+            for name, version in models.items()
+            for site in sites
+        }
+        curves = dict(zip(tasks, _finished(list(tasks.values()), progress), strict=True))
+        if not all(curves.values()):
+            return {}
+        return {
+            name: {
+                steps: float(np.mean([curves[name, site][steps] for site in sites]))
+                for steps in curves[name, sites[0]]
+            }
+            for name in models
+        }
+
+    def pictures(
+        self, models: Mapping[str, ModelVersion], withdrawn: Sequence[str], progress: Callable[[], None]
+    ) -> Pictures:
+        """One slice of every site, reconstructed by each model."""
+        consortium = load_consortium(self._source)
+        arrays = {name: self._registry.load(version.id, force=True) for name, version in models.items()}
+        tasks = [
+            self._pool.submit(_picture, self._source, arrays, site.name, site.name in withdrawn)
+            for site in consortium.sites
+        ]
+        return Pictures(rows=tuple(_finished(tasks, progress)))
+
+
+def spare_patients(site: Site) -> tuple[SiteDataset, SiteDataset] | None:
+    """Fresh patients of a site's organ to fine-tune on, and the patients to measure on.
+
+    Phantoms: patients nobody has trained on are made. Imported data: half of the test patients are spared;
+    ``None`` if there is only one.
+    """
+    test = site.dataset("test")
+    seed = derive_seed(site.consortium.seed, "relearn", site.name)
+    if site.config.data is None:
+        wanted = site.consortium.assessment.relearn_patients
+        directory = site_directory(site.consortium, site.config).with_name(f"{site.name}-fresh")
+        phantom = site.config.phantom.model_copy(update={"patients": wanted})
+        synthesise_directory(directory, site.config.organ, phantom, seed=seed, prefix="fresh")
+        return SiteDataset(directory, site.config.sampling, seed=seed, fresh_masks=True), test
+    patients = list(test.patients)
+    if len(patients) < 2:
+        return None
+    half = len(patients) // 2
+    directory, sampling = site_directory(site.consortium, site.config), site.config.sampling
+    fresh = SiteDataset(directory, sampling, patients=patients[:half], seed=seed, fresh_masks=True)
+    masks = derive_seed(site.consortium.seed, "masks", site.name)
+    rest = SiteDataset(directory, sampling, patients=patients[half:], seed=masks, fresh_masks=False)
+    return fresh, rest
+
+
+# ---- in the workers -----------------------------------------------------------------------------------------
+
+
+def _measure(
+    source: str, name: str, arrays: Mapping[str, np.ndarray], site_name: str, split: Split
+) -> list[Measured]:
+    site, model = _open(source, arrays, site_name)
+    # Training volumes are measured under fixed masks: those of the gate.
+    dataset = site.dataset("test" if split == "test" else "gate")
+    return [
+        Measured(
+            name,
+            site_name,
+            split,
+            result.patient,
+            result.volume,
+            result.quality.psnr,
+            result.quality.ssim,
+            result.quality.nmse,
+            result.quality.hfen,
+        )
+        for result in evaluate(model, dataset)
+    ]
+
+
+def _relearn(source: str, arrays: Mapping[str, np.ndarray], site_name: str) -> dict[int, float]:
+    site, model = _open(source, arrays, site_name)
+    datasets = spare_patients(site)
+    if datasets is None:
+        return {}
+    fresh, test = datasets
+    assessment = site.consortium.assessment
+    curve: dict[int, float] = {}
+
+    def measure(step: int) -> None:
+        if step in assessment.relearn_steps:
+            curve[step] = mean_quality([result.quality for result in evaluate(model, test)]).psnr
+
+    train_locally(
+        model,
+        fresh,
+        site.consortium.training.model_copy(update={"local_steps": max(assessment.relearn_steps)}),
+        learning_rate=assessment.relearn_learning_rate,
+        seed=derive_seed(site.consortium.seed, "relearn-order", site_name),
+        after_step=measure,
+    )
+    return curve
+
+
+def _picture(
+    source: str, models: Mapping[str, Mapping[str, np.ndarray]], site_name: str, withdrawn: bool
+) -> PictureRow:
+    images: dict[str, np.ndarray] = {}
+    truth: np.ndarray | None = None
+    volume, index = "", 0
+    for name, arrays in models.items():
+        site, model = _open(source, arrays, site_name)
+        dataset = site.dataset("test")
+        volume = dataset.volumes[0]
+        output, target, zero_filled = reconstruct_volume(model, dataset, volume)
+        index = target.shape[0] // 2
+        truth = target[index]
+        images.setdefault("zero_filled", zero_filled[index])
+        images[name] = output[index]
+    if truth is None:
+        raise ValueError("pictures need at least one model")
+    return PictureRow(
+        site=site_name,
+        organ=site.config.organ,
+        withdrawn=withdrawn,
+        volume=volume,
+        slice=index,
+        truth=truth,
+        images=images,
+    )
+
+
+def _open(source: str, arrays: Mapping[str, np.ndarray], site_name: str) -> tuple[Site, Reconstructor]:
+    torch.set_num_threads(1)
+    consortium: ConsortiumConfig = load_consortium(source)
+    model = build_reconstructor(consortium.model, seed=0)
+    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    return Site(consortium, consortium.site(site_name)), model
+
+
+def _finished(tasks: list[Future[T]], progress: Callable[[], None]) -> Iterator[T]:
+    for task in tasks:
+        yield task.result()
+        progress()
+
+
+def default_workers() -> int:
+    """One a core this process may use."""
+    return len(os.sched_getaffinity(0))

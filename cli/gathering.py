@@ -1,0 +1,285 @@
+"""Gathers what the server wrote and what the observer measured into one ``Results``."""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed
+from typing import Any
+
+import numpy as np
+from mri.directory import list_volumes
+from mri.fastmri_file import read_header
+
+from cli import results as res
+from cli.assessment import Measured
+from client.site import Site, site_directory
+from reconsent import __version__
+from reconsent.config import ConsortiumConfig
+from server.bookkeeping import MAIN, ORACLE, Bookkeeping
+from server.persistence import ModelVersion, RoundRecord, StateDirectory, Withdrawals
+
+
+@dataclass(slots=True)
+class Models:
+    """The models a simulation is about."""
+
+    original: ModelVersion
+    unlearned: ModelVersion | None = None
+    oracle: ModelVersion | None = None
+    continued: ModelVersion | None = None
+
+    def named(self) -> dict[str, ModelVersion]:
+        """Those that are there, by name."""
+        pairs = {
+            "original": self.original,
+            "unlearned": self.unlearned,
+            "oracle": self.oracle,
+            "continued": self.continued,
+        }
+        return {name: version for name, version in pairs.items() if version is not None}
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What the observer measured."""
+
+    quality: list[Measured] = field(default_factory=list)
+    relearn: dict[str, dict[int, float]] = field(default_factory=dict)
+    rounds: dict[str, list[Measured]] = field(default_factory=dict)
+    """Version id → quality on the withdrawn sites' test volumes, for the curves."""
+
+
+def models_of(books: Bookkeeping) -> Models:
+    """G, G_U, Ĝ and what was trained on after."""
+    main = books.registry.all(MAIN)
+    unlearned = [version for version in main if version.kind == "unlearned"]
+    if not unlearned:
+        return Models(original=main[-1])
+    first = main.index(unlearned[0])
+    before = [version for version in main[:first] if version.kind in ("train", "initial")]
+    later = [v for v in main[main.index(unlearned[-1]) + 1 :] if v.kind == "train"]
+    oracle = books.registry.all(ORACLE)
+    return Models(
+        original=before[-1],
+        unlearned=unlearned[-1],
+        oracle=oracle[-1] if oracle else None,
+        continued=later[-1] if later else None,
+    )
+
+
+def gather(
+    consortium: ConsortiumConfig,
+    state: StateDirectory,
+    measurements: Measurements,
+    timing: Mapping[str, float],
+) -> res.Results:
+    """Build the results of a simulation."""
+    books = Bookkeeping(state)
+    models = models_of(books)
+    withdrawals = Withdrawals(state).all()
+    left_at = {site: record.at_round or 0 for record in withdrawals for site in record.sites}
+    method = consortium.unlearning.method if withdrawals else None
+    accuracy = {
+        name: _accuracy([m for m in measurements.quality if m.model == name], left_at)
+        for name in models.named()
+    }
+    gaps = _gaps(accuracy, measurements.relearn, method)
+    return res.Results(
+        created=dt.datetime.now(dt.UTC),
+        versions=res.Versions(
+            reconsent=__version__,
+            flwr=installed("flwr"),
+            torch=installed("torch"),
+            fastmri=installed("fastmri"),
+            numpy=np.__version__,
+            python=platform.python_version(),
+        ),
+        seed=consortium.seed,
+        consortium=consortium.model_dump(mode="json", by_alias=True),
+        sites=tuple(_site(consortium, site.name, left_at) for site in consortium.sites),
+        rounds=tuple(
+            _round(record, measurements) for line in (MAIN, ORACLE) for record in books.log.all(line)
+        ),
+        models={
+            name: res.ModelVersion(version=version.id, sha256=version.digest, rounds=version.round)
+            for name, version in models.named().items()
+        },
+        accuracy=accuracy,
+        volumes=tuple(_volume(m, left_at) for m in measurements.quality),
+        relearn=measurements.relearn,
+        cost={method: _cost(books)} if method else {},
+        unlearning=_unlearning(books, consortium) if method else None,
+        timing=res.Timing(**timing),
+        withdrawals=tuple(
+            res.WithdrawalResult(
+                sites=record.sites,
+                at_round=record.at_round or 0,
+                state=record.state.value,
+                received_at=record.received_at,
+                deadline=record.due_at,
+            )
+            for record in withdrawals
+        ),
+        **gaps,
+    )
+
+
+def _gaps(
+    accuracy: Mapping[str, res.Accuracy], relearn: Mapping[str, Mapping[int, float]], method: str | None
+) -> dict[str, Any]:
+    if method is None or "oracle" not in accuracy:
+        return {}
+    gaps: dict[str, Any] = {
+        "original_gap": _gap(accuracy["original"], accuracy["oracle"]),
+        "oracle_gap": {method: _gap(accuracy["unlearned"], accuracy["oracle"])},
+    }
+    if "oracle" in relearn:
+        curve, oracle = relearn["unlearned"], relearn["oracle"]
+        gaps["relearn_gap"] = {method: {steps: curve[steps] - oracle[steps] for steps in oracle}}
+    return gaps
+
+
+def _gap(model: res.Accuracy, oracle: res.Accuracy) -> res.Gap:
+    def difference(name: str) -> float:
+        ours, theirs = getattr(model, name), getattr(oracle, name)
+        return float(ours.psnr - theirs.psnr)
+
+    return res.Gap(
+        retain_test=difference("retain_test"),
+        forget_test=difference("forget_test"),
+        forget_train=difference("forget_train"),
+    )
+
+
+def _accuracy(rows: Sequence[Measured], left: Mapping[str, int]) -> res.Accuracy:
+    test = [row for row in rows if row.split == "test"]
+    forgotten = [row for row in test if row.site in left]
+    trained = [row for row in rows if row.split == "train"]
+    return res.Accuracy(
+        retain_test=_mean([row for row in test if row.site not in left]),
+        forget_test=_mean(forgotten) if forgotten else None,
+        forget_train=_mean(trained) if trained else None,
+        per_site={
+            site: _mean([r for r in test if r.site == site]) for site in sorted({r.site for r in test})
+        },
+    )
+
+
+def _mean(rows: Iterable[Measured]) -> res.Quality:
+    table = [(row.psnr, row.ssim, row.nmse, row.hfen) for row in rows]
+    psnr, ssim, nmse, hfen = (float(value) for value in np.mean(table, axis=0))
+    return res.Quality(psnr=psnr, ssim=ssim, nmse=nmse, hfen=hfen)
+
+
+def _volume(row: Measured, left: Mapping[str, int]) -> res.VolumeResult:
+    kind = "retain_test" if row.site not in left else f"forget_{row.split}"
+    return res.VolumeResult(
+        model=row.model,
+        set=kind,  # type: ignore[arg-type]
+        site=row.site,
+        patient=row.patient,
+        volume=row.volume,
+        psnr=row.psnr,
+        ssim=row.ssim,
+        nmse=row.nmse,
+        hfen=row.hfen,
+    )
+
+
+def _site(consortium: ConsortiumConfig, name: str, left: Mapping[str, int]) -> res.SiteResult:
+    config = consortium.site(name)
+    site = Site(consortium, config)
+    split = site.split()
+    headers = [read_header(path) for path in list_volumes(site_directory(consortium, config))]
+    used = [header for header in headers if header.patient in {*split.train, *split.test}]
+    provenance: dict[Any, int] = {}
+    for header in used:
+        provenance[header.provenance] = provenance.get(header.provenance, 0) + 1
+    return res.SiteResult(
+        name=name,
+        organ=config.organ,
+        provenance=provenance,
+        train_patients=len(split.train),
+        test_patients=len(split.test),
+        train_slices=sum(header.slices for header in used if header.patient in split.train),
+        test_slices=sum(header.slices for header in used if header.patient in split.test),
+        withdrawn=name in left,
+        withdrawn_at_round=left.get(name),
+    )
+
+
+def _round(record: RoundRecord, measurements: Measurements) -> res.RoundResult:
+    evaluation = dict(record.metrics.get("evaluation") or {})
+    for row in _by_site(measurements.rounds.get(record.model_version or "", [])):
+        evaluation.setdefault(row[0], row[1])
+    return res.RoundResult(
+        line=record.line,  # type: ignore[arg-type]
+        kind=record.kind,  # type: ignore[arg-type]
+        round=record.round,
+        sites={
+            site: res.SiteRound(
+                num_examples=outcome.num_examples,
+                train_loss=outcome.loss,
+                update_norm=outcome.update_norm,
+                seconds=outcome.seconds,
+                bytes_up=outcome.bytes_up,
+                bytes_down=outcome.bytes_down,
+                outcome=outcome.outcome,
+                reason=outcome.reason,
+            )
+            for site, outcome in record.sites.items()
+        },
+        evaluation={
+            site: res.RoundQuality(psnr=values["psnr"], ssim=values["ssim"], nmse=values["nmse"])
+            for site, values in evaluation.items()
+        }
+        or None,
+    )
+
+
+def _by_site(rows: Sequence[Measured]) -> list[tuple[str, dict[str, float]]]:
+    found = []
+    for site in sorted({row.site for row in rows}):
+        mean = _mean([row for row in rows if row.site == site])
+        found.append((site, {"psnr": mean.psnr, "ssim": mean.ssim, "nmse": mean.nmse}))
+    return found
+
+
+def _unlearning(books: Bookkeeping, consortium: ConsortiumConfig) -> res.UnlearningResult:
+    steps = []
+    for record in books.log.all(MAIN):
+        notes = record.metrics.get("notes") or {}
+        if "step-norm" in notes:
+            steps.append(
+                res.UnlearningStep(
+                    round=record.round,
+                    alpha=notes["alpha"],
+                    step_norm=notes["step-norm"],
+                    accepted=bool(record.metrics.get("accepted", True)),
+                    retain_loss_before=notes.get("retain-loss-before"),
+                    retain_loss_after=notes.get("retain-loss-after"),
+                )
+            )
+    return res.UnlearningResult(
+        method=consortium.unlearning.method, settings=consortium.unlearning.settings, steps=tuple(steps)
+    )
+
+
+def _cost(books: Bookkeeping) -> res.Cost:
+    """Of the unlearning over the training before it; the watching of the remaining sites' loss counts."""
+    training, used = books.log.cost(MAIN, {"train"}), books.log.cost(MAIN, {"retain"})
+    notes = [record.metrics.get("notes") or {} for record in books.log.all(MAIN)]
+    seconds = used.client_seconds + sum(note.get("gate-seconds", 0.0) for note in notes)
+    down = used.bytes_down + int(sum(note.get("gate-bytes", 0) for note in notes))
+    return res.Cost(
+        rounds_fraction=used.rounds / training.rounds,
+        client_seconds_fraction=seconds / training.client_seconds,
+        bytes_fraction=(used.bytes_up + down) / (training.bytes_up + training.bytes_down),
+        rounds=used.rounds,
+        client_seconds=seconds,
+        bytes_up=used.bytes_up,
+        bytes_down=down,
+    )

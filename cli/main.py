@@ -1,0 +1,55 @@
+"""The command line's entry point."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.methods import methods
+from cli.simulate import simulate
+from reconsent import __version__
+from reconsent.errors import ReconsentError
+
+app = typer.Typer(
+    name="reconsent",
+    help="Train one MRI reconstructor across hospitals that never share a scan, and take a hospital's "
+    "contribution out again when it withdraws, with evidence that it is out.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command()(simulate)
+app.command()(methods)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"reconsent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    del version
+
+
+def main() -> None:
+    """Run the command line; a ReconsentError is printed without a traceback and ends with status 1."""
+    try:
+        app()
+    except ReconsentError as error:
+        typer.echo(f"Error: {error.problem}", err=True)
+        if error.remedy:
+            typer.echo(f"       {error.remedy}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command with the same --out takes the run up again.", err=True)
+        sys.exit(130)

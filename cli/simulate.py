@@ -1,0 +1,169 @@
+"""``reconsent simulate``: a whole consortium on this machine."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from reconsent.config import ConsortiumConfig, load_consortium, parse_consortium
+from reconsent.errors import ConfigError
+
+
+def simulate(
+    consortium: Annotated[
+        str, typer.Argument(help="A consortium file (.toml), or a preset: tiny, demo, paper.")
+    ] = "demo",
+    withdraw: Annotated[
+        list[str] | None,
+        typer.Option("--withdraw", help="Site that leaves; repeat it for several. Replaces the file's."),
+    ] = None,
+    at_round: Annotated[
+        int | None,
+        typer.Option("--at-round", min=1, help="Training round after which they leave [default: the last]."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="How they are unlearned; see `reconsent methods`.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, as key=value; repeat it for several."),
+    ] = None,
+    oracle: Annotated[
+        bool | None,
+        typer.Option("--oracle/--no-oracle", help="Also retrain without the site, to compare with."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Training rounds.")] = None,
+    continue_rounds: Annotated[
+        int | None, typer.Option("--continue-rounds", min=0, help="Training rounds after the unlearning.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed gives one result.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Directory of the run [default: runs/NAME-DATE-TIME]. An interrupted "
+            "run is taken up again by the same command with the same --out.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Clients at once [default: one a core].")
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the results as JSON, and nothing else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the report's path.")] = False,
+) -> None:
+    """Train a consortium, withdraw a site, unlearn it, and compare with the model retrained without it.
+
+    Everything runs on this machine, on Flower's simulation engine, with the very ServerApp and ClientApp of
+    a real deployment. Sites without data of their own get built-in phantoms. The run's directory holds
+    report.html, results.json, the consortium file, the data and the server's state.
+
+    Examples
+    --------
+      reconsent simulate
+
+      reconsent simulate tiny --withdraw knee --method retain-ft
+
+      reconsent simulate hospitals.toml --withdraw clinic-b --at-round 40 --out runs/clinic-b
+
+      reconsent simulate --set alpha=2.0 --set guard=none --seed 1
+    """
+    from cli.assessment import default_workers
+    from cli.progress import ProgressBoard
+    from cli.report.terminal import render_table
+    from cli.simulation import RunDirectory, assess, prepare_data, run_consortium
+    from server.events import listening
+    from strategies.methods import method_settings
+
+    config = override(
+        load_consortium(consortium),
+        withdraw=withdraw,
+        at_round=at_round,
+        method=method,
+        setting=setting,
+        oracle=oracle,
+        rounds=rounds,
+        continue_rounds=continue_rounds,
+        seed=seed,
+    )
+    method_settings(config.unlearning.method, config.unlearning.settings)
+    stamp = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
+    directory = RunDirectory(out or Path("runs") / f"{config.name}-{stamp}")
+    directory.prepare(config)
+    directory.set_environment()
+    workers = workers or default_workers()
+    console = Console(stderr=json_output)
+    with ProgressBoard(console, quiet=quiet or json_output) as board, listening(board.listen):
+        prepare_data(config, board.step)
+        run_consortium(config, workers=min(workers, len(config.sites)))
+        results = assess(config, directory, board.step, workers=workers)
+    if json_output:
+        typer.echo(directory.results.read_text(encoding="utf-8"))
+        return
+    if not quiet:
+        console.print(render_table(results))
+    typer.echo(f"Report: {directory.report}")
+
+
+def override(
+    config: ConsortiumConfig,
+    *,
+    withdraw: list[str] | None,
+    at_round: int | None,
+    method: str | None,
+    setting: list[str] | None,
+    oracle: bool | None,
+    rounds: int | None,
+    continue_rounds: int | None,
+    seed: int | None,
+) -> ConsortiumConfig:
+    """A consortium with the command line's options in place of the file's.
+
+    Raises
+    ------
+    ConfigError
+        If the options do not fit the consortium or each other.
+    """
+    table: dict[str, Any] = config.model_dump(mode="python", by_alias=True)
+    if rounds is not None:
+        table["training"]["rounds"] = rounds
+    if withdraw:
+        table["withdrawals"] = [{"sites": withdraw, "at-round": at_round}]
+    elif at_round is not None:
+        if len(table["withdrawals"]) != 1:
+            raise ConfigError(
+                f"--at-round says when, but not who leaves: the consortium file has "
+                f"{len(table['withdrawals'])} withdrawals.",
+                "Add --withdraw SITE.",
+            )
+        table["withdrawals"] = [{**table["withdrawals"][0], "at-round": at_round}]
+    if method is not None and method != table["unlearning"]["method"]:
+        table["unlearning"] = {**table["unlearning"], "method": method, "settings": {}}
+    for item in setting or []:
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise ConfigError(f"--set wants key=value, got '{item}'.", "For example --set alpha=2.0.")
+        table["unlearning"]["settings"] = {**table["unlearning"]["settings"], key.strip(): _value(value)}
+    if oracle is not None:
+        table["assessment"]["oracle"] = oracle
+    if continue_rounds is not None:
+        table["continue-rounds"] = continue_rounds
+    if seed is not None:
+        table["seed"] = seed
+    return parse_consortium(table, where="The command line", base=Path())
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,206 @@
+"""Runs a whole consortium on this machine: data, Flower's simulation engine, measurements, results."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client.site import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE
+from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
+from reconsent.errors import ConfigError, ReconsentError
+from reconsent.files import write_atomically
+
+if TYPE_CHECKING:
+    from cli.results import Results
+    from server.bookkeeping import Bookkeeping
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how far it is, and how far it will go."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Where a simulation keeps everything: ``consortium.toml``, ``data/``, ``state/``, and what it found."""
+
+    path: Path
+
+    @property
+    def consortium(self) -> Path:
+        """The resolved consortium file."""
+        return self.path / "consortium.toml"
+
+    @property
+    def data(self) -> Path:
+        """Phantoms, one directory a site."""
+        return self.path / "data"
+
+    @property
+    def state(self) -> Path:
+        """The server's state directory."""
+        return self.path / "state"
+
+    @property
+    def results(self) -> Path:
+        """``results.json``."""
+        return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """``report.html``."""
+        return self.path / "report.html"
+
+    def prepare(self, consortium: ConsortiumConfig) -> None:
+        """Write the consortium file, or check that a run to be taken up again is the same one.
+
+        Raises
+        ------
+        ConfigError
+            If the directory holds a run of another consortium.
+        """
+        text = dump_consortium(consortium)
+        if self.consortium.exists():
+            if load_consortium(self.consortium) != consortium:
+                raise ConfigError(
+                    f"{self.path} holds a run of a different consortium (see {self.consortium}).",
+                    "Choose another --out, or remove that directory.",
+                )
+            return
+        write_atomically(self.consortium, text.encode())
+
+    def set_environment(self) -> None:
+        """Tell server, sites and workers, in this and in new processes, where everything is."""
+        os.environ.update(
+            {
+                CONSORTIUM_VARIABLE: str(self.consortium.resolve()),
+                PHANTOMS_VARIABLE: str(self.data.resolve()),
+                "RECONSENT_STATE": str(self.state.resolve()),
+                "RECONSENT_SIMULATION": "1",
+                "FLWR_TELEMETRY_ENABLED": "0",
+                "FLWR_DISABLE_UPDATE_CHECK": "1",
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+                "OMP_NUM_THREADS": "1",
+            }
+        )
+
+
+def prepare_data(consortium: ConsortiumConfig, progress: Progress) -> None:
+    """Make the phantoms of sites without data, and read every site's patients once.
+
+    Raises
+    ------
+    DataError
+        If a site's data cannot be used.
+    """
+    from client.site import site_directory, site_split
+
+    for site in consortium.sites:
+        site_directory(
+            consortium,
+            site,
+            progress=lambda done, total, name=site.name: progress(f"data of {name}", done, total),
+        )
+        site_split(consortium, site)
+
+
+def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
+    """Run the ServerApp and as many ClientApps as there are sites on Flower's simulation engine.
+
+    Raises
+    ------
+    ReconsentError
+        Whatever the server raised.
+    """
+    import logging
+    import warnings
+
+    from flwr.simulation import run_simulation
+
+    import client.app
+    import server.app
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    server.app.last_error.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            run_simulation(
+                server_app=server.app.app,
+                client_app=client.app.app,
+                num_supernodes=len(consortium.sites),
+                backend_config={
+                    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                    "init_args": {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False},
+                },
+            )
+        except Exception as error:
+            if server.app.last_error:
+                raise server.app.last_error[0] from None
+            raise ReconsentError(f"Flower's simulation engine failed: {error}") from error
+    if server.app.last_error:
+        raise server.app.last_error[0]
+
+
+def assess(
+    consortium: ConsortiumConfig, directory: RunDirectory, progress: Progress, *, workers: int
+) -> Results:
+    """Measure the models, and write ``results.json`` and ``report.html``."""
+    from cli.assessment import Observer, Split
+    from cli.gathering import Measurements, gather, models_of
+    from cli.report import render_report
+    from server.bookkeeping import MAIN, ORACLE, Bookkeeping
+    from server.persistence import StateDirectory
+
+    began = time.time()
+    with StateDirectory.open(directory.state) as state:
+        books = Bookkeeping(state)
+        models = models_of(books)
+        left = [site for withdrawal in consortium.withdrawals for site in withdrawal.sites]
+        splits: list[tuple[str, Split]] = [(site.name, "test") for site in consortium.sites]
+        splits += [(site, "train") for site in left]
+        wanted = [(n, v, site, split) for n, v in models.named().items() for site, split in splits]
+        curves = [
+            (record.model_version, books.registry.get(record.model_version), site)
+            for line in (MAIN, ORACLE)
+            for record in books.log.all(line)
+            if record.model_version and record.metrics.get("evaluation") and record.kind == "retain"
+            for site in left
+        ]
+        relearning = {n: v for n, v in models.named().items() if n != "continued"} if left else {}
+        total = len(wanted) + len(curves) + len(relearning) * len(left) + len(consortium.sites)
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress("measuring", done, total)
+
+        with Observer(directory.consortium, books.registry, workers=workers) as observer:
+            measured = Measurements(quality=observer.quality(wanted, step))
+            for row in observer.quality([(i, v, site, "test") for i, v, site in curves], step):
+                measured.rounds.setdefault(row.model, []).append(row)
+            if relearning:
+                measured.relearn = observer.relearn(relearning, left, step)
+            pictures = observer.pictures(models.named(), left, step)
+        results = gather(consortium, state, measured, _timing(books, time.time() - began))
+    results.save(directory.results)
+    render_report(results, pictures, directory.report)
+    return results
+
+
+def _timing(books: Bookkeeping, measuring: float) -> dict[str, float]:
+    from server.bookkeeping import MAIN, ORACLE
+
+    train = books.log.cost(MAIN, {"train"}).seconds
+    unlearn = books.log.cost(MAIN, {"retain"}).seconds
+    oracle = books.log.cost(ORACLE, {"retain"}).seconds
+    return {
+        "train_seconds": train,
+        "unlearn_seconds": unlearn,
+        "oracle_seconds": oracle,
+        "total_seconds": train + unlearn + oracle + measuring,
+    }

@@ -1,0 +1,149 @@
+"""Makes rounds last, and finds again where a killed run was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord
+from sqlalchemy.orm import Session
+
+from reconsent.errors import StateError
+from server.persistence import (
+    ModelRegistry,
+    ModelVersion,
+    Roster,
+    RoundLog,
+    RoundRecord,
+    SiteOutcome,
+    StateDirectory,
+)
+from strategies import ContributionAveraging, RoundOutcome
+from strategies import SiteOutcome as Exchanged
+from strategies import messages as msg
+from unlearning.contributions import discard
+
+MAIN = "main"
+ORACLE = "oracle"
+
+
+class Bookkeeping:
+    """Writes each round in one transaction: model version, contributions, roster and log entry, or none.
+
+    Parameters
+    ----------
+    state
+        Open, writable state directory.
+    roster, registry, log
+        Its parts.
+    """
+
+    def __init__(self, state: StateDirectory) -> None:
+        self._state = state
+        self.roster = Roster(state)
+        self.registry = ModelRegistry(state)
+        self.log = RoundLog(state)
+
+    def last_round(self, line: str) -> int:
+        """Number of the last committed round of ``line``, of whatever kind; 0 if none."""
+        return max((record.round for record in self.log.all(line)), default=0)
+
+    def count(self, line: str, kind: str) -> int:
+        """How many rounds of ``kind`` are committed on ``line``."""
+        return sum(record.kind == kind for record in self.log.all(line))
+
+    def version(self, line: str, *kinds: str) -> ModelVersion:
+        """The newest version of ``line`` that is not revoked, of one of ``kinds`` if given.
+
+        Raises
+        ------
+        StateError
+            If there is none.
+        """
+        found = self.find_version(line, *kinds)
+        if found is None:
+            raise StateError(f"There is no model on line '{line}' yet.", "Train first.")
+        return found
+
+    def find_version(self, line: str, *kinds: str) -> ModelVersion | None:
+        """As :meth:`version`; ``None`` if there is none."""
+        for version in reversed(self.registry.all(line)):
+            if version.status != "revoked" and (not kinds or version.kind in kinds):
+                return version
+        return None
+
+    def initial(self) -> ModelVersion | None:
+        """The untrained model every line begins with."""
+        return next((version for version in self.registry.all(MAIN) if version.kind == "initial"), None)
+
+    def arrays(self, version: ModelVersion) -> ArrayRecord:
+        """The model of ``version``, revoked or not: the caller answers for what becomes of it."""
+        return msg.array_record(self.registry.load(version.id, force=True))
+
+    def commit(
+        self,
+        strategy: ContributionAveraging,
+        outcome: RoundOutcome,
+        line: str,
+        parent: ModelVersion,
+        evaluation: Mapping[str, Mapping[str, float]],
+        *,
+        method: str | None = None,
+    ) -> ModelVersion:
+        """Make a round last; returns the model version it ended with (``parent`` if it was taken back)."""
+        with self._state.session() as session:
+            version = parent
+            if outcome.accepted:
+                version = self.registry.add(
+                    msg.named_arrays(outcome.arrays),
+                    line=line,
+                    round=outcome.round,
+                    kind=outcome.kind,
+                    parent=parent.id,
+                    sites=outcome.weights,
+                    method=method,
+                    session=session,
+                )
+                self._discard_later(session, strategy.commit(outcome.round, session=session))
+                self.roster.took_part(outcome.weights, outcome.round, session=session)
+            self.log.append(_record(outcome, line, version, evaluation), session=session)
+        return version
+
+    def _discard_later(self, session: Session, files: list[Any]) -> None:
+        self._state.after_commit(session, lambda: discard(files))
+
+
+def _record(
+    outcome: RoundOutcome,
+    line: str,
+    version: ModelVersion,
+    evaluation: Mapping[str, Mapping[str, float]],
+) -> RoundRecord:
+    return RoundRecord(
+        line=line,
+        kind=outcome.kind,
+        round=outcome.round,
+        sites={site.site: _site(site) for site in outcome.sites},
+        metrics={
+            "accepted": outcome.accepted,
+            "evaluation": {site: dict(values) for site, values in evaluation.items()},
+            "notes": dict(outcome.notes),
+        },
+        seconds=outcome.seconds,
+        model_version=version.id,
+    )
+
+
+def _site(site: Exchanged) -> SiteOutcome:
+    known = {"ok": "ok", "refused": "refused", "timeout": "timeout"}
+    reason = site.reason if site.outcome in known else f"{site.outcome}: {site.reason}"
+    return SiteOutcome(
+        outcome=known.get(site.outcome, "failed"),  # type: ignore[arg-type]
+        reason=reason,
+        num_examples=int(site.metrics.get(msg.NUM_EXAMPLES, 0)),
+        update_norm=site.norm if site.outcome == "ok" else None,
+        loss=site.metrics.get(msg.TRAIN_LOSS),
+        seconds=site.metrics.get(msg.SECONDS, 0.0),
+        bytes_up=site.bytes_up,
+        bytes_down=site.bytes_down,
+    )
