@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import fastmri
+from functools import lru_cache
+
 import torch
 
-_SSIM = fastmri.SSIMLoss()
+from reconsent.errors import ModelError
+
+WINDOW = 7
+K1 = 0.01
+K2 = 0.03
 
 
 def reconstruction_loss(
@@ -13,8 +18,8 @@ def reconstruction_loss(
 ) -> torch.Tensor:
     """``1 − SSIM + l1_weight · mean(|output − target| / data_range)``.
 
-    The L1 term is relative to the data range like SSIM, so that the loss does not depend on the units of the
-    image.
+    The L1 term is relative to the data range like SSIM, so that the loss does not depend on the units
+    of the image.
 
     Parameters
     ----------
@@ -29,8 +34,68 @@ def reconstruction_loss(
     -------
     torch.Tensor
         Scalar.
+
+    Raises
+    ------
+    ModelError
+        If the images are smaller than SSIM's window.
     """
-    loss: torch.Tensor = _SSIM.to(output.device)(output.unsqueeze(1), target.unsqueeze(1), data_range)
+    loss = 1 - structural_similarity(output, target, data_range)
     if l1_weight:
         loss = loss + l1_weight * ((output - target).abs() / data_range[:, None, None]).mean()
     return loss
+
+
+def structural_similarity(
+    output: torch.Tensor, target: torch.Tensor, data_range: torch.Tensor
+) -> torch.Tensor:
+    """Mean SSIM of a batch (Wang et al., IEEE TIP 13(4), 2004), as ``fastmri.SSIMLoss`` computes it.
+
+    The 7×7 window is uniform, and only windows inside the image count. fastMRI convolves with the window;
+    here its sums are products with banded matrices, which take a fraction of the time on a CPU.
+
+    Parameters
+    ----------
+    output, target
+        float32, ``(batch, rows, columns)``.
+    data_range
+        float32, ``(batch,)``.
+
+    Raises
+    ------
+    ModelError
+        If the images are smaller than the window.
+    """
+    rows, columns = output.shape[-2:]
+    if min(rows, columns) < WINDOW:
+        raise ModelError(
+            f"SSIM needs images of {WINDOW}x{WINDOW} or more; these are {rows}x{columns}.",
+            "Use a larger crop.",
+        )
+    c1 = (K1 * data_range[:, None, None]) ** 2
+    c2 = (K2 * data_range[:, None, None]) ** 2
+    ux, uxx, uxy = _window_means(torch.stack((output, output * output, output * target)))
+    uy, uyy = _window_means(torch.stack((target, target * target)))
+    unbiased = WINDOW**2 / (WINDOW**2 - 1)
+    variance_x = unbiased * (uxx - ux * ux)
+    variance_y = unbiased * (uyy - uy * uy)
+    covariance = unbiased * (uxy - ux * uy)
+    numerator = (2 * ux * uy + c1) * (2 * covariance + c2)
+    denominator = (ux * ux + uy * uy + c1) * (variance_x + variance_y + c2)
+    return (numerator / denominator).mean()
+
+
+def _window_means(images: torch.Tensor) -> torch.Tensor:
+    """Means over all windows, ``(…, rows − 6, columns − 6)``."""
+    rows = _band(images.shape[-2], images.dtype, images.device)
+    columns = _band(images.shape[-1], images.dtype, images.device)
+    return rows @ (images @ columns.T)
+
+
+@lru_cache(maxsize=16)
+def _band(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """``(size − 6, size)``: row i is 1/7 from i to i + 6. Multiplying takes means of neighbours."""
+    # Made outside of inference mode: a cached inference tensor could never be used for training.
+    with torch.inference_mode(False):
+        offset = torch.arange(size, device=device) - torch.arange(size - WINDOW + 1, device=device)[:, None]
+        return ((offset >= 0) & (offset < WINDOW)).to(dtype) / WINDOW

@@ -137,4 +137,5 @@ def _laplacian_of_gaussian() -> npt.NDArray[np.float64]:
     gaussian = np.exp(-squared / (2 * HFEN_SIGMA**2))
     gaussian /= gaussian.sum()
     laplacian: npt.NDArray[np.float64] = gaussian * (squared - 2 * HFEN_SIGMA**2) / HFEN_SIGMA**4
-    return np.subtract(laplacian, laplacian.mean())
+    laplacian -= laplacian.mean()
+    return laplacian

@@ -14,6 +14,15 @@ from fastmri.data.transforms import center_crop
 from fastmri.models import Unet, VarNet
 from torch import nn
 
+from mri.fast_layers import use_fast_layers
+from mri.hybrid import (
+    columns_to_image,
+    from_hybrid,
+    hybrid_order,
+    image_to_columns,
+    root_sum_of_squares,
+    to_hybrid,
+)
 from mri.masks import MIN_LOW_FREQUENCIES
 from reconsent.config import ReconstructorConfig
 from reconsent.errors import ModelError
@@ -157,6 +166,7 @@ class VarNetReconstructor(Reconstructor):
             chans=config.channels,
             pools=config.pools,
         )
+        use_fast_layers(self.network)
 
     def kspace(
         self, masked_kspace: torch.Tensor, mask: torch.Tensor, num_low_frequencies: int
@@ -171,18 +181,44 @@ class VarNetReconstructor(Reconstructor):
         torch.Tensor
             float32, ``(batch, coils, rows, columns, 2)``.
         """
-        maps = self.network.sens_net(masked_kspace, mask, num_low_frequencies)
-        prediction = masked_kspace
+        return from_hybrid(image_to_columns(self._coil_images(masked_kspace, mask, num_low_frequencies)))
+
+    def _coil_images(
+        self, masked_kspace: torch.Tensor, mask: torch.Tensor, num_low_frequencies: int
+    ) -> torch.Tensor:
+        """Coil images of the last cascade's k-space, complex64 ``(batch, coils, rows, columns)``.
+
+        Computes what ``VarNet.forward`` does, in hybrid space and with coil images in place of k-space as
+        the state: k ← k − w M (k − k₀) − F S N(S* F⁻¹ k), Sriram et al. 2020, equation 9.
+        """
+        measured = to_hybrid(masked_kspace)
+        acquired = hybrid_order(mask.squeeze(-1))
+        maps = self._sensitivities(measured, num_low_frequencies)
+        images = columns_to_image(measured)
         for cascade in self.network.cascades:
-            prediction = cascade(prediction, masked_kspace, mask, maps)
-        return prediction
+            residual = torch.where(acquired, image_to_columns(images) - measured, 0)
+            combined = (maps.conj() * images).sum(dim=1, keepdim=True)
+            correction = torch.view_as_complex(cascade.model(torch.view_as_real(combined)))
+            images = images - columns_to_image(residual) * cascade.dc_weight - correction * maps
+        return images
+
+    def _sensitivities(self, measured: torch.Tensor, num_low_frequencies: int) -> torch.Tensor:
+        """Coil sensitivities from the central phase encodes, complex64 ``(batch, coils, rows, columns)``."""
+        batch, coils, rows, columns = measured.shape
+        start = (columns - num_low_frequencies + 1) // 2
+        centre = torch.zeros(columns, dtype=measured.real.dtype, device=measured.device)
+        centre[start : start + num_low_frequencies] = 1
+        images = columns_to_image(measured * hybrid_order(centre))
+        single = torch.view_as_real(images.view(batch * coils, 1, rows, columns))
+        maps = torch.view_as_complex(self.network.sens_net.norm_unet(single)).view_as(images)
+        return maps / root_sum_of_squares(maps).unsqueeze(1)
 
     def _reconstruct(
         self, masked_kspace: torch.Tensor, mask: torch.Tensor, num_low_frequencies: int, crop: tuple[int, int]
     ) -> torch.Tensor:
-        images = fastmri.ifft2c(self.kspace(masked_kspace, mask, num_low_frequencies))
+        images = self._coil_images(masked_kspace, mask, num_low_frequencies)
         # Cropped before the coils are combined: the same image for less work.
-        return _root_sum_of_squares(images, crop)
+        return root_sum_of_squares(center_crop(images, crop))
 
     def _smallest_level(self, shape: tuple[int, int], crop: tuple[int, int]) -> int:  # noqa: ARG002
         # NormUnet pads to multiples of 16.
@@ -206,6 +242,7 @@ class UnetReconstructor(Reconstructor):
         super().__init__()
         self.pools = config.pools
         self.network = Unet(in_chans=1, out_chans=1, chans=config.channels, num_pool_layers=config.pools)
+        use_fast_layers(self.network)
 
     def _reconstruct(
         self,
@@ -266,12 +303,5 @@ def zero_filled_image(masked_kspace: torch.Tensor, crop: tuple[int, int]) -> tor
     torch.Tensor
         float32, ``(..., crop rows, crop columns)``.
     """
-    return _root_sum_of_squares(fastmri.ifft2c(masked_kspace), crop)
-
-
-def _root_sum_of_squares(images: torch.Tensor, crop: tuple[int, int]) -> torch.Tensor:
-    # The square root is taken once, over coils and parts: taken of each coil first, as VarNet does, its
-    # gradient would be NaN wherever a single coil is exactly zero.
-    image: torch.Tensor = fastmri.complex_abs_sq(images).sum(dim=-3)
-    cropped: torch.Tensor = center_crop(image, crop)
-    return torch.sqrt(cropped)
+    images = torch.view_as_complex(fastmri.ifft2c(masked_kspace))
+    return root_sum_of_squares(center_crop(images, crop))
