@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import RectBivariateSpline
 
+Reals = npt.NDArray[np.float64]
+
 _SEGMENTS = 24
 _KNOTS = 24
 _NORMALISATION = 0.8
@@ -91,23 +93,51 @@ class CoilArray:
         covariance: npt.NDArray[np.complex128] = magnitude * weight[:, None] * weight[None, :].conj()
         return covariance / np.mean(np.diag(covariance).real)
 
-    def _biot_savart(
-        self, y: npt.NDArray[np.float64], x: npt.NDArray[np.float64], z: float
-    ) -> npt.NDArray[np.complex128]:
-        turn = (np.arange(_SEGMENTS) + 0.5) * (2.0 * np.pi / _SEGMENTS)
-        field = np.empty((len(self.centres), y.size, x.size), dtype=np.complex128)
-        for coil, (centre, radius) in enumerate(zip(self.centres, self.loop_radii, strict=True)):
-            # The loop faces the axis: its plane is spanned by the axis and the tangent of the ring.
-            tangent = np.array([-np.sin(self.angles[coil]), np.cos(self.angles[coil]), 0.0])
-            axis = np.array([0.0, 0.0, 1.0])
-            wire = centre + radius * (np.cos(turn)[:, None] * tangent + np.sin(turn)[:, None] * axis)
-            step = radius * (2.0 * np.pi / _SEGMENTS)
-            flow = step * (-np.sin(turn)[:, None] * tangent + np.cos(turn)[:, None] * axis)
-            rx = x[None, None, :] - wire[:, 0, None, None]
-            ry = y[None, :, None] - wire[:, 1, None, None]
-            rz = z - wire[:, 2, None, None]
-            cubed = (rx**2 + ry**2 + rz**2) ** 1.5
-            bx = np.sum((flow[:, 1, None, None] * rz - flow[:, 2, None, None] * ry) / cubed, axis=0)
-            by = np.sum((flow[:, 2, None, None] * rx - flow[:, 0, None, None] * rz) / cubed, axis=0)
-            field[coil] = (bx - 1j * by) * self.gains[coil] * np.exp(1j * self.phases[coil])
-        return field
+    def _biot_savart(self, y: Reals, x: Reals, z: float) -> npt.NDArray[np.complex128]:
+        weights = self.gains * np.exp(1j * self.phases)
+        fields = [
+            weight * loop_field(centre, angle, radius, y, x, z)
+            for weight, centre, angle, radius in zip(
+                weights, self.centres, self.angles, self.loop_radii, strict=True
+            )
+        ]
+        return np.stack(fields)
+
+
+def loop_field(
+    centre: Reals, angle: float, radius: float, y: Reals, x: Reals, z: float
+) -> npt.NDArray[np.complex128]:
+    """Transverse field B⁻ = Bx − iBy of a circular loop that faces the z-axis, by the Biot-Savart law.
+
+    Parameters
+    ----------
+    centre
+        Of the loop, ``(x, y, z)``.
+    angle
+        Direction of the loop's centre seen from the axis, in radians.
+    radius
+        Of the loop, in the unit of the coordinates.
+    y, x, z
+        Coordinates of the plane's rows ``(rows,)`` and columns ``(columns,)``, and the plane's position.
+
+    Returns
+    -------
+    array
+        complex128, ``(rows, columns)``, for a current with µ₀I/4π = 1: on the loop's own axis, at
+        distance d, its magnitude is 2πr² / (r² + d²)^{3/2}.
+    """
+    turn = (np.arange(_SEGMENTS) + 0.5) * (2.0 * np.pi / _SEGMENTS)
+    cosine, sine = np.cos(turn)[:, None], np.sin(turn)[:, None]
+    # The loop's plane is spanned by the axis and by the tangent of the ring of loops.
+    tangent = np.array([-np.sin(angle), np.cos(angle), 0.0])
+    axis = np.array([0.0, 0.0, 1.0])
+    wire = centre + radius * (cosine * tangent + sine * axis)
+    flow = (2.0 * np.pi / _SEGMENTS) * radius * (cosine * axis - sine * tangent)
+    rx = x[None, None, :] - wire[:, 0, None, None]
+    ry = y[None, :, None] - wire[:, 1, None, None]
+    rz = z - wire[:, 2, None, None]
+    cubed = (rx**2 + ry**2 + rz**2) ** 1.5
+    bx = np.sum((flow[:, 1, None, None] * rz - flow[:, 2, None, None] * ry) / cubed, axis=0)
+    by = np.sum((flow[:, 2, None, None] * rx - flow[:, 0, None, None] * rz) / cubed, axis=0)
+    field: npt.NDArray[np.complex128] = bx - 1j * by
+    return field

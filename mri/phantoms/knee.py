@@ -38,8 +38,12 @@ class Knee(Anatomy):
         self.effusion = self.number(0.3, 1.6)
         self.density = self.number(0.85, 1.35)
         wave = self.fine(1.3 * _MM, 2.8)
-        self.load = self.field("trabeculae", (wave, 6.0 * wave), ring=True, angle=np.pi / 2, evolution=9.0)
-        self.cross = self.field("trabeculae-cross", (wave * 1.2, 6.0 * wave), ring=True, evolution=9.0)
+        # Where a pixel holds several trabeculae, what is left of them is coarser and fainter.
+        self.density *= float(np.sqrt(1.3 * _MM / wave))
+        along = max(2.5 * wave, 7.8 * _MM)
+        tilt = np.pi / 2 + self.number(-0.15, 0.15)
+        self.load = self.field("trabeculae", (wave, along), ring=True, angle=tilt, evolution=9.0)
+        self.cross = self.field("trabeculae-cross", (1.2 * wave, along), ring=True, angle=0.2, evolution=9.0)
         self.marrow = self.field("marrow", 0.25, evolution=2.0)
         self.fibres = self.field(
             "fibres", (self.fine(1.8 * _MM, 3.0), 0.45), ring=True, angle=np.pi / 2 + 0.15, evolution=4.0

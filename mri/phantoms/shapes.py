@@ -40,7 +40,9 @@ def squircle(u: Array, v: Array, centre: tuple[float, float], radii: tuple[float
     a = ((u - np.float32(centre[0])) / np.float32(radii[0])) ** 2
     b = ((v - np.float32(centre[1])) / np.float32(radii[1])) ** 2
     # ρ² = a + b − ab/2 has corners fuller than the ellipse's and meets it on the axes.
-    return np.sqrt(np.maximum(a + b - np.float32(0.5) * a * b / np.maximum(np.maximum(a, b), 1.0), 0.0))
+    overlap = np.float32(0.5) * a * b / np.maximum(np.maximum(a, b), np.float32(1.0))
+    level: Array = np.sqrt(np.maximum(a + b - overlap, np.float32(0.0)))
+    return level
 
 
 def segment_distance(u: Array, v: Array, start: tuple[float, float], end: tuple[float, float]) -> Array:

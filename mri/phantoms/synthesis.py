@@ -23,26 +23,27 @@ from reconsent.config import PhantomConfig
 from reconsent.errors import ConfigError
 from reconsent.seeds import derive_seed
 
-_ANATOMIES: dict[str, type[Anatomy]] = {
+ANATOMIES: dict[str, type[Anatomy]] = {
     "brain": Brain,
     "knee": Knee,
     "abdomen": Abdomen,
     "heart": Heart,
     "prostate": Prostate,
 }
+"""Which class paints which organ."""
 
-ORGANS: tuple[str, ...] = tuple(_ANATOMIES)
+ORGANS: tuple[str, ...] = tuple(ANATOMIES)
 """Organs that can be synthesised."""
 
 
 def synthesise_volume(organ: str, config: PhantomConfig, *, seed: int, name: str) -> Volume:
     """Synthesise one patient's examination.
 
-    The anatomy is drawn from ``seed`` and ``name`` and does not depend on the matrix, contrast, coils
-    or noise. Its signal is the spin echo's (:func:`~mri.phantoms.sequences.spin_echo`); k-space is the
-    centred orthonormal FFT of the object seen by each coil, plus complex Gaussian noise whose real and
-    imaginary parts have, averaged over the coils, standard deviation ``config.noise`` times the
-    image's maximum.
+    The anatomy is drawn from ``seed`` and ``name``; it does not depend on contrast, field strength,
+    coils or noise, and on the matrix only in the textures that would be lost in a pixel. Its signal is
+    the spin echo's (:func:`~mri.phantoms.sequences.spin_echo`); k-space is the centred orthonormal FFT
+    of the object seen by each coil, plus complex Gaussian noise whose real and imaginary parts have,
+    averaged over the coils, standard deviation ``config.noise`` times the image's maximum.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def synthesise_volume(organ: str, config: PhantomConfig, *, seed: int, name: str
     ConfigError
         If there is no such organ.
     """
-    if organ not in _ANATOMIES:
+    if organ not in ANATOMIES:
         raise ConfigError(f"There is no phantom of organ '{organ}'.", f"Organs are: {', '.join(ORGANS)}.")
     streams = Streams(derive_seed(seed, name))
     rows, columns = config.matrix
@@ -113,7 +114,7 @@ def object_slices(
         Slice position, −1 to 1, and complex64 ``(rows, columns)``.
     """
     grid = Grid.for_matrix(*config.matrix)
-    anatomy = _ANATOMIES[organ](streams, grid)
+    anatomy = ANATOMIES[organ](streams, grid)
     sequence = sequence_for(organ, config.contrast)
     signals = tissue_signals(sequence, config.field_strength, streams("relaxation"))
     phase = RandomField(streams("phase"), 2.2, evolution=0.5)

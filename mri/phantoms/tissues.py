@@ -64,7 +64,9 @@ class Relaxation:
 
 
 # Sources, 1.5 T and 3 T, at 37 °C:
-#   [S] Stanisz et al., Magn Reson Med 54:507 (2005): white and grey matter, heart, blood, muscle.
+#   [S] Stanisz et al., Magn Reson Med 54:507 (2005): heart, blood, muscle; T2 of white and grey matter.
+#   [R] Rooney et al., Magn Reson Med 57:308 (2007): T1 of white and grey matter in vivo at 1.5 T.
+#   [W] Wansapura et al., J Magn Reson Imaging 9:531 (1999): the same at 3 T.
 #   [B] de Bazelaire et al., Radiology 230:652 (2004): liver, spleen, kidney, pancreas, prostate.
 #   [G] Gold et al., Am J Roentgenol 183:343 (2004): cartilage, synovial fluid, fat, marrow of the knee.
 #   [J] Bojorquez et al., Magn Reson Imaging 35:69 (2017): review; CSF, deep grey matter.
@@ -77,9 +79,9 @@ TISSUES: dict[Tissue, Relaxation] = {
     Tissue.CORTICAL_BONE: Relaxation(0.12, (200, 250), (0.6, 0.5)),  # [e] no signal in a spin echo
     Tissue.MARROW: Relaxation(0.82, (300, 380), (110, 100), fat=0.92),  # [G], shortened by bone
     Tissue.CSF: Relaxation(1.00, (4000, 4300), (2000, 1700)),  # [J]
-    Tissue.WHITE_MATTER: Relaxation(0.70, (884, 1084), (72, 69)),  # [S]
-    Tissue.GREY_MATTER: Relaxation(0.82, (1124, 1820), (95, 99)),  # [S]
-    Tissue.DEEP_GREY: Relaxation(0.80, (1050, 1400), (78, 68)),  # [J], iron shortens T2
+    Tissue.WHITE_MATTER: Relaxation(0.70, (656, 832), (72, 69)),  # T1 [R, W], T2 [S]
+    Tissue.GREY_MATTER: Relaxation(0.82, (1188, 1331), (95, 99)),  # T1 [R, W], T2 [S]
+    Tissue.DEEP_GREY: Relaxation(0.80, (1000, 1250), (78, 68)),  # [J], iron shortens T2
     Tissue.BLOOD: Relaxation(0.88, (1441, 1932), (290, 275)),  # [S], flow compensated or slow
     Tissue.FLOWING_BLOOD: Relaxation(0.06, (1441, 1932), (290, 275)),  # [e] flow void of a spin echo
     Tissue.CARTILAGE: Relaxation(0.80, (1060, 1240), (42, 37)),  # [G]
@@ -107,7 +109,7 @@ def relaxation_at(field_strength: float) -> tuple[npt.NDArray[np.float64], ...]:
 
     T1 and T2 follow the power law T = a·B₀ᵇ (Bottomley et al., Med Phys 11:425, 1984) through the two
     tabulated points, and the exponent is limited to 0 ≤ b ≤ 1 for T1 and −0.5 ≤ b ≤ 0.2 for T2, so that
-    fields outside 1.5 to 3 T stay sensible.
+    fields outside 1.5 to 3 T stay sensible; T2 is at most 0.9 T1.
 
     Parameters
     ----------
@@ -123,7 +125,7 @@ def relaxation_at(field_strength: float) -> tuple[npt.NDArray[np.float64], ...]:
     m0 = np.array([entry.m0 for entry in order])
     fat = np.array([entry.fat for entry in order])
     t1 = _power_law(np.array([entry.t1 for entry in order]), field_strength, 0.0, 1.0)
-    t2 = _power_law(np.array([entry.t2 for entry in order]), field_strength, -0.5, 0.2)
+    t2 = np.minimum(_power_law(np.array([entry.t2 for entry in order]), field_strength, -0.5, 0.2), 0.9 * t1)
     return m0, t1, t2, fat
 
 
