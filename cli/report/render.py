@@ -23,6 +23,10 @@ _TONES = {
     "bad": "✗ Not every gap is within its tolerance.",
     "open": "○ Not decided by these measurements.",
 }
+_OUTCOMES = {
+    "no withdrawal": "○ There was nothing to forget.",
+    "gained": "○ Forgotten within the tolerances, but not the model that retraining gives.",
+}
 
 
 def render_report(results: Results, pictures: Pictures | None, path: Path) -> None:
@@ -75,7 +79,7 @@ def page(results: Results, pictures: Pictures | None) -> str:
         name=results.consortium.get("name", "unnamed"),
         created=f"{results.created.day} {results.created:%B %Y, %H:%M %Z}",
         verdict=verdict,
-        tone=_TONES[verdict.tone],
+        tone=_OUTCOMES.get(verdict.outcome, _TONES[verdict.tone]),
         tolerance={"accuracy": ACCURACY_TOLERANCE_DB, "relearn": RELEARN_TOLERANCE_DB},
         origin=origin(results),
         board=board(results),
