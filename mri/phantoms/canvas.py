@@ -90,11 +90,14 @@ class Canvas:
         self.u = grid.x[None, :] + np.float32(amount) * deformation[0].on(grid.y, grid.x, z)
         self.v = grid.y[:, None] + np.float32(amount) * deformation[1].on(grid.y, grid.x, z)
         self.labels = np.zeros(self.u.shape, dtype=np.uint8)
+        self._fields: dict[RandomField, Array] = {}
         self.texture = np.ones(self.u.shape, dtype=np.float32)
 
     def field(self, field: RandomField) -> Array:
-        """``field`` at every point of this slice."""
-        return field.on(self.grid.y, self.grid.x, self.z)
+        """``field`` at every point of this slice; remembered, so it must not be changed in place."""
+        if field not in self._fields:
+            self._fields[field] = field.on(self.grid.y, self.grid.x, self.z)
+        return self._fields[field]
 
     def paint(self, where: Mask, tissue: Tissue) -> None:
         """Give the points of ``where`` a new tissue."""

@@ -54,7 +54,7 @@ class Heart(Anatomy):
         z, u, v = canvas.z, canvas.u, canvas.v
         wobble = canvas.field(self.outline)
         cavity = self._chest(canvas, u, v)
-        mediastinum = ellipse(u, v, (-0.02, 0.25), (0.22, 0.55)) + 0.12 * wobble
+        mediastinum = ellipse(u, v, (-0.02, 0.42), (0.22, 0.45)) + 0.10 * wobble
         canvas.paint((mediastinum < 1) & cavity, Tissue.FAT)
         self._below(canvas, u, v, cavity, wobble)
         self._back(canvas, u, v)

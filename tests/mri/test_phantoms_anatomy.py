@@ -30,8 +30,8 @@ def anatomy(organ: str, seed: int, size: int = 64) -> Anatomy:
 
 @cache
 def images(organ: str, patient: int) -> np.ndarray:
-    """Four slices of a patient, normalised; the same contrast for every organ."""
-    config = PhantomConfig(contrast="T2w", noise=0.005)
+    """Three slices of a patient, normalised; the same contrast for every organ."""
+    config = PhantomConfig(contrast="T2w", noise=0.005, slices=3)
     volume = synthesise_volume(organ, config, seed=11, name=f"{organ}-{patient}")
     return volume.target / np.quantile(volume.target, 0.99)
 
