@@ -98,11 +98,24 @@ class ModelRegistry:
             own.flush()
             return version_of(row)
 
-    def latest(self, line: str, *, session: Session | None = None) -> ModelVersion | None:
-        """The newest version of ``line`` that is not revoked; ``None`` if there is none."""
-        usable = select(ModelRow).where(ModelRow.line == line, ModelRow.status != VersionStatus.REVOKED.value)
+    def latest(
+        self, line: str, *, kinds: Collection[str] = KINDS, session: Session | None = None
+    ) -> ModelVersion | None:
+        """The newest version of ``line``, of ``kinds``, that is not revoked; ``None`` if there is none."""
+        usable = (
+            ModelRow.line == line,
+            ModelRow.kind.in_(kinds),
+            ModelRow.status != VersionStatus.REVOKED.value,
+        )
         with self._state.reading(session) as own:
-            row = own.scalar(usable.order_by(ModelRow.number.desc()).limit(1))
+            row = own.scalar(select(ModelRow).where(*usable).order_by(ModelRow.number.desc()).limit(1))
+            return None if row is None else version_of(row)
+
+    def initial(self, line: str, *, session: Session | None = None) -> ModelVersion | None:
+        """The version ``line`` began with, revoked or not; ``None`` if it has not begun."""
+        first = (ModelRow.line == line, ModelRow.kind == "initial")
+        with self._state.reading(session) as own:
+            row = own.scalar(select(ModelRow).where(*first).order_by(ModelRow.number).limit(1))
             return None if row is None else version_of(row)
 
     def get(self, id: str, *, session: Session | None = None) -> ModelVersion:
