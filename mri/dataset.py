@@ -12,11 +12,13 @@ from typing import Self
 import numpy as np
 import torch
 
+from mri.directory import list_volumes
+from mri.fastmri_file import read_header, read_volume
 from mri.masks import SamplingMask, make_mask
 from mri.prepared import PreparedVolume, prepare_volume
 from mri.volume import Volume
 from reconsent.config import SamplingConfig
-from reconsent.errors import DataError
+from reconsent.errors import ConfigError, DataError
 from reconsent.seeds import derive_seed
 
 MEMORY_LIMIT_BYTES = 2 * 1024**3
@@ -260,7 +262,14 @@ class SiteDataset:
             Of the order. The masks depend on the dataset's seed and epoch instead.
         shuffle
             Mix slices of all volumes held at a time; otherwise keep volumes and slices in order.
+
+        Raises
+        ------
+        ConfigError
+            If the batch size is not positive.
         """
+        if batch_size < 1:
+            raise ConfigError(f"The batch size is {batch_size}.", "Use 1 or more.")
         rng = np.random.default_rng(derive_seed(seed, "order"))
         for names in self._windows(rng if shuffle else None):
             groups: dict[tuple[int, ...], list[tuple[str, int]]] = {}
@@ -344,8 +353,10 @@ def _source_of(volume: Volume, load: Callable[[], Volume]) -> _Source:
 
 
 def _sources_of(directory: Path) -> list[_Source]:
-    from mri.fastmri_file import read_volume
-
-    return [
-        _source_of(read_volume(path), partial(read_volume, path)) for path in sorted(directory.glob("*.h5"))
-    ]
+    sources = []
+    for path in list_volumes(directory):
+        header = read_header(path)
+        sources.append(
+            _Source(header.name, header.patient, header.slices, header.size_bytes, partial(read_volume, path))
+        )
+    return sources

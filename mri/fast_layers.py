@@ -33,7 +33,7 @@ class _NormalisedLeakyReLU(torch.autograd.Function):
         return _as_images(torch.nn.functional.leaky_relu(normalised, slope), x)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         normalised, inverse = ctx.saved_tensors
         (gradient,) = gradients
         rows, _ = _as_rows(gradient)
@@ -64,7 +64,7 @@ class NormalisedLeakyReLU(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, channels, rows, columns)`` to the same shape."""
-        result: torch.Tensor = _NormalisedLeakyReLU.apply(x, self.eps, self.slope)  # type: ignore[no-untyped-call]
+        result: torch.Tensor = _NormalisedLeakyReLU.apply(x, self.eps, self.slope)
         return result
 
 
@@ -84,7 +84,7 @@ def use_fast_layers(network: nn.Module) -> None:
 
 
 def _as_rows(x: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """``(batch, channels, h, w)`` as ``(batch, h w / folds, folds channels)``; a view if channels are last."""
+    """``(batch, channels, h, w)`` to ``(batch, h w/folds, folds channels)``, a view if channels are last."""
     batch, channels, height, width = x.shape
     pixels = height * width
     folds = 1

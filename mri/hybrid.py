@@ -31,7 +31,8 @@ def to_hybrid(kspace: torch.Tensor) -> torch.Tensor:
     rows = torch.fft.fftshift(
         torch.fft.ifft(torch.fft.ifftshift(values, dim=-2), dim=-2, norm="ortho"), dim=-2
     )
-    return torch.fft.ifftshift(rows, dim=-1) * _phase(rows)
+    hybrid: torch.Tensor = torch.fft.ifftshift(rows, dim=-1) * _phase(rows)
+    return hybrid
 
 
 def from_hybrid(hybrid: torch.Tensor) -> torch.Tensor:
@@ -45,17 +46,20 @@ def from_hybrid(hybrid: torch.Tensor) -> torch.Tensor:
 
 def columns_to_image(hybrid: torch.Tensor) -> torch.Tensor:
     """Hybrid space to the centred image, complex64 ``(..., rows, columns)``."""
-    return torch.fft.ifft(hybrid, dim=-1, norm="ortho")
+    image: torch.Tensor = torch.fft.ifft(hybrid, dim=-1, norm="ortho")
+    return image
 
 
 def image_to_columns(image: torch.Tensor) -> torch.Tensor:
     """Inverse, and adjoint, of :func:`columns_to_image`."""
-    return torch.fft.fft(image, dim=-1, norm="ortho")
+    hybrid: torch.Tensor = torch.fft.fft(image, dim=-1, norm="ortho")
+    return hybrid
 
 
 def hybrid_order(columns: torch.Tensor) -> torch.Tensor:
     """Put values of centred phase encodes, ``(..., columns)``, in hybrid space's order."""
-    return torch.fft.ifftshift(columns, dim=-1)
+    ordered: torch.Tensor = torch.fft.ifftshift(columns, dim=-1)
+    return ordered
 
 
 def _phase(like: torch.Tensor) -> torch.Tensor:
@@ -73,4 +77,5 @@ def root_sum_of_squares(images: torch.Tensor) -> torch.Tensor:
     The square root is taken once, over coils and parts. Taken of each coil first, as VarNet does, its
     gradient would be NaN wherever a single coil is exactly zero.
     """
-    return torch.sqrt(fastmri.complex_abs_sq(torch.view_as_real(images)).sum(dim=-3))
+    magnitude: torch.Tensor = torch.sqrt(fastmri.complex_abs_sq(torch.view_as_real(images)).sum(dim=-3))
+    return magnitude

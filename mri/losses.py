@@ -82,14 +82,16 @@ def structural_similarity(
     covariance = unbiased * (uxy - ux * uy)
     numerator = (2 * ux * uy + c1) * (2 * covariance + c2)
     denominator = (ux * ux + uy * uy + c1) * (variance_x + variance_y + c2)
-    return (numerator / denominator).mean()
+    similarity: torch.Tensor = (numerator / denominator).mean()
+    return similarity
 
 
 def _window_means(images: torch.Tensor) -> torch.Tensor:
     """Means over all windows, ``(…, rows − 6, columns − 6)``."""
     rows = _band(images.shape[-2], images.dtype, images.device)
     columns = _band(images.shape[-1], images.dtype, images.device)
-    return rows @ (images @ columns.T)
+    means: torch.Tensor = rows @ (images @ columns.T)
+    return means
 
 
 @lru_cache(maxsize=16)
@@ -98,4 +100,5 @@ def _band(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     # Made outside of inference mode: a cached inference tensor could never be used for training.
     with torch.inference_mode(False):
         offset = torch.arange(size, device=device) - torch.arange(size - WINDOW + 1, device=device)[:, None]
-        return ((offset >= 0) & (offset < WINDOW)).to(dtype) / WINDOW
+        band: torch.Tensor = ((offset >= 0) & (offset < WINDOW)).to(dtype) / WINDOW
+        return band
