@@ -91,6 +91,8 @@ class StateDirectory:
                 raise StateError(
                     f"There is no database in the state directory {path}.", "Start the server there first."
                 )
+            if writable and target.get_backend_name() == "sqlite":
+                _check_writable(Path(target.database or ""))
             engine = build_engine(target, writable=writable)
             undo.callback(engine.dispose)
             state = cls(path, engine, lock, writable=writable)
@@ -229,6 +231,13 @@ def explaining_os_errors(what: str) -> Iterator[None]:
         raise StateError(
             f"{what} cannot be used: {cause}.", remedies.get(error.errno or 0, access)
         ) from error
+
+
+def _check_writable(database: Path) -> None:
+    # SQLite itself finds out at the first commit only, which may be hours later.
+    for file in (database, Path(f"{database}-wal"), Path(f"{database}-shm")):
+        if file.exists() and not os.access(file, os.W_OK):
+            raise PermissionError(errno.EACCES, f"{file.name} may not be written")
 
 
 def _database_url(path: Path, url: str | None) -> URL:

@@ -238,15 +238,18 @@ def test_a_path_that_cannot_be_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_missing_permissions_are_said(home: Path) -> None:
-    """A directory that may not be written to is named."""
+@pytest.mark.parametrize(("part", "mode"), [("", 0o500), (DATABASE, 0o400), ("", 0o000)])
+def test_missing_permissions_are_said(home: Path, part: str, mode: int) -> None:
+    """A directory or a database that may not be written to is named at once, not at the first commit."""
     StateDirectory.open(home).close()
-    home.chmod(0o500)
+    before = (home / part).stat().st_mode
+    (home / part).chmod(mode)
     try:
         with pytest.raises(StateError, match=r"Permission denied|may not be written|cannot be opened"):
             StateDirectory.open(home)
     finally:
-        home.chmod(0o700)
+        (home / part).chmod(before)
+    StateDirectory.open(home).close()
 
 
 @pytest.mark.parametrize(
