@@ -17,6 +17,10 @@ MAX_EMPTY_FRACTION = 0.3
 """Of the samples between the first and last acquired row and column; an elliptical shutter leaves 0.21."""
 
 
+class UndersampledError(DataError):
+    """K-space has gaps, so that it is no reference to train against."""
+
+
 def check_kspace(kspace: npt.NDArray[np.complex64], *, where: str) -> tuple[int, int]:
     """Refuse k-space that cannot serve as a fully sampled reference.
 
@@ -35,7 +39,9 @@ def check_kspace(kspace: npt.NDArray[np.complex64], *, where: str) -> tuple[int,
     Raises
     ------
     DataError
-        If it holds NaN or infinity, if a slice or a coil is empty, or if it is undersampled.
+        If it holds NaN or infinity, or if a slice or a coil is empty.
+    UndersampledError
+        If samples between the acquired ones are missing.
     """
     acquired = np.zeros(kspace.shape[3], dtype=bool)
     for index, slice_ in enumerate(kspace):
@@ -126,7 +132,7 @@ def _check_sampling(live: npt.NDArray[np.bool_], index: int, where: str) -> None
     empty = 1.0 - float(inside.mean())
     if gaps or empty > MAX_EMPTY_FRACTION:
         missing = f"{gaps} of {inside.shape[1]} phase encodes" if gaps else f"{empty:.0%} of the samples"
-        raise DataError(
+        raise UndersampledError(
             f"The k-space in {where} is undersampled: {missing} of slice {index} were not acquired.",
             "Training needs a fully sampled reference. fastMRI's test and challenge files have none: use "
             "its training and validation files.",

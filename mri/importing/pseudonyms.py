@@ -1,0 +1,106 @@
+"""Pseudonyms that only the holder of a secret key can connect with a patient again."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from pathlib import Path
+
+from reconsent.errors import DataError
+
+KEY_BYTES = 32
+
+
+def default_key_file() -> Path:
+    """Where the key is kept unless told otherwise: in the user's configuration directory."""
+    home = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(home) if home else Path.home() / ".config") / "reconsent" / "pseudonym.key"
+
+
+class Pseudonymiser:
+    """HMAC-SHA256 under a secret key (a keyed pseudonym in the sense of GDPR, Article 4(5)).
+
+    Without the key nobody can find a pseudonym by trying out names; with it, the same patient gets the
+    same pseudonym in every import. Whoever destroys the key makes the connection irrecoverable.
+
+    Parameters
+    ----------
+    key_file
+        32 random bytes, readable by the owner alone; made if missing.
+    forbidden
+        Directory that the key must not lie in, because it is given away.
+
+    Raises
+    ------
+    DataError
+        If the key lies in that directory, is too short, or cannot be read or made.
+    """
+
+    def __init__(self, key_file: Path, *, forbidden: Path) -> None:
+        key_file = key_file.expanduser().resolve()
+        if key_file.is_relative_to(forbidden.resolve()):
+            raise DataError(
+                f"The key of the pseudonyms {key_file} would lie beside the volumes.",
+                "Keep it elsewhere: whoever has both can tell who the patients are.",
+            )
+        try:
+            self._key = _read_or_make(key_file)
+        except OSError as error:
+            raise DataError(
+                f"The key of the pseudonyms {key_file} cannot be read or made: {error}.",
+                "Choose another place with --key-file.",
+            ) from None
+        if len(self._key) < KEY_BYTES:
+            raise DataError(
+                f"The key of the pseudonyms {key_file} has {len(self._key)} bytes; {KEY_BYTES} are needed.",
+                "Name the right file. If the key is lost, choose a new place: patients get new pseudonyms.",
+            )
+        self.key_file = key_file
+
+    def patient(self, identifier: str) -> str:
+        """The patient's pseudonym: ``p-`` and 16 hexadecimal digits."""
+        return f"p-{self._digest('patient', identifier)[:16]}"
+
+    def examination(self, identifier: str, label: str) -> str:
+        """Eight hexadecimal digits that tell this examination apart from others of the patient."""
+        return self._digest("examination", identifier, label)[:8]
+
+    def _digest(self, *parts: str) -> str:
+        return hmac.new(self._key, "\x1f".join(parts).encode(), hashlib.sha256).hexdigest()
+
+
+class OpenIdentifiers:
+    """The source's own identifiers, made fit for file names; for those who chose to keep them."""
+
+    key_file = None
+
+    def patient(self, identifier: str) -> str:
+        """The identifier, with what file names cannot hold replaced by ``-``."""
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", identifier).strip("-.") or "patient"
+
+    def examination(self, identifier: str, label: str) -> str:
+        """Eight hexadecimal digits that tell this examination apart from others of the patient."""
+        return hashlib.sha256(f"{identifier}\x1f{label}".encode()).hexdigest()[:8]
+
+
+def _read_or_make(key_file: Path) -> bytes:
+    key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = key_file.with_name(f".{key_file.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    if not key_file.exists():
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            # A link fails if another import made the key first; its key is then the one that counts.
+            if not key_file.exists():
+                os.link(temporary, key_file)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink(missing_ok=True)
+    return key_file.read_bytes()
