@@ -167,8 +167,8 @@ def check_directory(
         problems.append(
             Problem(
                 directory.name,
-                f"{directory} has usable volumes of {len(patients)} patients; training and testing need "
-                f"{MIN_PATIENTS} at least.",
+                f"{directory} has usable volumes of {len(patients) or 'no'} "
+                f"patient{'s' if not patients else ''}; training and testing need {MIN_PATIENTS} at least.",
                 "Add volumes with `reconsent data import`, or make phantoms with `reconsent data synth`.",
             )
         )

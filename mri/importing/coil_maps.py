@@ -66,7 +66,7 @@ def continue_maps(maps: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex64]:
         complex64, ``(coils, rows, columns)``.
     """
     rss = np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
-    known = rss > SUPPORT * rss.max()
+    known = _largest_part(rss > SUPPORT * rss.max())
     filled = np.where(known, maps, 0).astype(np.complex64)
     done = known.copy()
     sigma = 2.0
@@ -99,6 +99,13 @@ def resample_maps(maps: npt.NDArray[np.complex64], rows: int, columns: int) -> n
         result[coil].real = scipy.ndimage.map_coordinates(values.real, grid, order=1)
         result[coil].imag = scipy.ndimage.map_coordinates(values.imag, grid, order=1)
     return result
+
+
+def _largest_part(known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    # Smaller parts are the body folded back at the edge of the field of view, with another place's maps.
+    parts, _ = scipy.ndimage.label(known)
+    largest: npt.NDArray[np.bool_] = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    return largest
 
 
 def _smooth(values: npt.NDArray[Any], sigma: float) -> npt.NDArray[np.complex64]:

@@ -51,7 +51,7 @@ class ImportOptions:
     slices
         First and one-past-last slice to take of each examination; ``None`` takes all.
     slice_step
-        Take every so-manieth slice.
+        Take every n-th slice.
     slabs
         Cut each examination into so many contiguous slabs and call each a patient of its own. For one
         person's examination alone, and never evidence of generalisation to another person.

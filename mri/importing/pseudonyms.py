@@ -7,6 +7,7 @@ import hmac
 import os
 import re
 import secrets
+from functools import cached_property
 from pathlib import Path
 
 from reconsent.errors import DataError
@@ -36,7 +37,7 @@ class Pseudonymiser:
     Raises
     ------
     DataError
-        If the key lies in that directory, is too short, or cannot be read or made.
+        If the key lies in that directory; at first use if it is too short, or cannot be read or made.
     """
 
     def __init__(self, key_file: Path, *, forbidden: Path) -> None:
@@ -45,18 +46,6 @@ class Pseudonymiser:
             raise DataError(
                 f"The key of the pseudonyms {key_file} would lie beside the volumes.",
                 "Keep it elsewhere: whoever has both can tell who the patients are.",
-            )
-        try:
-            self._key = _read_or_make(key_file)
-        except OSError as error:
-            raise DataError(
-                f"The key of the pseudonyms {key_file} cannot be read or made: {error}.",
-                "Choose another place with --key-file.",
-            ) from None
-        if len(self._key) < KEY_BYTES:
-            raise DataError(
-                f"The key of the pseudonyms {key_file} has {len(self._key)} bytes; {KEY_BYTES} are needed.",
-                "Name the right file. If the key is lost, choose a new place: patients get new pseudonyms.",
             )
         self.key_file = key_file
 
@@ -67,6 +56,23 @@ class Pseudonymiser:
     def examination(self, identifier: str, label: str) -> str:
         """Eight hexadecimal digits that tell this examination apart from others of the patient."""
         return self._digest("examination", identifier, label)[:8]
+
+    @cached_property
+    def _key(self) -> bytes:
+        # Not before it is needed: an import that finds nothing leaves no key behind.
+        try:
+            key = _read_or_make(self.key_file)
+        except OSError as error:
+            raise DataError(
+                f"The key of the pseudonyms {self.key_file} cannot be read or made: {error}.",
+                "Choose another place with --key-file.",
+            ) from None
+        if len(key) < KEY_BYTES:
+            raise DataError(
+                f"The key of the pseudonyms {self.key_file} has {len(key)} bytes; {KEY_BYTES} are needed.",
+                "Name the right file. If the key is lost, choose a new place: patients get new pseudonyms.",
+            )
+        return key
 
     def _digest(self, *parts: str) -> str:
         return hmac.new(self._key, "\x1f".join(parts).encode(), hashlib.sha256).hexdigest()
