@@ -133,7 +133,7 @@ def spare_patients(site: Site) -> tuple[SiteDataset, SiteDataset] | None:
     seed = derive_seed(site.consortium.seed, "relearn", site.name)
     if site.config.data is None:
         wanted = site.consortium.assessment.relearn_patients
-        directory = site_directory(site.consortium, site.config).with_name(f"{site.name}-fresh")
+        directory = site_directory(site.consortium.seed, site.config).with_name(f"{site.name}-fresh")
         phantom = site.config.phantom.model_copy(update={"patients": wanted})
         synthesise_directory(directory, site.config.organ, phantom, seed=seed, prefix="fresh")
         return SiteDataset(directory, site.config.sampling, seed=seed, fresh_masks=True), test
@@ -141,7 +141,7 @@ def spare_patients(site: Site) -> tuple[SiteDataset, SiteDataset] | None:
     if len(patients) < 2:
         return None
     half = len(patients) // 2
-    directory, sampling = site_directory(site.consortium, site.config), site.config.sampling
+    directory, sampling = site_directory(site.consortium.seed, site.config), site.config.sampling
     fresh = SiteDataset(directory, sampling, patients=patients[:half], seed=seed, fresh_masks=True)
     masks = derive_seed(site.consortium.seed, "masks", site.name)
     rest = SiteDataset(directory, sampling, patients=patients[half:], seed=masks, fresh_masks=False)

@@ -193,7 +193,7 @@ def _site(consortium: ConsortiumConfig, name: str, left: Mapping[str, int]) -> r
     config = consortium.site(name)
     site = Site(consortium, config)
     split = site.split()
-    headers = [read_header(path) for path in list_volumes(site_directory(consortium, config))]
+    headers = [read_header(path) for path in list_volumes(site_directory(consortium.seed, config))]
     used = [header for header in headers if header.patient in {*split.train, *split.test}]
     provenance: dict[Any, int] = {}
     for header in used:

@@ -59,7 +59,7 @@ class ProgressBoard:
             if psnr:
                 note += f"  PSNR {sum(psnr) / len(psnr):.2f} dB"
             self._show(_STAGES.get(event.stage, event.stage), event.index, event.total, note)
-        if event.kind in ("stage", "withdrawal") or (event.kind == "round" and event.text):
+        if event.kind in ("stage", "withdrawal", "notice") or (event.kind == "round" and event.text):
             self.say(event.text)
 
     def say(self, text: str) -> None:

@@ -99,12 +99,12 @@ def prepare_data(consortium: ConsortiumConfig, progress: Progress) -> None:
     from client.site import site_directory, site_split
 
     for site in consortium.sites:
-        site_directory(
-            consortium,
-            site,
-            progress=lambda done, total, name=site.name: progress(f"data of {name}", done, total),
-        )
-        site_split(consortium, site)
+
+        def step(done: int, total: int, name: str = site.name) -> None:
+            progress(f"data of {name}", done, total)
+
+        site_directory(consortium.seed, site, progress=step)
+        site_split(consortium.seed, site)
 
 
 def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:

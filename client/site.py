@@ -36,11 +36,11 @@ class Site:
 
     def dataset(self, split: str) -> SiteDataset:
         """The slices of ``train``, ``test`` or ``gate`` (training patients under fixed masks)."""
-        return _dataset(self.consortium, self.config, split)
+        return _dataset(self.consortium.seed, self.config, split)
 
     def split(self) -> Split:
         """Which patients train and which test; fixed by the seed."""
-        return site_split(self.consortium, self.config)
+        return site_split(self.consortium.seed, self.config)
 
 
 def identify_site(
@@ -84,7 +84,7 @@ def identify_site(
 
 
 def site_directory(
-    consortium: ConsortiumConfig, config: SiteConfig, progress: Callable[[int, int], None] | None = None
+    seed: int, config: SiteConfig, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """The site's data directory; phantoms are made on the spot for a site that has none.
 
@@ -102,16 +102,20 @@ def site_directory(
         return config.data
     root = Path(os.environ.get(PHANTOMS_VARIABLE) or "reconsent-state/phantoms")
     directory = root / config.name
-    seed = derive_seed(consortium.seed, "phantoms", config.name)
     synthesise_directory(
-        directory, config.organ, config.phantom, seed=seed, prefix=config.name, progress=progress
+        directory,
+        config.organ,
+        config.phantom,
+        seed=derive_seed(seed, "phantoms", config.name),
+        prefix=config.name,
+        progress=progress,
     )
     return directory
 
 
-def site_split(consortium: ConsortiumConfig, config: SiteConfig) -> Split:
+def site_split(seed: int, config: SiteConfig) -> Split:
     """Training and test patients of a site, fixed by the consortium's seed and the site's name."""
-    directory = site_directory(consortium, config)
+    directory = site_directory(seed, config)
     patients = sorted({read_header(path).patient for path in list_volumes(directory)})
     if config.patients:
         missing = sorted(set(config.patients) - set(patients))
@@ -124,7 +128,7 @@ def site_split(consortium: ConsortiumConfig, config: SiteConfig) -> Split:
     return split_patients(
         patients,
         test_fraction=config.test_fraction,
-        seed=derive_seed(consortium.seed, "split", config.name),
+        seed=derive_seed(seed, "split", config.name),
     )
 
 
@@ -135,12 +139,12 @@ def _consortium(source: str) -> ConsortiumConfig:
 
 # Simulated sites share a process, so what is cached must be read-only and keyed by the site.
 @lru_cache(maxsize=64)
-def _dataset(consortium: ConsortiumConfig, config: SiteConfig, split: str) -> SiteDataset:
-    chosen = site_split(consortium, config)
+def _dataset(seed: int, config: SiteConfig, split: str) -> SiteDataset:
+    chosen = site_split(seed, config)
     return SiteDataset(
-        site_directory(consortium, config),
+        site_directory(seed, config),
         config.sampling,
         patients=chosen.test if split == "test" else chosen.train,
-        seed=derive_seed(consortium.seed, "masks", config.name),
+        seed=derive_seed(seed, "masks", config.name),
         fresh_masks=split == "train",
     )

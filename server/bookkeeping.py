@@ -44,14 +44,6 @@ class Bookkeeping:
         self.registry = ModelRegistry(state)
         self.log = RoundLog(state)
 
-    def last_round(self, line: str) -> int:
-        """Number of the last committed round of ``line``, of whatever kind; 0 if none."""
-        return max((record.round for record in self.log.all(line)), default=0)
-
-    def count(self, line: str, kind: str) -> int:
-        """How many rounds of ``kind`` are committed on ``line``."""
-        return sum(record.kind == kind for record in self.log.all(line))
-
     def version(self, line: str, *kinds: str) -> ModelVersion:
         """The newest version of ``line`` that is not revoked, of one of ``kinds`` if given.
 
@@ -60,21 +52,10 @@ class Bookkeeping:
         StateError
             If there is none.
         """
-        found = self.find_version(line, *kinds)
+        found = self.registry.latest(line, kinds=kinds) if kinds else self.registry.latest(line)
         if found is None:
             raise StateError(f"There is no model on line '{line}' yet.", "Train first.")
         return found
-
-    def find_version(self, line: str, *kinds: str) -> ModelVersion | None:
-        """As :meth:`version`; ``None`` if there is none."""
-        for version in reversed(self.registry.all(line)):
-            if version.status != "revoked" and (not kinds or version.kind in kinds):
-                return version
-        return None
-
-    def initial(self) -> ModelVersion | None:
-        """The untrained model every line begins with."""
-        return next((version for version in self.registry.all(MAIN) if version.kind == "initial"), None)
 
     def arrays(self, version: ModelVersion) -> ArrayRecord:
         """The model of ``version``, revoked or not: the caller answers for what becomes of it."""
@@ -105,7 +86,8 @@ class Bookkeeping:
                     session=session,
                 )
                 self._discard_later(session, strategy.commit(outcome.round, session=session))
-                self.roster.took_part(outcome.weights, outcome.round, session=session)
+                if line == MAIN:
+                    self.roster.took_part(outcome.weights, outcome.round, session=session)
             self.log.append(_record(outcome, line, version, evaluation), session=session)
         return version
 

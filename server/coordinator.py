@@ -98,8 +98,8 @@ class Coordinator:
             self.grid,
             roster,
             {site.name for site in self.consortium.sites} - barred,
-            round_=self.books.last_round(MAIN),
-            timeout=training.timeout_seconds,
+            round_=self.books.log.last_round(MAIN),
+            patience=0.0 if self.simulated else training.join_seconds,
             at_least=training.min_sites,
         )
 
@@ -108,7 +108,7 @@ class Coordinator:
 
         By a site that stays, where that is known: nothing of the oracle may come from one that leaves.
         """
-        existing = self.books.initial()
+        existing = self.books.registry.initial(MAIN)
         if existing is not None:
             return existing
         active = self.active_nodes()
@@ -137,10 +137,10 @@ class Coordinator:
 
     def train(self, until: int) -> None:
         """Train with the active sites up to training round ``until``."""
-        done = self.books.count(MAIN, "train")
+        done = self.books.log.count(MAIN, "train")
         if done >= until:
             return
-        last = self.books.last_round(MAIN)
+        last = self.books.log.last_round(MAIN)
         offset = last - done
         strategy = ContributionAveraging(
             round_config=lambda t: self._told(t - offset), cache=self.cache, **self._common()
@@ -181,14 +181,16 @@ class Coordinator:
         if departed <= set(version.forgotten):
             return
         config = self.consortium.unlearning
-        strategy = self.method(departed, self.books.count(MAIN, "train"), config.method, config.settings)
+        strategy = self.method(departed, self.books.log.count(MAIN, "train"), config.method, config.settings)
         if strategy.restarts:
+            # The new path begins at the initial model, so its lineage has no edge from the departed sites.
             self._forget_all_contributions()
+            version = self.initialise()
         total = strategy.num_rounds
         title = f"Unlearning {', '.join(sorted(departed))} by {config.method}"
         self._announce_stage(title, "unlearn", 0, total)
         arrays = strategy.begin(self.grid, self.books.arrays(version))
-        first = self.books.last_round(MAIN) + 1
+        first = self.books.log.last_round(MAIN) + 1
         rounds = strategy.rounds(self.grid, arrays, total, first_round=first)
         for index, outcome in enumerate(rounds, start=1):
             evaluation = self._evaluate(strategy, outcome, index, last=True)
@@ -198,7 +200,7 @@ class Coordinator:
         self.books.registry.add(
             msg.named_arrays(strategy.finish(arrays)),
             line=MAIN,
-            round=self.books.last_round(MAIN),
+            round=self.books.log.last_round(MAIN),
             kind="unlearned",
             parent=version.id,
             sites={},
@@ -208,13 +210,13 @@ class Coordinator:
 
     def retrain_oracle(self, departed: set[str], trained: int) -> None:
         """Train the oracle: the same rounds from the same start without ``departed``."""
-        done = self.books.count(ORACLE, "retain")
+        done = self.books.log.count(ORACLE, "retain")
         if done >= trained:
             return
         strategy = self.method(frozenset(departed), trained, "retrain", {}, cached=False)
         title = f"Retraining without {', '.join(sorted(departed))}: the oracle"
         self._announce_stage(title, "oracle", done, trained)
-        version = self.books.find_version(ORACLE) or self.initialise()
+        version = self.books.registry.latest(ORACLE) or self.initialise()
         arrays = self.books.arrays(version)
         for outcome in strategy.rounds(self.grid, arrays, trained - done, first_round=done + 1):
             done += 1
@@ -289,7 +291,7 @@ class Coordinator:
             reason="exercised in a simulation" if self.simulated else "named in the consortium file",
             requested_by="simulation" if self.simulated else "operator",
             method=method,
-            at_round=self.books.last_round(MAIN),
+            at_round=self.books.log.last_round(MAIN),
             simulated=self.simulated,
         )
 

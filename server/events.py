@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-EventKind = Literal["stage", "round", "withdrawal", "done"]
+EventKind = Literal["stage", "round", "withdrawal", "notice", "done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Event:
     ----------
     kind
         ``stage``: a stretch of ``total`` rounds begins; ``round``: one of them is committed;
-        ``withdrawal``: one changed its state; ``done``: the run has ended.
+        ``withdrawal``: one changed its state; ``notice``: something an operator should know; ``done``: the run has ended.
     text
         In words.
     stage

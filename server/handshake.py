@@ -11,13 +11,18 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from reconsent.errors import RoundError, SiteError
+from server.events import Event, announce
 from server.persistence import Roster
 from strategies import messages as msg
 from strategies.exchange import exchange
 
 
+ANSWER_SECONDS = 120.0
+"""A node's time to say who it is; it may have to read its data for that."""
+
+
 def identify_sites(
-    grid: Grid, roster: Roster, expected: Collection[str], *, round_: int, timeout: float, at_least: int
+    grid: Grid, roster: Roster, expected: Collection[str], *, round_: int, patience: float, at_least: int
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
@@ -34,8 +39,8 @@ def identify_sites(
         Sites of the consortium that are not withdrawn; waiting ends when all of them are there.
     round_
         Current round, for the roster.
-    timeout
-        Seconds to wait for nodes to come online.
+    patience
+        Seconds to wait for sites that are not there yet.
     at_least
         Fewest sites to go on with.
 
@@ -48,7 +53,7 @@ def identify_sites(
     RoundError
         If fewer than ``at_least`` sites are there when time is up.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + patience
     members: dict[int, str] = {}
     refused: dict[int, str] = {}
     while True:
@@ -59,13 +64,13 @@ def identify_sites(
                 msg.content(config={msg.SERVER_ROUND: round_}),
                 dst_node_id=node_id,
                 message_type=msg.IDENTIFY,
-                ttl=timeout,
+                ttl=ANSWER_SECONDS,
                 group_id="handshake",
             )
             for node_id in unknown
         ]
         if messages:
-            for reply in exchange(grid, messages, asked, timeout=timeout):
+            for reply in exchange(grid, messages, asked, timeout=ANSWER_SECONDS):
                 problem = _enrol(roster, reply.node_id, reply.message, expected, round_, members)
                 if problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
@@ -75,12 +80,13 @@ def identify_sites(
         if time.monotonic() >= deadline:
             break
         time.sleep(0.2)
-    if len(members) >= at_least:
-        return members
-    missing = sorted(set(expected) - set(members.values()))
     reasons = "; ".join(sorted(set(refused.values())))
+    missing = sorted(set(expected) - set(members.values()))
+    if len(members) >= at_least:
+        announce(Event("notice", f"Going on without {', '.join(missing)}. {reasons}".strip()))
+        return members
     raise RoundError(
-        f"Only {len(members)} of {len(expected)} sites are there after {timeout:g} s; missing: "
+        f"Only {len(members)} of {len(expected)} sites are there after {patience:g} s; missing: "
         f"{', '.join(missing)}." + (f" Refused: {reasons}." if reasons else ""),
         "Start the missing SuperNodes, or lower training.min-sites.",
     )

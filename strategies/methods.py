@@ -61,4 +61,5 @@ def build_method(
     ConfigError
         As :func:`method_settings`.
     """
-    return METHODS[name](departure, method_settings(name, settings), **kwargs)
+    checked = method_settings(name, settings)
+    return METHODS[name](departure, checked, **kwargs)

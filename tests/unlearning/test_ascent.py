@@ -1,0 +1,80 @@
+"""Directions and projections against linear algebra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconsent.errors import ContributionError
+from unlearning.ascent import ascend, orthonormal_basis, project_out, remove_return, unit
+from unlearning.parameters import ParameterLayout, dot, norm
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 12), size=st.integers(12, 60))
+def test_basis_is_orthonormal_and_spans_the_vectors(seed: int, count: int, size: int) -> None:
+    """BBᵀ = I, and nothing of the input is left outside the span."""
+    vectors = np.random.default_rng(seed).standard_normal((count, size)).astype(np.float32)
+    basis = orthonormal_basis(vectors)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(count), atol=1e-5)
+    for vector in vectors:
+        assert norm(project_out(vector, basis)) < 1e-4 * norm(vector)
+
+
+def test_dependent_vectors_add_no_direction() -> None:
+    """Multiples and zeros do not enter the basis, even when nearly parallel."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 40)).astype(np.float32)
+    basis = orthonormal_basis([a, 2 * a, np.zeros(40, np.float32), b, a + b, a + np.float32(1e-7) * b])
+    assert basis.shape == (2, 40)
+
+
+def test_projection_is_idempotent_and_self_adjoint() -> None:
+    """Q = I − BᵀB satisfies Q² = Q and ⟨Qx, y⟩ = ⟨x, Qy⟩."""
+    rng = np.random.default_rng(3)
+    basis = orthonormal_basis(rng.standard_normal((5, 50)).astype(np.float32))
+    x, y = rng.standard_normal((2, 50)).astype(np.float32)
+    np.testing.assert_allclose(project_out(project_out(x, basis), basis), project_out(x, basis), atol=1e-5)
+    assert dot(project_out(x, basis), y) == pytest.approx(dot(x, project_out(y, basis)), abs=1e-4)
+
+
+def test_return_is_removed_one_sidedly() -> None:
+    """What leads back is removed, what leads further is untouched."""
+    s = np.array([1.0, 0.0], dtype=np.float32)
+    np.testing.assert_allclose(remove_return(np.array([-2.0, 3.0], np.float32), s), [0.0, 3.0])
+    np.testing.assert_allclose(remove_return(np.array([2.0, 3.0], np.float32), s), [2.0, 3.0])
+
+
+def test_ascent_step_has_the_length_asked_for_and_climbs() -> None:
+    """θ − αR d lies αR away, and raises a loss whose pseudo-gradient −d is."""
+    contribution = np.array([3.0, 4.0], dtype=np.float32)
+    after = ascend(np.zeros(2, np.float32), unit(contribution), 2.5)
+    np.testing.assert_allclose(after, [-1.5, -2.0], atol=1e-6)
+    loss = lambda x: 0.5 * float(np.sum((x - contribution) ** 2))  # noqa: E731
+    assert loss(after) > loss(np.zeros(2))
+
+
+@pytest.mark.parametrize("vector", [np.zeros(4, np.float32), np.array([np.nan, 1], np.float32)])
+def test_no_direction_in_nothing(vector: np.ndarray) -> None:
+    """A zero or damaged contribution is refused."""
+    with pytest.raises(ContributionError, match="no direction"):
+        unit(vector)
+
+
+def test_layout_round_trip_keeps_buffers_apart() -> None:
+    """Flatten and unflatten restore floats exactly and take integers from the buffers."""
+    arrays = {
+        "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "n": np.array(5, dtype=np.int64),
+        "b": np.array([1.5, -2.5], dtype=np.float64),
+    }
+    layout = ParameterLayout.of(arrays)
+    vector = layout.flatten(arrays)
+    assert vector.shape == (8,)
+    back = layout.unflatten(vector, {**arrays, "n": np.array(9, dtype=np.int64)})
+    np.testing.assert_array_equal(back["w"], arrays["w"])
+    np.testing.assert_array_equal(back["b"], arrays["b"])
+    assert back["b"].dtype == np.float64
+    assert back["n"] == 9

@@ -1,0 +1,179 @@
+"""The contribution cache against sums computed by hand, and against damaged files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from reconsent.errors import ContributionError
+from unlearning.contributions import CachePolicy, ContributionCache, specific_contribution
+from unlearning.spool import UpdateSpool
+
+P = 17
+
+
+def feed(cache: ContributionCache, directory: Path, rounds: list[dict[str, tuple[int, np.ndarray]]]) -> None:
+    """Record rounds of ``site → (examples, update)``."""
+    spool = UpdateSpool(directory / "spool")
+    for number, updates in enumerate(rounds, start=1):
+        spool.clear()
+        for site, (examples, update) in updates.items():
+            spool.put(site, update, examples=examples, norm=float(np.linalg.norm(update)))
+        weights = spool.weights()
+        mean = sum(np.float32(weights[site]) * updates[site][1] for site in sorted(updates))
+        cache.record(number, spool, np.asarray(mean, dtype=np.float32))
+
+
+def random_rounds(count: int, seed: int = 0) -> list[dict[str, tuple[int, np.ndarray]]]:
+    rng = np.random.default_rng(seed)
+    return [
+        {s: (n, rng.standard_normal(P).astype(np.float32)) for s, n in (("a", 1), ("b", 3), ("c", 4))}
+        for _ in range(count)
+    ]
+
+
+def test_running_sum_is_the_weighted_sum(tmp_path: Path) -> None:
+    """Σ pΔ by the cache equals Σ pΔ by hand, with unequal shares."""
+    rounds = random_rounds(5)
+    cache = ContributionCache.open(tmp_path / "c")
+    feed(cache, tmp_path, rounds)
+    expected = sum(3 / 8 * r["b"][1].astype(np.float64) for r in rounds)
+    np.testing.assert_allclose(cache.running("b", "sum"), expected, atol=1e-5)
+
+
+def test_specific_sum_with_damping_and_absence(tmp_path: Path) -> None:
+    """U ← (1 − a(1 − p)) U + c, with p = 0 in rounds the site missed, equals the recursion by hand."""
+    rounds = random_rounds(6)
+    del rounds[2]["b"], rounds[3]["b"]
+    cache = ContributionCache.open(tmp_path / "c", CachePolicy(damping=0.2))
+    feed(cache, tmp_path, rounds)
+    expected = np.zeros(P)
+    for updates in rounds:
+        total = sum(n for n, _ in updates.values())
+        mean = sum(n / total * u.astype(np.float64) for n, u in updates.values())
+        p = updates["b"][0] / total if "b" in updates else 0.0
+        c = p / (1 - p) * (updates["b"][1] - mean) if "b" in updates else 0.0
+        expected = (1 - 0.2 * (1 - p)) * expected + c
+    np.testing.assert_allclose(cache.running("b", "specific"), expected, atol=1e-5)
+
+
+@given(
+    delta=hnp.arrays(np.float32, P, elements=st.floats(-10, 10, width=32)),
+    other=hnp.arrays(np.float32, P, elements=st.floats(-10, 10, width=32)),
+    share=st.floats(0.01, 0.9),
+)
+def test_specific_contribution_is_mean_minus_mean_without(delta: np.ndarray, other: np.ndarray, share: float) -> None:
+    """p/(1 − p)(Δ − Δ̄) is the average minus the average of the others, for any share."""
+    mean = (share * delta.astype(np.float64) + (1 - share) * other).astype(np.float32)
+    got = specific_contribution(delta, mean, share)
+    np.testing.assert_allclose(got, mean - other, atol=2e-4 / (1 - share))
+
+
+def test_a_lone_site_contributed_everything() -> None:
+    """With p = 1 nobody else would have moved the model: the contribution is the update itself."""
+    delta = np.arange(3, dtype=np.float32)
+    np.testing.assert_array_equal(specific_contribution(delta, delta, 1.0), delta)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("bfloat16", 2**-8)])
+def test_history_keeps_every_kth_update(tmp_path: Path, dtype: str, tolerance: float) -> None:
+    """Every k-th update comes back, to the precision of its storage type; the norms of all are kept."""
+    rounds = random_rounds(7)
+    cache = ContributionCache.open(tmp_path / "c", CachePolicy(history_every=3, history_dtype=dtype))  # type: ignore[arg-type]
+    feed(cache, tmp_path, rounds)
+    kept = list(cache.updates("c"))
+    assert [number for number, _, _ in kept] == [3, 6]
+    for number, share, update in kept:
+        np.testing.assert_allclose(update, rounds[number - 1]["c"][1], rtol=tolerance, atol=0)
+        assert share == 0.5
+    np.testing.assert_allclose(cache.norms("c"), [np.linalg.norm(r["c"][1]) for r in rounds], rtol=1e-6)
+
+
+def test_anchors_keep_the_running_sums_of_their_round(tmp_path: Path) -> None:
+    """At an anchor round the sums stay as they were, while the current ones go on."""
+    rounds = random_rounds(5)
+    cache = ContributionCache.open(tmp_path / "c", CachePolicy(anchor_rounds=frozenset({2})))
+    feed(cache, tmp_path, rounds)
+    at_two = sum(1 / 8 * r["a"][1].astype(np.float64) for r in rounds[:2])
+    np.testing.assert_allclose(cache.running("a", "sum", at_round=2), at_two, atol=1e-6)
+    files = sorted(file.name for file in (tmp_path / "c" / "a").iterdir())
+    assert files == ["running-000002.safetensors", "running-000005.safetensors"]
+
+
+def test_storage_does_not_grow_with_rounds(tmp_path: Path) -> None:
+    """Without a history the cache is one pair of vectors a site, whatever the number of rounds."""
+    sizes = []
+    for count in (2, 9):
+        cache = ContributionCache.open(tmp_path / str(count))
+        feed(cache, tmp_path, random_rounds(count))
+        sizes.append((cache.size_bytes(), sum(1 for _ in (tmp_path / str(count)).glob("*/*"))))
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("damage", ["altered", "truncated", "missing"])
+def test_a_damaged_file_is_named_and_never_used(tmp_path: Path, damage: str) -> None:
+    """One byte changed, a cut tail, or a missing file: reading fails, and the check names site and file."""
+    cache = ContributionCache.open(tmp_path / "c")
+    feed(cache, tmp_path, random_rounds(2))
+    file = next((tmp_path / "c" / "b").glob("running-*"))
+    content = file.read_bytes()
+    if damage == "altered":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "truncated":
+        file.write_bytes(content[:-10])
+    else:
+        file.unlink()
+    with pytest.raises(ContributionError, match=r"site 'b'"):
+        cache.running("b", "sum")
+    problems = cache.problems()
+    assert len(problems) == 1
+    assert str(file) in problems[0]
+    assert cache.running("a", "sum").shape == (P,)
+
+
+def test_a_crash_before_commit_leaves_the_cache_as_it_was(tmp_path: Path) -> None:
+    """A transaction that is rolled back keeps the former sums, and the new files are swept."""
+    rounds = random_rounds(3)
+    cache = ContributionCache.open(tmp_path / "c")
+    feed(cache, tmp_path, rounds[:2])
+    before = cache.running("a", "sum")
+    spool = UpdateSpool(tmp_path / "spool")
+    spool.put("a", rounds[2]["a"][1], examples=1, norm=1.0)
+
+    class Crash(Exception):
+        pass
+
+    with pytest.raises(Crash), cache._transaction() as session:
+        cache.record(3, spool, rounds[2]["a"][1], session=session)
+        raise Crash
+    np.testing.assert_array_equal(cache.running("a", "sum"), before)
+    assert [file.name for file in cache.sweep()] == ["running-000003.safetensors"]
+    assert cache.problems() == []
+
+
+def test_a_round_cannot_be_recorded_twice(tmp_path: Path) -> None:
+    """Recording a round again is an error: it would count the site's update twice."""
+    cache = ContributionCache.open(tmp_path / "c")
+    feed(cache, tmp_path, random_rounds(2))
+    with pytest.raises(ContributionError, match="already in the cache"):
+        feed(cache, tmp_path, random_rounds(1))
+
+
+def test_erasing_a_site_leaves_the_others(tmp_path: Path) -> None:
+    """After erasure nothing of the site is in index or directory, and the others still read."""
+    cache = ContributionCache.open(tmp_path / "c", CachePolicy(history_every=1))
+    feed(cache, tmp_path, random_rounds(3))
+    with cache._transaction() as session:
+        files = cache.erase({"b"}, session=session)
+    for file in files:
+        file.unlink()
+    assert cache.sites() == ["a", "c"]
+    assert not list((tmp_path / "c" / "b").iterdir())
+    assert cache.problems() == []
+    with pytest.raises(ContributionError, match="never took part"):
+        cache.running("b", "sum")
