@@ -10,12 +10,12 @@ from importlib.metadata import version as installed
 from typing import Any
 
 import numpy as np
-from mri.directory import list_volumes
-from mri.fastmri_file import read_header
 
 from cli import results as res
 from cli.assessment import Measured
 from client.site import Site, site_directory
+from mri.directory import list_volumes
+from mri.fastmri_file import read_header
 from reconsent import __version__
 from reconsent.config import ConsortiumConfig
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
@@ -178,7 +178,7 @@ def _volume(row: Measured, left: Mapping[str, int]) -> res.VolumeResult:
     kind = "retain_test" if row.site not in left else f"forget_{row.split}"
     return res.VolumeResult(
         model=row.model,
-        set=kind,  # type: ignore[arg-type]
+        set=kind,
         site=row.site,
         patient=row.patient,
         volume=row.volume,
@@ -216,8 +216,8 @@ def _round(record: RoundRecord, measurements: Measurements) -> res.RoundResult:
     for row in _by_site(measurements.rounds.get(record.model_version or "", [])):
         evaluation.setdefault(row[0], row[1])
     return res.RoundResult(
-        line=record.line,  # type: ignore[arg-type]
-        kind=record.kind,  # type: ignore[arg-type]
+        line=record.line,
+        kind=record.kind,
         round=record.round,
         sites={
             site: res.SiteRound(

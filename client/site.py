@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from mri.dataset import SiteDataset
 from mri.directory import list_volumes
 from mri.fastmri_file import read_header
 from mri.site_data import synthesise_directory
 from mri.split import Split, split_patients
-
-from mri.dataset import SiteDataset
 from reconsent.config import ConsortiumConfig, SiteConfig, load_consortium
 from reconsent.errors import ConfigError, DataError
 from reconsent.seeds import derive_seed
@@ -83,9 +82,7 @@ def identify_site(
     return Site(consortium, config)
 
 
-def site_directory(
-    seed: int, config: SiteConfig, progress: Callable[[int, int], None] | None = None
-) -> Path:
+def site_directory(seed: int, config: SiteConfig, progress: Callable[[int, int], None] | None = None) -> Path:
     """The site's data directory; phantoms are made on the spot for a site that has none.
 
     Raises

@@ -18,7 +18,8 @@ class Event:
     ----------
     kind
         ``stage``: a stretch of ``total`` rounds begins; ``round``: one of them is committed;
-        ``withdrawal``: one changed its state; ``notice``: something an operator should know; ``done``: the run has ended.
+        ``withdrawal``: one changed its state; ``notice``: something an operator should know; ``done``: the
+        run has ended.
     text
         In words.
     stage

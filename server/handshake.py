@@ -16,7 +16,6 @@ from server.persistence import Roster
 from strategies import messages as msg
 from strategies.exchange import exchange
 
-
 ANSWER_SECONDS = 120.0
 """A node's time to say who it is; it may have to read its data for that."""
 

@@ -250,7 +250,7 @@ class ContributionAveraging(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run ``num_rounds`` rounds, as Flower's own ``Strategy.start`` does, one reply in memory at a time."""
+        """Run ``num_rounds`` rounds as Flower's ``Strategy.start`` does, one reply in memory at a time."""
         self.timeout = timeout
         self.summary()
         result = Result(arrays=initial_arrays)

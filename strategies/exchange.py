@@ -83,7 +83,7 @@ def exchange(
         if message.metadata.dst_node_id not in allowed:
             raise SiteError(
                 f"A {message.metadata.message_type} message was addressed to node "
-                f"{message.metadata.dst_node_id}, which is not on the list of active sites; nothing was sent.",
+                f"{message.metadata.dst_node_id}, which is not on the list of active sites; nothing sent.",
                 "This is a fault of the program: a withdrawn or unknown node must never be asked.",
             )
     grid.push_messages(messages)

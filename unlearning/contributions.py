@@ -162,7 +162,7 @@ class ContributionCache:
             return self._load(rows[-1])[kind]
 
     def updates(self, site: str) -> Iterator[tuple[int, float, Vector]]:
-        """Every kept ``(round, share p, update Δ (P,))`` of ``site``, oldest first, one in memory at a time."""
+        """Every kept ``(round, share p, update Δ (P,))`` of ``site``, oldest first; one is in memory."""
         with self._transaction() as session:
             rows = [row for row in self._rows(session, site, "update") if row.path]
             for row in rows:

@@ -67,7 +67,9 @@ def test_specific_sum_with_damping_and_absence(tmp_path: Path) -> None:
     other=hnp.arrays(np.float32, P, elements=st.floats(-10, 10, width=32)),
     share=st.floats(0.01, 0.9),
 )
-def test_specific_contribution_is_mean_minus_mean_without(delta: np.ndarray, other: np.ndarray, share: float) -> None:
+def test_specific_contribution_is_mean_minus_mean_without(
+    delta: np.ndarray, other: np.ndarray, share: float
+) -> None:
     """p/(1 − p)(Δ − Δ̄) is the average minus the average of the others, for any share."""
     mean = (share * delta.astype(np.float64) + (1 - share) * other).astype(np.float32)
     got = specific_contribution(delta, mean, share)
@@ -145,12 +147,12 @@ def test_a_crash_before_commit_leaves_the_cache_as_it_was(tmp_path: Path) -> Non
     spool = UpdateSpool(tmp_path / "spool")
     spool.put("a", rounds[2]["a"][1], examples=1, norm=1.0)
 
-    class Crash(Exception):
+    class CrashError(Exception):
         pass
 
-    with pytest.raises(Crash), cache._transaction() as session:
+    with pytest.raises(CrashError), cache._transaction() as session:
         cache.record(3, spool, rounds[2]["a"][1], session=session)
-        raise Crash
+        raise CrashError
     np.testing.assert_array_equal(cache.running("a", "sum"), before)
     assert [file.name for file in cache.sweep()] == ["running-000003.safetensors"]
     assert cache.problems() == []

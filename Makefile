@@ -1,0 +1,59 @@
+# Everything a newcomer needs: `make demo` and `make test`.
+# A machine needs python3 (3.11 or newer) with venv and pip; nothing else.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+OUT    ?= runs/demo
+TESTS  ?= tests
+
+# One thread a process: simulated clients run side by side, and a fixed order of sums gives the same bits.
+export OMP_NUM_THREADS := 1
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and install Reconsent with its development tools (once)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not. Try: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "Python cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: setup ## simulate the default consortium: train, withdraw the knee site, unlearn, compare
+	$(BIN)/reconsent simulate demo --out $(OUT)
+
+test: setup ## run the tests; TESTS=tests/mri for some of them
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: setup ## ruff, mypy --strict, import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+format: setup ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## what a round costs beside plain Flower, and how the server's memory grows
+	$(BIN)/python -m bench
+
+docs: setup ## write the generated pages of docs/ again
+	$(BIN)/python -m reconsent.reference > docs/.configuration.md && mv docs/.configuration.md docs/configuration.md
+	$(BIN)/python -m cli.results_reference > docs/.results.md && mv docs/.results.md docs/results.md
+
+clean: ## remove what was made here, except runs/
+	rm -rf $(VENV) dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
