@@ -35,19 +35,19 @@ class Settings(BaseModel):
 class ReconstructorConfig(Settings):
     """Which network, and how large. The paper's VarNet is ``cascades = 12``, ``channels = 18``."""
 
-    name: Literal["varnet", "unet"] = "varnet"
+    name: Literal["varnet", "unet"] = Field(default="varnet", description="fastMRI's VarNet or U-Net")
     cascades: int = Field(default=3, ge=1, description="unrolled iterations (VarNet only)")
     channels: int = Field(default=8, ge=1, description="channels of the first U-Net level")
     pools: int = Field(default=3, ge=1, description="U-Net levels below the first")
     sensitivity_channels: int = Field(default=4, ge=1, description="same, coil-sensitivity U-Net")
-    sensitivity_pools: int = Field(default=3, ge=1)
+    sensitivity_pools: int = Field(default=3, ge=1, description="levels of that U-Net")
 
 
 class SamplingConfig(Settings):
     """fastMRI's Cartesian undersampling at a site."""
 
-    mask: Literal["random", "equispaced", "equispaced-fraction", "magic", "magic-fraction"] = (
-        "equispaced-fraction"
+    mask: Literal["random", "equispaced", "equispaced-fraction", "magic", "magic-fraction"] = Field(
+        default="equispaced-fraction", description="which of fastMRI's masks"
     )
     acceleration: int = Field(default=6, ge=2, description="undersampling factor")
     center_fraction: float = Field(
@@ -58,11 +58,11 @@ class SamplingConfig(Settings):
 class PhantomConfig(Settings):
     """Built-in phantoms for a site that brings no data of its own."""
 
-    patients: int = Field(default=8, ge=1)
+    patients: int = Field(default=8, ge=1, description="training and test patients together")
     slices: int = Field(default=4, ge=1, description="slices a patient")
     matrix: tuple[int, int] = Field(default=(64, 64), description="rows (readout), columns (phase)")
-    coils: int = Field(default=4, ge=1, le=16)
-    contrast: Contrast = "T2w"
+    coils: int = Field(default=4, ge=1, le=16, description="receive coils")
+    contrast: Contrast = Field(default="T2w", description="weighting of the spin echo")
     field_strength: float = Field(default=3.0, gt=0, description="tesla")
     noise: float = Field(
         default=0.01, ge=0, description="standard deviation of the image noise over the image's maximum"
@@ -80,7 +80,7 @@ class SiteConfig(Settings):
     """A hospital: one SuperNode, one data directory, one organ."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits, -")
-    organ: Organ
+    organ: Organ = Field(description="what is scanned there; a site never changes it")
     data: Path | None = Field(
         default=None,
         description="directory of fastMRI HDF5 files; relative to the consortium file. Empty: phantoms",
@@ -98,11 +98,11 @@ class SiteConfig(Settings):
 class TrainingConfig(Settings):
     """Rounds at the server and local training at the sites."""
 
-    rounds: int = Field(default=60, ge=1)
+    rounds: int = Field(default=60, ge=1, description="training rounds")
     local_epochs: int = Field(default=2, ge=1, description="passes over the site's training slices")
     local_steps: int | None = Field(default=None, ge=1, description="optimiser steps; overrides local-epochs")
-    batch_size: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=4, ge=1, description="slices an optimiser step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam in the first round")
     final_learning_rate: float | None = Field(
         default=None, gt=0, description="of the last round; empty: as learning-rate"
     )
@@ -136,7 +136,9 @@ class ContributionConfig(Settings):
     history_every: int = Field(
         default=1, ge=0, description="keep every k-th update beside the running sums; 0: none"
     )
-    history_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    history_dtype: Literal["float32", "bfloat16"] = Field(
+        default="bfloat16", description="of the kept updates; bfloat16 halves their size"
+    )
     anchors: tuple[float, ...] = Field(
         default=(), description="shares of the rounds at which model and running sums are kept"
     )
@@ -152,7 +154,7 @@ class ContributionConfig(Settings):
 class UnlearningConfig(Settings):
     """How a withdrawn site is unlearned."""
 
-    method: str = "cached-ascent"
+    method: str = Field(default="cached-ascent", description="see `reconsent methods`")
     rounds_fraction: float = Field(
         default=0.1, gt=0, le=1, description="unlearning rounds over training rounds so far, rounded down"
     )
@@ -174,16 +176,18 @@ class AssessmentConfig(Settings):
     """What a simulation measures after a withdrawal."""
 
     oracle: bool = Field(default=True, description="retrain without the withdrawn sites, to compare with")
-    relearn_steps: tuple[int, ...] = Field(default=(4, 8, 16, 32))
+    relearn_steps: tuple[int, ...] = Field(
+        default=(4, 8, 16, 32), description="optimiser steps after which relearning is measured"
+    )
     relearn_patients: int = Field(default=4, ge=1, description="fresh patients of the withdrawn organ")
-    relearn_learning_rate: float = Field(default=1e-3, gt=0)
+    relearn_learning_rate: float = Field(default=1e-3, gt=0, description="of the relearning")
 
 
 class ConsortiumConfig(Settings):
     """A whole consortium: its sites, its model, and what happens to them."""
 
-    name: str = "demo"
-    seed: int = Field(default=0, ge=0)
+    name: str = Field(default="demo", description="of the consortium; names the run's directory")
+    seed: int = Field(default=0, ge=0, description="one seed gives one result, bit for bit")
     sites: tuple[SiteConfig, ...] = Field(min_length=2)
     model: ReconstructorConfig = ReconstructorConfig()
     training: TrainingConfig = TrainingConfig()
