@@ -35,6 +35,12 @@ _BRAIN = ("AXT1", "AXT2", "AXFLAIR")
 _LAYOUT = "See docs/data.md for the layout, and `reconsent data import` for other formats."
 
 
+# What h5py raises on a damaged file depends on which byte is damaged.
+_HDF5_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError, OverflowError)
+
+_MAX_COMPRESSION = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeHeader:
     """What a file says of its volume without its k-space being read.
@@ -109,7 +115,8 @@ def write_volume(path: Path, volume: Volume) -> None:
         with h5py.File(temporary, "w") as file:
             file.create_dataset("kspace", data=kspace)
             file.create_dataset("reconstruction_rss", data=target)
-            file.create_dataset("ismrmrd_header", data=header)
+            # Of fixed length: a damaged reference to text of variable length can crash the HDF5 library.
+            file.create_dataset("ismrmrd_header", data=np.bytes_(header))
             if volume.truth is not None:
                 file.create_dataset("truth", data=np.asarray(volume.truth, dtype=np.float32))
             file.attrs.update(attributes)
@@ -200,7 +207,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         # Files are replaced as a whole and never changed; locks only fail on network drives.
         with h5py.File(path, "r", locking=False) as file:
             yield file
-    except OSError as error:
+    except _HDF5_ERRORS as error:
         reason = "is cut short" if "truncated" in str(error) else f"cannot be read: {error}"
         remedy = "Check its permissions." if isinstance(error, PermissionError) else "Copy it again."
         raise DataError(f"{path} {reason.rstrip('.')}.", remedy) from None
@@ -216,6 +223,10 @@ def _header_of(file: h5py.File, path: Path) -> VolumeHeader:
             f"The k-space in {path} has the shape {kspace.shape}.",
             "It must be (slices, coils, rows, columns), or (slices, rows, columns) of a single coil.",
         )
+    for dataset in file.values():
+        # A damaged shape would have memory reserved for numbers that are not there.
+        if isinstance(dataset, h5py.Dataset) and dataset.nbytes > _MAX_COMPRESSION * path.stat().st_size:
+            raise DataError(f"{path} is damaged: it is too small for its {dataset.name}.", "Copy it again.")
     if kspace.dtype not in (np.dtype(np.complex64), np.dtype(np.complex128)):
         raise DataError(
             f"The k-space in {path} is stored as {kspace.dtype}.", "Store it as complex64. " + _LAYOUT

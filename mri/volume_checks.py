@@ -11,10 +11,13 @@ from mri.fourier import ifft2c, root_sum_of_squares
 from reconsent.errors import DataError
 
 MIN_CORRELATION = 0.5
-"""Of target and root sum of squares. A k-space that is not centred, or another slice, gives about 0."""
+"""Of target and root sum of squares. An image that is not centred, or another slice, gives about 0."""
 
 MAX_EMPTY_FRACTION = 0.3
 """Of the samples between the first and last acquired row and column; an elliptical shutter leaves 0.21."""
+
+SMALLEST = 1e-15
+"""Of a slice's largest sample; its reciprocal is the greatest."""
 
 
 class UndersampledError(DataError):
@@ -39,7 +42,8 @@ def check_kspace(kspace: npt.NDArray[np.complex64], *, where: str) -> tuple[int,
     Raises
     ------
     DataError
-        If it holds NaN or infinity, or if a slice or a coil is empty.
+        If it holds NaN, infinity or absurdly large or small numbers, if a slice or a coil is empty, or if
+        it is not centred.
     UndersampledError
         If samples between the acquired ones are missing.
     """
@@ -50,6 +54,12 @@ def check_kspace(kspace: npt.NDArray[np.complex64], *, where: str) -> tuple[int,
             raise DataError(
                 f"Slice {index} of the k-space in {where} holds {count} samples that are NaN or infinite.",
                 "Export the file again; if the scanner's data are so, leave the volume out.",
+            )
+        largest = float(np.abs(slice_.view(np.float32)).max())
+        if largest > 1 / SMALLEST or 0 < largest < SMALLEST:
+            raise DataError(
+                f"The largest sample of slice {index} in {where} is {largest:.1e}.",
+                "Scale the volume: the squares of such numbers leave the range of single precision.",
             )
         live = slice_ != 0
         silent = [int(coil) for coil in np.flatnonzero(~live.any(axis=(1, 2)))]
@@ -66,6 +76,7 @@ def check_kspace(kspace: npt.NDArray[np.complex64], *, where: str) -> tuple[int,
             )
         _check_sampling(live.any(axis=0), index, where)
         acquired |= live.any(axis=(0, 1))
+    _check_centre(kspace, where)
     columns = np.flatnonzero(acquired)
     return int(columns[0]), int(columns[-1]) + 1
 
@@ -112,8 +123,8 @@ def check_target(
         raise DataError(
             f"The {name} in {where} does not look like the root sum of squares of its k-space: in slice "
             f"{brightest} their correlation is {correlation:.2f}.",
-            "k-space must be centred (zero frequency in the middle of rows and columns), with slices in "
-            f"the target's order. If it is, remove {name} from the file: it is then computed.",
+            "The transform is fastMRI's, centred in image and k-space; slices must be in the same order. If "
+            f"they are, remove {name} from the file: it is then computed.",
         )
 
 
@@ -136,6 +147,20 @@ def _check_sampling(live: npt.NDArray[np.bool_], index: int, where: str) -> None
             f"The k-space in {where} is undersampled: {missing} of slice {index} were not acquired.",
             "Training needs a fully sampled reference. fastMRI's test and challenge files have none: use "
             "its training and validation files.",
+        )
+
+
+def _check_centre(kspace: npt.NDArray[np.complex64], where: str) -> None:
+    # The zero frequency in a corner only changes the image's phase: the target would not show it, but
+    # masks would leave out the centre.
+    energy = sum(np.sum(slice_.real**2 + slice_.imag**2, axis=0) for slice_ in kspace)
+    rows, columns = kspace.shape[2:]
+    row, column = (int(place) for place in np.unravel_index(np.argmax(energy), (rows, columns)))
+    if abs(row - rows // 2) > rows / 4 or abs(column - columns // 2) > columns / 4:
+        raise DataError(
+            f"The k-space in {where} is not centred: its largest sample is at row {row} of {rows} and column "
+            f"{column} of {columns}.",
+            "Shift the zero frequency to the middle of rows and columns (numpy.fft.fftshift).",
         )
 
 

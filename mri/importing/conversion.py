@@ -136,12 +136,3 @@ def _check_reference(kspace: npt.NDArray[np.complex64], where: str) -> None:
             "still serve: estimate their sensitivities from the sampled centre (ESPIRiT, in BART or sigpy) "
             "and give them with --coil-maps when you import images.",
         ) from None
-    energy = np.sqrt(np.mean(np.abs(kspace) ** 2, axis=(0, 1)))
-    row, column = (int(place) for place in np.unravel_index(energy.argmax(), energy.shape))
-    rows, columns = energy.shape
-    if abs(row - rows // 2) > rows / 4 or abs(column - columns // 2) > columns / 4:
-        raise DataError(
-            f"The k-space of {where} is not centred: its largest sample is at row {row} of {rows} and column "
-            f"{column} of {columns}.",
-            "Shift the zero frequency to the middle of rows and columns (numpy.fft.fftshift).",
-        )
