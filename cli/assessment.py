@@ -15,7 +15,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from mri.site_data import synthesise_directory
 
 from cli.report.pictures import PictureRow, Pictures
 from client.site import Site, site_directory
@@ -24,11 +23,13 @@ from mri.dataset import SiteDataset
 from mri.evaluation import evaluate, reconstruct_volume
 from mri.quality import mean_quality
 from mri.reconstructors import Reconstructor, build_reconstructor
+from mri.site_data import synthesise_directory
 from reconsent.config import ConsortiumConfig, load_consortium
 from reconsent.seeds import derive_seed
 from server.persistence import ModelRegistry, ModelVersion
 
 T = TypeVar("T")
+Arrays = Mapping[str, np.ndarray]
 Split = Literal["train", "test"]
 
 
@@ -72,19 +73,17 @@ class Observer:
         self._pool.shutdown(cancel_futures=True)
 
     def quality(
-        self, wanted: Sequence[tuple[str, ModelVersion, str, Split]], progress: Callable[[], None]
+        self, wanted: Sequence[tuple[str, ModelVersion | Arrays, str, Split]], progress: Callable[[], None]
     ) -> list[Measured]:
         """Quality of each ``(name of model, version, site, split)``, volume by volume."""
         tasks = [
-            self._pool.submit(
-                _measure, self._source, name, self._registry.load(version.id, force=True), site, split
-            )
-            for name, version, site, split in wanted
+            self._pool.submit(_measure, self._source, name, self._load(model), site, split)
+            for name, model, site, split in wanted
         ]
         return [row for rows in _finished(tasks, progress) for row in rows]
 
     def relearn(
-        self, models: Mapping[str, ModelVersion], sites: Sequence[str], progress: Callable[[], None]
+        self, models: Mapping[str, ModelVersion | Arrays], sites: Sequence[str], progress: Callable[[], None]
     ) -> dict[str, dict[int, float]]:
         """PSNR on the withdrawn organs' test volumes after fine-tuning on fresh patients of them.
 
@@ -93,10 +92,8 @@ class Observer:
         Model → steps → dB, mean over ``sites``; empty if a site has no patient to spare.
         """
         tasks = {
-            (name, site): self._pool.submit(
-                _relearn, self._source, self._registry.load(version.id, force=True), site
-            )
-            for name, version in models.items()
+            (name, site): self._pool.submit(_relearn, self._source, self._load(model), site)
+            for name, model in models.items()
             for site in sites
         }
         curves = dict(zip(tasks, _finished(list(tasks.values()), progress), strict=True))
@@ -115,12 +112,15 @@ class Observer:
     ) -> Pictures:
         """One slice of every site, reconstructed by each model."""
         consortium = load_consortium(self._source)
-        arrays = {name: self._registry.load(version.id, force=True) for name, version in models.items()}
+        arrays = {name: self._load(version) for name, version in models.items()}
         tasks = [
             self._pool.submit(_picture, self._source, arrays, site.name, site.name in withdrawn)
             for site in consortium.sites
         ]
         return Pictures(rows=tuple(_finished(tasks, progress)))
+
+    def _load(self, model: ModelVersion | Arrays) -> Arrays:
+        return self._registry.load(model.id, force=True) if isinstance(model, ModelVersion) else model
 
 
 def spare_patients(site: Site) -> tuple[SiteDataset, SiteDataset] | None:
@@ -148,7 +148,7 @@ def spare_patients(site: Site) -> tuple[SiteDataset, SiteDataset] | None:
     return fresh, rest
 
 
-# ---- in the workers -----------------------------------------------------------------------------------------
+# ---- in the workers -----------------------------------------------------------------------------------
 
 
 def _measure(

@@ -1,8 +1,8 @@
-"""The life of a consortium: training, withdrawals, unlearning, and the oracle, one committed round at a time."""
+"""The life of a consortium: training, withdrawals, unlearning, the oracle; one committed round at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import Message
@@ -13,7 +13,8 @@ from reconsent.errors import RoundError
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.events import Event, announce
 from server.handshake import identify_sites
-from server.persistence import ModelVersion, StateDirectory, WithdrawalRecord, Withdrawals
+from server.persistence import ModelVersion, StateDirectory, WithdrawalRecord
+from server.withdrawing import Withdrawing
 from strategies import (
     ContributionAveraging,
     Departure,
@@ -25,17 +26,20 @@ from strategies import (
 from strategies import messages as msg
 from strategies.exchange import exchange
 from strategies.schedules import scheduled
-from unlearning.contributions import CachePolicy, ContributionCache, discard
+from unlearning.contributions import CachePolicy, ContributionCache
 from unlearning.withdrawal import WithdrawalState
 
 Evaluation = dict[str, dict[str, float]]
+
+SIMULATED_PATIENCE_SECONDS = 5.0
+"""Simulated nodes are all registered within a moment; who is not there then never will be."""
 
 
 class Coordinator:
     """Runs a consortium on a Flower grid and a state directory.
 
-    A new coordinator on the same state goes on after the last committed round; an unlearning that was
-    interrupted begins again from the model it began with.
+    A new coordinator on the same state goes on after the last committed round, of whatever stage, and ends
+    with the same models as if nothing had happened.
 
     Parameters
     ----------
@@ -56,15 +60,12 @@ class Coordinator:
         self.consortium = consortium
         self.state = state
         self.simulated = simulated
-        self.books = Bookkeeping(state)
-        self.withdrawals = Withdrawals(state)
-        self.cache = ContributionCache(
-            state.contributions_dir, state.session, cache_policy(consortium), line=MAIN
-        )
+        policy = cache_policy(consortium)
+        self.books = Bookkeeping(state, policy.anchor_rounds)
+        self.books.registry.sweep()
+        self.cache = ContributionCache(state.contributions_dir, state.session, policy, line=MAIN)
         self.cache.sweep()
-        screening = consortium.screening
-        self.screen = UpdateScreen(screening.max_norm_ratio, screening.max_norm)
-        self.screen.recall({site: self.cache.norms(site) for site in self.cache.sites()})
+        self.withdrawing = Withdrawing(self)
         self.nodes: dict[int, str] = {}
 
     # ---- the whole plan -----------------------------------------------------------------------------------
@@ -73,17 +74,21 @@ class Coordinator:
         """Do what the consortium file says: train, withdraw and unlearn, go on, retrain the oracle."""
         config = self.consortium
         rounds = config.training.rounds
-        plan: dict[int, list[str]] = {}
-        for withdrawal in config.withdrawals:
-            plan.setdefault(withdrawal.at_round or rounds, []).extend(withdrawal.sites)
+        plan = sorted(config.withdrawals, key=lambda withdrawal: withdrawal.at_round or rounds)
         self.meet()
-        self.initialise(leaving={site for sites in plan.values() for site in sites})
-        for at_round in sorted(plan):
+        self.initialise(leaving={site for withdrawal in plan for site in withdrawal.sites})
+        gone: set[str] = set()
+        trained = 0
+        for withdrawal in plan:
+            at_round = withdrawal.at_round or rounds
             self.train(at_round)
-            self.withdraw(plan[at_round])
+            record = self.withdraw(withdrawal.sites)
+            if record.state is WithdrawalState.COMPLETED:
+                gone.update(record.sites)
+                trained = at_round
         self.train(rounds + config.continue_rounds)
-        if plan and config.assessment.oracle:
-            self.retrain_oracle({site for sites in plan.values() for site in sites}, max(plan))
+        if gone and config.assessment.oracle:
+            self.retrain_oracle(gone, trained)
         announce(Event("done", "The run has ended."))
 
     # ---- parts of it --------------------------------------------------------------------------------------
@@ -94,13 +99,22 @@ class Coordinator:
         roster.start_run()
         barred = {entry.site for entry in roster.all() if entry.status != "active"}
         training = self.consortium.training
+        expected = {site.name for site in self.consortium.sites} - barred
+        patience, at_least = training.join_seconds, training.min_sites
+        remedy = "Start the missing SuperNodes, or lower training.min-sites."
+        if self.simulated:
+            # Nobody is late or broken down in a simulation: a site that is missing is a mistake.
+            patience, at_least = min(patience, SIMULATED_PATIENCE_SECONDS), len(expected)
+            sites = len(self.consortium.sites)
+            remedy = f"Simulate one node a site: --federation-config 'num-supernodes={sites}'."
         self.nodes = identify_sites(
             self.grid,
             roster,
-            {site.name for site in self.consortium.sites} - barred,
+            expected,
             round_=self.books.log.last_round(MAIN),
-            patience=0.0 if self.simulated else training.join_seconds,
-            at_least=training.min_sites,
+            patience=patience,
+            at_least=at_least,
+            remedy=remedy,
         )
 
     def initialise(self, leaving: Iterable[str] = ()) -> ModelVersion:
@@ -143,7 +157,10 @@ class Coordinator:
         last = self.books.log.last_round(MAIN)
         offset = last - done
         strategy = ContributionAveraging(
-            round_config=lambda t: self._told(t - offset), cache=self.cache, **self._common()
+            round_config=lambda t: self._told(t - offset),
+            cache=self.cache,
+            screen=self._screen(self.books.norms(MAIN)),
+            **self._common(),
         )
         stage = "train" if until <= self.consortium.training.rounds else "continue"
         self._announce_stage(f"Training with {len(self.active_nodes())} sites", stage, done, until)
@@ -151,62 +168,13 @@ class Coordinator:
         rounds = strategy.rounds(self.grid, self.books.arrays(version), until - done, first_round=last + 1)
         for outcome in rounds:
             done += 1
-            evaluation = self._evaluate(strategy, outcome, done, last=done == until)
+            evaluation = self.evaluate(strategy, outcome, done, last=done == until)
             version = self.books.commit(strategy, outcome, MAIN, version, evaluation)
-            self._announce_round(stage, outcome, done, until, evaluation)
+            self.announce_round(stage, outcome, done, until, evaluation)
 
-    def withdraw(self, sites: list[str]) -> WithdrawalRecord:
-        """Take ``sites`` out: bar them, unlearn them, revoke the models they shaped, erase what was kept."""
-        method = self.consortium.unlearning.method
-        record = self._filed(sites, method)
-        names = ", ".join(record.sites)
-        record = self._advance(record, WithdrawalState.RESTRICTED, "barred everywhere; contributions frozen")
-        record = self._advance(record, WithdrawalState.UNLEARNING, f"by {method}")
-        if record.state is WithdrawalState.UNLEARNING:
-            self.unlearn(frozenset(sites))
-        record = self._advance(record, WithdrawalState.VERIFYING, "measured at the remaining sites")
-        record = self._advance(record, WithdrawalState.PROPAGATING, "revoking models, erasing contributions")
-        if record.state is WithdrawalState.PROPAGATING:
-            reason = f"holds what {names} contributed (withdrawal {record.id})"
-            with self.state.session() as session:
-                for site in sorted(sites):
-                    self.books.registry.revoke_descendants_of_site(site, reason, session=session)
-                files = self.cache.erase(set(sites), session=session)
-                self.state.after_commit(session, lambda: discard(files))
-        return self._advance(record, WithdrawalState.COMPLETED, "unlearned; contributions erased")
-
-    def unlearn(self, departed: frozenset[str]) -> None:
-        """Run the configured method from the last model trained with everybody."""
-        version = self.books.version(MAIN, "train", "unlearned", "initial")
-        if departed <= set(version.forgotten):
-            return
-        config = self.consortium.unlearning
-        strategy = self.method(departed, self.books.log.count(MAIN, "train"), config.method, config.settings)
-        if strategy.restarts:
-            # The new path begins at the initial model, so its lineage has no edge from the departed sites.
-            self._forget_all_contributions()
-            version = self.initialise()
-        total = strategy.num_rounds
-        title = f"Unlearning {', '.join(sorted(departed))} by {config.method}"
-        self._announce_stage(title, "unlearn", 0, total)
-        arrays = strategy.begin(self.grid, self.books.arrays(version))
-        first = self.books.log.last_round(MAIN) + 1
-        rounds = strategy.rounds(self.grid, arrays, total, first_round=first)
-        for index, outcome in enumerate(rounds, start=1):
-            evaluation = self._evaluate(strategy, outcome, index, last=True)
-            version = self.books.commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
-            arrays = outcome.arrays
-            self._announce_round("unlearn", outcome, index, total, evaluation)
-        self.books.registry.add(
-            msg.named_arrays(strategy.finish(arrays)),
-            line=MAIN,
-            round=self.books.log.last_round(MAIN),
-            kind="unlearned",
-            parent=version.id,
-            sites={},
-            method=config.method,
-            forgets=sorted(departed),
-        )
+    def withdraw(self, sites: Sequence[str]) -> WithdrawalRecord:
+        """Take ``sites`` out, together; see :meth:`server.withdrawing.Withdrawing.carry_out`."""
+        return self.withdrawing.carry_out(sites)
 
     def retrain_oracle(self, departed: set[str], trained: int) -> None:
         """Train the oracle: the same rounds from the same start without ``departed``."""
@@ -214,15 +182,16 @@ class Coordinator:
         if done >= trained:
             return
         strategy = self.method(frozenset(departed), trained, "retrain", {}, cached=False)
+        strategy.screen.recall(self.books.norms(ORACLE))
         title = f"Retraining without {', '.join(sorted(departed))}: the oracle"
         self._announce_stage(title, "oracle", done, trained)
         version = self.books.registry.latest(ORACLE) or self.initialise()
         arrays = self.books.arrays(version)
-        for outcome in strategy.rounds(self.grid, arrays, trained - done, first_round=done + 1):
+        for outcome in strategy.rounds(self.grid, arrays, trained, done=done):
             done += 1
-            evaluation = self._evaluate(strategy, outcome, done, last=done == trained)
+            evaluation = self.evaluate(strategy, outcome, done, last=done == trained)
             version = self.books.commit(strategy, outcome, ORACLE, version, evaluation, method="retrain")
-            self._announce_round("oracle", outcome, done, trained, evaluation)
+            self.announce_round("oracle", outcome, done, trained, evaluation)
 
     def method(
         self,
@@ -241,26 +210,43 @@ class Coordinator:
             learning_rate=self._learning_rate(trained),
             initial=lambda: self.books.arrays(self.initialise()),
         )
-        cache = self.cache if cached else None
-        return build_method(name, settings, departure, round_config=self._told, cache=cache, **self._common())
+        return build_method(
+            name,
+            settings,
+            departure,
+            round_config=self._told,
+            cache=self.cache if cached else None,
+            # A screen of its own: its updates may be far larger than those at the end of the training.
+            screen=self._screen({}),
+            **self._common(),
+        )
 
     # ---- inside -------------------------------------------------------------------------------------------
 
     def active_nodes(self) -> dict[int, str]:
-        """Node id → site of the sites that are online and not withdrawn."""
+        """Node id → site of the sites that are online and not withdrawn, those with most data first.
+
+        In a simulation fewer clients run at once than there are sites: the longest first wastes least.
+        """
         online = set(self.grid.get_node_ids())
-        active = {entry.site for entry in self.books.roster.active()}
-        return {n: site for n, site in self.nodes.items() if n in online and site in active}
+        size = {entry.site: entry.num_examples for entry in self.books.roster.active()}
+        nodes = [(n, site) for n, site in self.nodes.items() if n in online and site in size]
+        return dict(sorted(nodes, key=lambda node: (-size[node[1]], node[1])))
 
     def _common(self) -> dict[str, Any]:
         training = self.consortium.training
         return {
             "members": lambda _grid: self.active_nodes(),
-            "screen": self.screen,
             "min_sites": training.min_sites,
             "timeout": training.timeout_seconds,
             "spool": self.state.path / "spool",
         }
+
+    def _screen(self, norms: dict[str, list[float]]) -> UpdateScreen:
+        screening = self.consortium.screening
+        screen = UpdateScreen(screening.max_norm_ratio, screening.max_norm)
+        screen.recall(norms)
+        return screen
 
     def _told(self, training_round: int) -> dict[str, int | float | str | bool]:
         return {msg.LEARNING_RATE: self._learning_rate(training_round)}
@@ -269,49 +255,24 @@ class Coordinator:
         t = self.consortium.training
         return scheduled(t.schedule, t.learning_rate, t.final_learning_rate, training_round - 1, t.rounds)
 
-    def _evaluate(
+    def evaluate(
         self, strategy: ContributionAveraging, outcome: RoundOutcome, index: int, *, last: bool
     ) -> Evaluation:
+        """Have the active sites measure a round's model, if it is one to be measured."""
         every = self.consortium.training.evaluate_every
         if not every or (index % every and not last):
             return {}
         return strategy.evaluate(self.grid, outcome.round, outcome.arrays, {msg.SPLIT: msg.SPLIT_TEST})
-
-    def _forget_all_contributions(self) -> None:
-        with self.state.session() as session:
-            files = self.cache.erase(set(self.cache.sites()), session=session)
-            self.state.after_commit(session, lambda: discard(files))
-
-    def _filed(self, sites: list[str], method: str) -> WithdrawalRecord:
-        for record in self.withdrawals.all():
-            if set(record.sites) == set(sites) and record.state is not WithdrawalState.CANCELLED:
-                return record
-        return self.withdrawals.file(
-            sites,
-            reason="exercised in a simulation" if self.simulated else "named in the consortium file",
-            requested_by="simulation" if self.simulated else "operator",
-            method=method,
-            at_round=self.books.log.last_round(MAIN),
-            simulated=self.simulated,
-        )
-
-    def _advance(self, record: WithdrawalRecord, state: WithdrawalState, note: str) -> WithdrawalRecord:
-        """Move a withdrawal on to ``state``, unless a run before this one already did."""
-        order = list(WithdrawalState)
-        if order.index(record.state) >= order.index(state):
-            return record
-        advanced = self.withdrawals.advance(record.id, state, note=note)
-        announce(Event("withdrawal", f"Withdrawal of {', '.join(record.sites)}: {state.value} ({note})"))
-        return advanced
 
     @staticmethod
     def _announce_stage(title: str, stage: str, done: int, total: int) -> None:
         announce(Event("stage", title, stage, done, total))
 
     @staticmethod
-    def _announce_round(
+    def announce_round(
         stage: str, outcome: RoundOutcome, index: int, total: int, evaluation: Evaluation
     ) -> None:
+        """Tell whoever watches about a committed round."""
         metrics = {k: float(v) for k, v in outcome.metrics().items() if isinstance(v, int | float)}
         metrics |= {f"psnr/{s}": v[msg.PSNR] for s, v in evaluation.items() if msg.PSNR in v}
         metrics |= dict(outcome.notes)

@@ -23,7 +23,7 @@ CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPT
 
 
 class LocalGrid(Grid):
-    """Runs each message's ClientApp as it is pushed, here or in a pool of worker processes.
+    """Runs each message's ClientApp here when its reply is pulled, or in a pool of worker processes.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class LocalGrid(Grid):
         self._pool = (
             ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) if workers else None
         )
-        self._replies: dict[str, Message | Future[Message]] = {}
+        self._replies: dict[str, tuple[Message, int] | Future[Message]] = {}
         self.sent: list[Message] = []
         """Metadata of every message, without its content, in the order of sending."""
 
@@ -79,7 +79,7 @@ class LocalGrid(Grid):
         return list(self._nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Run the app on each message."""
+        """Hand each message to its node."""
         identifiers = []
         for message in messages:
             identifier = str(uuid.uuid4())
@@ -89,7 +89,7 @@ class LocalGrid(Grid):
                 continue
             config = self._nodes[node_id]
             if self._pool is None:
-                self._replies[identifier] = _answer(self._app, message, node_id, config)
+                self._replies[identifier] = message, node_id
             else:
                 self._replies[identifier] = self._pool.submit(_answer, self._app, message, node_id, config)
             self.sent.append(Message(RecordDict(), node_id, message.metadata.message_type))
@@ -100,14 +100,15 @@ class LocalGrid(Grid):
         """The replies that are there."""
         ready = []
         for identifier in message_ids:
-            reply = self._replies.get(identifier)
-            if isinstance(reply, Future):
-                if not reply.done():
-                    continue
-                reply = reply.result()
-            if reply is not None:
-                del self._replies[identifier]
-                ready.append(reply)
+            waiting = self._replies.get(identifier)
+            if waiting is None or (isinstance(waiting, Future) and not waiting.done()):
+                continue
+            del self._replies[identifier]
+            if isinstance(waiting, Future):
+                ready.append(waiting.result())
+            else:
+                message, node_id = waiting
+                ready.append(_answer(self._app, message, node_id, self._nodes[node_id]))
         return ready
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:

@@ -150,12 +150,12 @@ def _outcome(results: Results, checks: Mapping[str, Check]) -> Outcome:
         return "ruined"
     if any(check.gap > check.tolerance for check in forget):
         return "remembers"
+    if known and all(abs(gap) <= limit for gap, limit in zip(known, tolerances, strict=True)):
+        return "nothing to find"
     if retain.gap < -retain.tolerance:
         return "harmed"
     if not all(check.within for check in forget):
         return "overshoots"
-    if known and all(abs(gap) <= limit for gap, limit in zip(known, tolerances, strict=True)):
-        return "nothing to find"
     if relearn is None:
         return "relearning not measured"
     if not relearn.within:

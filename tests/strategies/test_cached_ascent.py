@@ -142,16 +142,14 @@ def test_trust_radius_bounds_all_steps_together(tmp_path: Path) -> None:
 
 
 def test_span_guard_keeps_retain_updates_off_the_cached_directions(tmp_path: Path) -> None:
-    """After the ascent nothing moves along any cached update of the withdrawn site."""
-    grid, arrays, cache = trained(tmp_path, history_every=4, history_dtype="float32")
-    settings = {"alpha": 0.0, "guard": "span"}
-    _, outcomes = run("cached-ascent", settings, grid, arrays, cache)
-    moved = theta(outcomes[-1].arrays) - theta(arrays)
-    _, plain = run("cached-ascent", {**settings, "guard": "none"}, grid, arrays, cache)
-    unguarded = theta(plain[-1].arrays) - theta(arrays)
+    """With the guard nothing moves along any cached update of the withdrawn site; without it, much does."""
+    grid, arrays, cache = trained(tmp_path, rounds=5, history_every=1, history_dtype="float32")
+    moved = {}
+    for guard in ("span", "none"):
+        _, outcomes = run("cached-ascent", {"alpha": 0.0, "guard": guard}, grid, arrays, cache)
+        moved[guard] = theta(outcomes[-1].arrays).astype(np.float64) - theta(arrays)
     for _, _, update in cache.updates(LEAVER):
-        assert abs(float(moved @ update)) < 1e-6 * norm(theta(arrays)) * norm(update)
-        assert abs(float(unguarded @ update)) > 1e-3
+        assert abs(moved["span"] @ update) < 1e-3 * abs(moved["none"] @ update)
 
 
 def test_return_guard_never_goes_back_towards_the_original(tmp_path: Path) -> None:
