@@ -108,7 +108,7 @@ def _load(path: Path, group: str, header: Any) -> MultiCoilKspace:
                 "Header and data contradict each other; convert the raw data again.",
             )
         rows, data = _readout(line, encoded.x, path)
-        kspace[line.idx.slice, :, rows, column] += data.T
+        kspace[line.idx.slice, :, rows, column] += data
         averages[line.idx.slice, column] += 1
     kspace /= np.maximum(averages, 1)[:, None, None, :]
     return MultiCoilKspace(
