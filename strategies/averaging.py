@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
@@ -164,8 +166,11 @@ class ContributionAveraging(Strategy):
         self.round_config = round_config or (lambda _round: {})
         self.min_sites = min_sites
         self.timeout = timeout
-        self._temporary = tempfile.TemporaryDirectory() if spool is None else None
-        self.spool = UpdateSpool(Path(self._temporary.name) if self._temporary else spool)  # type: ignore[arg-type]
+        if spool is None:
+            spool = Path(tempfile.mkdtemp(prefix="reconsent-"))
+            # Goes with the strategy. A TemporaryDirectory would warn that nobody closed it.
+            weakref.finalize(self, shutil.rmtree, spool, ignore_errors=True)
+        self.spool = UpdateSpool(spool)
         self._begun: ArrayRecord | None = None
         self._layout: ParameterLayout | None = None
         self._buffers: Mapping[str, np.ndarray] = {}
@@ -250,15 +255,21 @@ class ContributionAveraging(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run ``num_rounds`` rounds as Flower's ``Strategy.start`` does, one reply in memory at a time."""
+        """Run ``num_rounds`` rounds as Flower's ``Strategy.start`` does, one reply in memory at a time.
+
+        Rounds are counted from 1, or from after those that the cache holds already: unlearning with the cache
+        of the training goes on where the training ended.
+        """
         self.timeout = timeout
         self.summary()
         result = Result(arrays=initial_arrays)
         fixed = cast("dict[str, int | float | str | bool]", dict(train_config or {}))
         own, self.round_config = self.round_config, lambda t: {**fixed, **own(t)}
-        if evaluate_fn and (metrics := evaluate_fn(0, initial_arrays)) is not None:
-            result.evaluate_metrics_serverapp[0] = metrics
-        for outcome in self.rounds(grid, self.begin(grid, initial_arrays), num_rounds):
+        before = self.cache.last_round() if self.cache is not None else 0
+        if evaluate_fn and (metrics := evaluate_fn(before, initial_arrays)) is not None:
+            result.evaluate_metrics_serverapp[before] = metrics
+        arrays = self.begin(grid, initial_arrays)
+        for outcome in self.rounds(grid, arrays, num_rounds, first_round=before + 1):
             if outcome.accepted:
                 self.commit(outcome.round)
             result.arrays = outcome.arrays

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 import safetensors.torch
 import torch
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from reconsent.errors import ContributionError
@@ -177,6 +177,12 @@ class ContributionCache:
         """The share p of ``site`` in each round it took part in."""
         with self._transaction() as session:
             return {row.round: row.weight for row in self._rows(session, site, "update")}
+
+    def last_round(self) -> int:
+        """The newest round of which anything is kept; 0 if nothing is."""
+        with self._transaction() as session:
+            query = select(func.max(ContributionRow.round)).where(ContributionRow.line == self._line)
+            return session.scalar(query) or 0
 
     def sites(self) -> list[str]:
         """Sites of which something is kept, by name."""
