@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from cli.data import app as data
-from cli.data import app as data
 from cli.methods import methods
 from cli.simulate import simulate
 from reconsent import __version__
@@ -26,7 +25,6 @@ app = typer.Typer(
 app.command()(simulate)
 app.command()(methods)
 app.add_typer(data, name="data")
-app.add_typer(data)
 
 
 def _print_version(wanted: bool) -> None:
