@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid import InMemoryGrid
 
 from reconsent.config import load_consortium
 from reconsent.errors import ConfigError, ReconsentError
 from server.coordinator import Coordinator
-from server.persistence import StateDirectory
+from server.persistence import StateDirectory, default_state_path
 
 CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
-STATE_VARIABLE = "RECONSENT_STATE"
-SIMULATION_VARIABLE = "RECONSENT_SIMULATION"
 
 app = ServerApp()
 
@@ -40,7 +38,8 @@ def _run(grid: Grid, context: Context) -> None:
             "The run does not say which consortium to train.",
             f"Set consortium in the run configuration, or {CONSORTIUM_VARIABLE} in the environment.",
         )
-    state = os.environ.get(STATE_VARIABLE) or context.run_config.get("state") or "reconsent-state"
-    simulated = os.environ.get(SIMULATION_VARIABLE, "1") == "1"
-    with StateDirectory.open(Path(str(state))) as directory:
+    state = default_state_path(str(context.run_config.get("state") or ""))
+    # Flower's simulation engine alone keeps its messages in memory.
+    simulated = isinstance(grid, InMemoryGrid)
+    with StateDirectory.open(state) as directory:
         Coordinator(grid, load_consortium(str(source)), directory, simulated=simulated).run()

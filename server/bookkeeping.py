@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flwr.app import ArrayRecord
@@ -18,6 +18,7 @@ from server.persistence import (
     SiteOutcome,
     StateDirectory,
 )
+from server.retention import Retention
 from strategies import ContributionAveraging, RoundOutcome
 from strategies import SiteOutcome as Exchanged
 from strategies import messages as msg
@@ -34,15 +35,16 @@ class Bookkeeping:
     ----------
     state
         Open, writable state directory.
-    roster, registry, log
-        Its parts.
+    anchor_rounds
+        Training rounds whose model is kept for good.
     """
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: StateDirectory, anchor_rounds: Collection[int] = frozenset()) -> None:
         self._state = state
         self.roster = Roster(state)
         self.registry = ModelRegistry(state)
         self.log = RoundLog(state)
+        self.retention = Retention(self.registry, self.log, anchor_rounds)
 
     def version(self, line: str, *kinds: str) -> ModelVersion:
         """The newest version of ``line`` that is not revoked, of one of ``kinds`` if given.
@@ -60,6 +62,19 @@ class Bookkeeping:
     def arrays(self, version: ModelVersion) -> ArrayRecord:
         """The model of ``version``, revoked or not: the caller answers for what becomes of it."""
         return msg.array_record(self.registry.load(version.id, force=True))
+
+    def norms(self, line: str, *, first_round: int = 0) -> dict[str, list[float]]:
+        """‖Δ‖ of the accepted updates of each site along ``line`` from ``first_round`` on, oldest first."""
+        found: dict[str, list[float]] = {}
+        for record in self.log.all(line):
+            for site, outcome in record.sites.items():
+                if (
+                    record.round >= first_round
+                    and outcome.outcome == "ok"
+                    and outcome.update_norm is not None
+                ):
+                    found.setdefault(site, []).append(outcome.update_norm)
+        return found
 
     def commit(
         self,
@@ -89,6 +104,7 @@ class Bookkeeping:
                 if line == MAIN:
                     self.roster.took_part(outcome.weights, outcome.round, session=session)
             self.log.append(_record(outcome, line, version, evaluation), session=session)
+            self.retention.prune(version, evaluated=bool(evaluation), session=session)
         return version
 
     def _discard_later(self, session: Session, files: list[Any]) -> None:

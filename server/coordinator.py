@@ -66,6 +66,7 @@ class Coordinator:
         self.cache = ContributionCache(state.contributions_dir, state.session, policy, line=MAIN)
         self.cache.sweep()
         self.withdrawing = Withdrawing(self)
+        self.withdrawals = self.withdrawing.register
         self.nodes: dict[int, str] = {}
 
     # ---- the whole plan -----------------------------------------------------------------------------------

@@ -21,7 +21,14 @@ ANSWER_SECONDS = 120.0
 
 
 def identify_sites(
-    grid: Grid, roster: Roster, expected: Collection[str], *, round_: int, patience: float, at_least: int
+    grid: Grid,
+    roster: Roster,
+    expected: Collection[str],
+    *,
+    round_: int,
+    patience: float,
+    at_least: int,
+    remedy: str,
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
@@ -42,6 +49,8 @@ def identify_sites(
         Seconds to wait for sites that are not there yet.
     at_least
         Fewest sites to go on with.
+    remedy
+        What to do if there are fewer.
 
     Returns
     -------
@@ -69,25 +78,29 @@ def identify_sites(
             for node_id in unknown
         ]
         if messages:
-            for reply in exchange(grid, messages, asked, timeout=ANSWER_SECONDS):
+            # In the order of the nodes, not of their answers: if two claim one site, the result must not
+            # depend on who was faster.
+            replies = sorted(exchange(grid, messages, asked, timeout=ANSWER_SECONDS), key=lambda r: r.node_id)
+            for reply in replies:
                 problem = _enrol(roster, reply.node_id, reply.message, expected, round_, members)
                 if problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
                     log(WARNING, "handshake: node %d refused: %s", reply.node_id, refused[reply.node_id])
+                    announce(Event("notice", f"Node {reply.node_id} is refused: {refused[reply.node_id]}"))
         if set(members.values()) >= set(expected):
             return members
         if time.monotonic() >= deadline:
             break
         time.sleep(0.2)
-    reasons = "; ".join(sorted(set(refused.values())))
+    reasons = " ".join(f"Node {node_id}: {why.rstrip('.')}." for node_id, why in sorted(refused.items()))
     missing = sorted(set(expected) - set(members.values()))
     if len(members) >= at_least:
-        announce(Event("notice", f"Going on without {', '.join(missing)}. {reasons}".strip()))
+        announce(Event("notice", f"Going on without {', '.join(missing)}."))
         return members
     raise RoundError(
         f"Only {len(members)} of {len(expected)} sites are there after {patience:g} s; missing: "
-        f"{', '.join(missing)}." + (f" Refused: {reasons}." if reasons else ""),
-        "Start the missing SuperNodes, or lower training.min-sites.",
+        f"{', '.join(missing)}." + (f" Refused: {reasons}" if reasons else ""),
+        remedy,
     )
 
 

@@ -85,6 +85,10 @@ class CachedAscent(RetainFineTuning):
     name: ClassVar[str] = "cached-ascent"
     summary_line: ClassVar[str] = "server-side ascent on cached contributions, then retain-only fine-tuning"
     settings_type: ClassVar[type[CachedAscentSettings]] = CachedAscentSettings
+    changing: ClassVar[tuple[str, ...]] = (
+        *RetainFineTuning.changing,
+        *("alpha", "_steps_left", "_travelled", "_direction", "_reference"),
+    )
     settings: CachedAscentSettings
 
     def __init__(self, departure: Departure, settings: CachedAscentSettings, **kwargs: Any) -> None:

@@ -40,6 +40,7 @@ class RetainFineTuning(UnlearningStrategy):
     name: ClassVar[str] = "retain-ft"
     summary_line: ClassVar[str] = "retain-only fine-tuning; forgets little by itself"
     settings_type: ClassVar[type[Settings]] = RetainFineTuningSettings
+    changing: ClassVar[tuple[str, ...]] = ("_momentum",)
     settings: RetainFineTuningSettings
 
     def __init__(self, departure: Departure, settings: RetainFineTuningSettings, **kwargs: Any) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from reconsent.config import Settings
 from strategies.averaging import ContributionAveraging, RoundOutcome
+from unlearning.parameters import Vector
+
+StrategyState = Mapping[str, float | int | Vector | None]
+"""What of a method changes from round to round: numbers, and vectors ``(P,)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class UnlearningStrategy(ContributionAveraging):
     settings_type: ClassVar[type[Settings]]
     restarts: ClassVar[bool] = False
     """Whether it begins from the initial model, so that contributions so far describe another path."""
+    changing: ClassVar[tuple[str, ...]] = ()
+    """Attributes that change after :meth:`begin`, or that it would compute otherwise once rounds have run."""
 
     kind = "retain"
 
@@ -81,9 +88,23 @@ class UnlearningStrategy(ContributionAveraging):
         """Number of the round within the unlearning, from 1."""
         return server_round - self._first_round + 1
 
+    def state(self) -> StrategyState:
+        """What another instance needs to go on after the last round, having begun from the same model."""
+        found = {name: getattr(self, name) for name in self.changing}
+        return {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in found.items()}
+
+    def resume(self, state: StrategyState) -> None:
+        """Go on where the instance stood that ``state`` came from; to be called after :meth:`begin`."""
+        for name in self.changing:
+            setattr(self, name, state[name])
+
     def rounds(
-        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, *, first_round: int = 1
+        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, *, first_round: int = 1, done: int = 0
     ) -> Iterator[RoundOutcome]:
-        """As for ContributionAveraging; schedules count from ``first_round``."""
+        """As for ContributionAveraging; schedules count from ``first_round``.
+
+        With ``done`` rounds behind it (of an earlier instance, see :meth:`resume`) it runs the rest of
+        ``num_rounds``, from the model ``arrays`` after them.
+        """
         self._first_round = first_round
-        return super().rounds(grid, arrays, num_rounds, first_round=first_round)
+        return super().rounds(grid, arrays, num_rounds - done, first_round=first_round + done)

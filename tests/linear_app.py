@@ -6,6 +6,7 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from reconsent.seeds import derive_seed
 from strategies import messages as msg
 
 
@@ -44,3 +45,60 @@ def quadratic_app(
 def model(theta: np.ndarray) -> msg.ArrayRecord:
     """The quadratic model, with an integer buffer that must never be averaged."""
     return msg.array_record({"theta": theta.astype(np.float32), "calls": np.array(7, dtype=np.int64)})
+
+
+def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int = 3) -> ClientApp:
+    """The quadratic sites as Reconsent's server wants them: they say who they are, and build the model.
+
+    The node configuration says ``site`` and, if not the default, ``organ``, ``examples`` and ``fault``
+    (``train``: the site cannot train). Gradients are noisy as with mini-batches, seeded by site and round, so
+    that a wrong round number or a lost round shows in the last bit of the model.
+    """
+    app = ClientApp()
+
+    def site_of(context: Context) -> str:
+        return str(context.node_config["site"])
+
+    def theta_of(message: Message) -> np.ndarray:
+        return msg.named_arrays(msg.arrays_of(message))["theta"].astype(np.float64)
+
+    @app.query("identify")
+    def identify(message: Message, context: Context) -> Message:
+        identity = {
+            msg.SITE: site_of(context),
+            msg.ORGAN: str(context.node_config.get("organ", "brain")),
+            msg.CONSORTIUM: "quadratic",
+            msg.NUM_EXAMPLES: int(context.node_config.get("examples", 1)),
+        }
+        return Message(msg.content(config=identity), reply_to=message)
+
+    @app.query("initialise")
+    def initialise(message: Message, context: Context) -> Message:
+        size = centres[site_of(context)].size
+        return Message(msg.content(arrays=model(np.zeros(size))), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        site, told = site_of(context), msg.config_of(message)
+        if context.node_config.get("fault") == "train":
+            raise ValueError(f"{site} has no power")
+        noise = np.random.default_rng(derive_seed(0, site, told[msg.SERVER_ROUND]))
+        theta = theta_of(message)
+        for _ in range(steps):
+            gradient = theta - centres[site] + 0.1 * noise.standard_normal(theta.size)
+            theta = theta - rate * float(told[msg.LEARNING_RATE]) * gradient
+        arrays = {"theta": theta.astype(np.float32), "calls": np.array(7, dtype=np.int64)}
+        metrics = {
+            msg.NUM_EXAMPLES: int(context.node_config.get("examples", 1)),
+            msg.TRAIN_LOSS: float(0.5 * np.sum((theta - centres[site]) ** 2)),
+            msg.SECONDS: 0.01,
+        }
+        return Message(msg.content(arrays=msg.array_record(arrays), metrics=metrics), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        loss = float(0.5 * np.sum((theta_of(message) - centres[site_of(context)]) ** 2))
+        metrics = {msg.NUM_EXAMPLES: 1, msg.LOSS: loss, msg.PSNR: -loss, msg.SSIM: 0.0, msg.NMSE: loss}
+        return Message(msg.content(metrics=metrics), reply_to=message)
+
+    return app

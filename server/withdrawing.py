@@ -1,0 +1,219 @@
+"""Carries a withdrawal through its states, and an unlearning through its rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from flwr.app import ArrayRecord
+
+from reconsent.errors import ReconsentError
+from server.bookkeeping import MAIN
+from server.checkpoint import Checkpoint, Checkpoints
+from server.events import Event, announce
+from server.persistence import ModelVersion, WithdrawalRecord, Withdrawals
+from strategies import UnlearningStrategy
+from strategies import messages as msg
+from unlearning.contributions import discard
+from unlearning.withdrawal import WithdrawalState
+
+if TYPE_CHECKING:
+    from server.coordinator import Coordinator
+
+_ON_THE_WAY = (
+    WithdrawalState.RECEIVED,
+    WithdrawalState.RESTRICTED,
+    WithdrawalState.UNLEARNING,
+    WithdrawalState.VERIFYING,
+    WithdrawalState.PROPAGATING,
+)
+
+
+class Withdrawing:
+    """Takes sites out: bars them, unlearns them, revokes the models they shaped, erases what was kept.
+
+    Each step is recorded before the next begins, and can be repeated; so a run that was killed, or that
+    failed, is gone on with by the next.
+
+    Parameters
+    ----------
+    coordinator
+        Whose rounds, books and cache are used.
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._of = coordinator
+        self.register = Withdrawals(coordinator.state)
+        self.checkpoints = Checkpoints(coordinator.state)
+        self.checkpoints.sweep()
+
+    def carry_out(self, sites: Sequence[str]) -> WithdrawalRecord:
+        """Carry a withdrawal out as far as it goes.
+
+        Returns
+        -------
+        The withdrawal, *completed*; or as it is if it was refused or cancelled, or is on legal hold: then
+        nothing is unlearned, and whoever listens is told.
+
+        Raises
+        ------
+        WithdrawalError
+            If it cannot be accepted: a site is unknown, or none would remain.
+        ReconsentError
+            Whatever stopped it on its way; the withdrawal has *failed* with that reason, and the next run
+            takes it up where it failed.
+        """
+        record = self._filed(sites)
+        if record.state is WithdrawalState.FAILED and record.failed_in is not None:
+            record = self._move(record, record.failed_in, "taken up again")
+        try:
+            while (step := self._next_step(record.state)) is not None:
+                record = step(record)
+        except ReconsentError as error:
+            current = self.register.get(record.id)
+            if current.state.resumable:
+                self._move(current, WithdrawalState.FAILED, str(error))
+            raise
+        if record.state is not WithdrawalState.COMPLETED:
+            self._explain(record)
+        return record
+
+    # ---- one step from each state ----------------------------------------------------------------------
+
+    def _next_step(self, state: WithdrawalState) -> Callable[[WithdrawalRecord], WithdrawalRecord] | None:
+        steps = (self._restrict, self._begin, self._unlearn, self._verified, self._propagate)
+        return dict(zip(_ON_THE_WAY, steps, strict=True)).get(state)
+
+    def _restrict(self, record: WithdrawalRecord) -> WithdrawalRecord:
+        return self._move(record, WithdrawalState.RESTRICTED, "barred everywhere; contributions frozen")
+
+    def _begin(self, record: WithdrawalRecord) -> WithdrawalRecord:
+        return self._move(record, WithdrawalState.UNLEARNING, f"by {self._of.consortium.unlearning.method}")
+
+    def _unlearn(self, record: WithdrawalRecord) -> WithdrawalRecord:
+        self.unlearn(frozenset(record.sites))
+        return self._move(record, WithdrawalState.VERIFYING, "measured at the remaining sites")
+
+    def _verified(self, record: WithdrawalRecord) -> WithdrawalRecord:
+        return self._move(record, WithdrawalState.PROPAGATING, "revoking models, erasing contributions")
+
+    def _propagate(self, record: WithdrawalRecord) -> WithdrawalRecord:
+        state, books, cache = self._of.state, self._of.books, self._of.cache
+        reason = f"holds what {', '.join(record.sites)} contributed (withdrawal {record.id})"
+        with state.session() as session:
+            for site in record.sites:
+                books.registry.revoke_descendants_of_site(site, reason, session=session)
+            files = cache.erase(set(record.sites), session=session)
+            state.after_commit(session, lambda: discard(files))
+        # Only now: a withdrawal that says it is completed must have no file left.
+        return self._move(record, WithdrawalState.COMPLETED, "unlearned; contributions erased")
+
+    def _move(self, record: WithdrawalRecord, state: WithdrawalState, note: str) -> WithdrawalRecord:
+        moved = self.register.advance(record.id, state, note=note)
+        announce(Event("withdrawal", f"Withdrawal of {', '.join(record.sites)}: {state.value} ({note})"))
+        return moved
+
+    def _filed(self, sites: Sequence[str]) -> WithdrawalRecord:
+        """The withdrawal of just these sites: the last one, whatever became of it, or a new one."""
+        for record in reversed(self.register.all()):
+            if set(record.sites) == set(sites):
+                return record
+        simulated = self._of.simulated
+        record = self.register.file(
+            sites,
+            reason="exercised in a simulation" if simulated else "named in the consortium file",
+            requested_by="simulation" if simulated else "operator",
+            method=self._of.consortium.unlearning.method,
+            at_round=self._of.books.log.last_round(MAIN),
+            simulated=simulated,
+        )
+        announce(Event("withdrawal", f"Withdrawal of {', '.join(record.sites)}: received ({record.id})"))
+        return record
+
+    def _explain(self, record: WithdrawalRecord) -> None:
+        why = self.register.events(record.id)[-1].note
+        barred = record.state is WithdrawalState.LEGAL_HOLD
+        fate = (
+            "The sites stay barred, and nothing is unlearned until the hold ends"
+            if barred
+            else ("Nothing is unlearned, and the sites take part again")
+        )
+        names = ", ".join(record.sites)
+        announce(
+            Event("notice", f"Withdrawal {record.id} of {names} is {record.state.value} ({why}). {fate}.")
+        )
+
+    # ---- unlearning ------------------------------------------------------------------------------------
+
+    def unlearn(self, departed: frozenset[str]) -> None:
+        """Run the configured method from the last model trained with everybody, or go on with it."""
+        books, config = self._of.books, self._of.consortium.unlearning
+        latest = books.version(MAIN, "train", "unlearned", "initial")
+        if departed <= set(latest.forgotten):
+            return
+        strategy = self._of.method(departed, books.log.count(MAIN, "train"), config.method, config.settings)
+        books.retention.protect(latest)
+        checkpoint = self.checkpoints.load(departed)
+        if checkpoint is None:
+            checkpoint = self._start(departed, strategy, latest)
+        version = books.registry.get(checkpoint.check(strategy, config.settings).version)
+        strategy.screen.recall(books.norms(MAIN, first_round=checkpoint.first_round))
+        arrays = strategy.begin(self._of.grid, books.arrays(books.registry.get(checkpoint.start)))
+        if checkpoint.done:
+            strategy.resume(self.checkpoints.state_of(checkpoint))
+            arrays = books.arrays(version)
+        total = strategy.num_rounds
+        title = f"Unlearning {', '.join(sorted(departed))} by {config.method}"
+        announce(Event("stage", title, "unlearn", checkpoint.done, total))
+        rounds = strategy.rounds(
+            self._of.grid, arrays, total, first_round=checkpoint.first_round, done=checkpoint.done
+        )
+        for outcome in rounds:
+            evaluation = self._of.evaluate(strategy, outcome, checkpoint.done + 1, last=True)
+            with self._of.state.session() as session:
+                version = books.commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
+                checkpoint = self.checkpoints.advance(
+                    checkpoint, version.id, strategy.state(), session=session
+                )
+            arrays = outcome.arrays
+            self._of.announce_round("unlearn", outcome, checkpoint.done, total, evaluation)
+        self._finish(departed, strategy, version, arrays)
+
+    def _start(
+        self, departed: frozenset[str], strategy: UnlearningStrategy, latest: ModelVersion
+    ) -> Checkpoint:
+        books, state = self._of.books, self._of.state
+        with state.session() as session:
+            start = latest
+            if strategy.restarts:
+                # The new path begins at the initial model, so its lineage has no edge from who left; what
+                # the others contributed to the old one is no part of it.
+                start = self._of.initialise()
+                files = self._of.cache.erase(set(self._of.cache.sites()), session=session)
+                state.after_commit(session, lambda: discard(files))
+            first = books.log.last_round(MAIN) + 1
+            settings = self._of.consortium.unlearning.settings
+            return self.checkpoints.begin(departed, strategy, settings, start.id, first, session=session)
+
+    def _finish(
+        self,
+        departed: frozenset[str],
+        strategy: UnlearningStrategy,
+        version: ModelVersion,
+        arrays: ArrayRecord,
+    ) -> None:
+        books = self._of.books
+        with self._of.state.session() as session:
+            unlearned = books.registry.add(
+                msg.named_arrays(strategy.finish(arrays)),
+                line=MAIN,
+                round=books.log.last_round(MAIN),
+                kind="unlearned",
+                parent=version.id,
+                sites={},
+                method=strategy.name,
+                forgets=sorted(departed),
+                session=session,
+            )
+            self.checkpoints.end(session=session)
+        books.retention.protect(unlearned)
