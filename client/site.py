@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +19,21 @@ from reconsent.seeds import derive_seed
 
 CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
 PHANTOMS_VARIABLE = "RECONSENT_PHANTOMS"
+STATE_VARIABLE = "RECONSENT_STATE"
+
+
+def phantom_root(
+    run_config: Mapping[str, object] | None = None, environment: Mapping[str, str] = os.environ
+) -> Path:
+    """Where phantoms are kept, one directory a site: ``RECONSENT_PHANTOMS``, or in the state directory.
+
+    Which state directory that is, is found as the server finds it: the run configuration's, that of the
+    environment, or ``./reconsent-state``.
+    """
+    if environment.get(PHANTOMS_VARIABLE):
+        return Path(environment[PHANTOMS_VARIABLE]).absolute()
+    state = (run_config or {}).get("state") or environment.get(STATE_VARIABLE) or "reconsent-state"
+    return Path(str(state)).absolute() / "phantoms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,7 @@ class Site:
 
     consortium: ConsortiumConfig
     config: SiteConfig
+    phantoms: Path = field(default_factory=phantom_root)
 
     @property
     def name(self) -> str:
@@ -35,11 +51,11 @@ class Site:
 
     def dataset(self, split: str) -> SiteDataset:
         """The slices of ``train``, ``test`` or ``gate`` (training patients under fixed masks)."""
-        return _dataset(self.consortium.seed, self.config, split)
+        return _dataset(self.consortium.seed, self.config, split, self.phantoms)
 
     def split(self) -> Split:
         """Which patients train and which test; fixed by the seed."""
-        return site_split(self.consortium.seed, self.config)
+        return site_split(self.consortium.seed, self.config, root=self.phantoms)
 
 
 def identify_site(
@@ -68,7 +84,7 @@ def identify_site(
             config = config.model_copy(update={"data": Path(str(node_config["data"]))})
     elif "partition-id" in node_config:
         partition = int(str(node_config["partition-id"]))
-        if partition >= len(consortium.sites):
+        if not 0 <= partition < len(consortium.sites):
             raise ConfigError(
                 f"Simulated node {partition} has no site: the consortium has {len(consortium.sites)}.",
                 f"Simulate {len(consortium.sites)} nodes.",
@@ -79,10 +95,16 @@ def identify_site(
             "This node does not say which site it is.",
             "Start the SuperNode with --node-config 'site=\"NAME\"'.",
         )
-    return Site(consortium, config)
+    return Site(consortium, config, phantom_root(run_config, environment))
 
 
-def site_directory(seed: int, config: SiteConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+def site_directory(
+    seed: int,
+    config: SiteConfig,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    root: Path | None = None,
+) -> Path:
     """The site's data directory; phantoms are made on the spot for a site that has none.
 
     Raises
@@ -97,8 +119,7 @@ def site_directory(seed: int, config: SiteConfig, progress: Callable[[int, int],
                 "Correct its path, or leave data out to use phantoms.",
             )
         return config.data
-    root = Path(os.environ.get(PHANTOMS_VARIABLE) or "reconsent-state/phantoms")
-    directory = root / config.name
+    directory = (root or phantom_root()) / config.name
     synthesise_directory(
         directory,
         config.organ,
@@ -110,9 +131,9 @@ def site_directory(seed: int, config: SiteConfig, progress: Callable[[int, int],
     return directory
 
 
-def site_split(seed: int, config: SiteConfig) -> Split:
+def site_split(seed: int, config: SiteConfig, *, root: Path | None = None) -> Split:
     """Training and test patients of a site, fixed by the consortium's seed and the site's name."""
-    directory = site_directory(seed, config)
+    directory = site_directory(seed, config, root=root)
     patients = sorted({read_header(path).patient for path in list_volumes(directory)})
     if config.patients:
         missing = sorted(set(config.patients) - set(patients))
@@ -136,10 +157,10 @@ def _consortium(source: str) -> ConsortiumConfig:
 
 # Simulated sites share a process, so what is cached must be read-only and keyed by the site.
 @lru_cache(maxsize=64)
-def _dataset(seed: int, config: SiteConfig, split: str) -> SiteDataset:
-    chosen = site_split(seed, config)
+def _dataset(seed: int, config: SiteConfig, split: str, root: Path) -> SiteDataset:
+    chosen = site_split(seed, config, root=root)
     return SiteDataset(
-        site_directory(seed, config),
+        site_directory(seed, config, root=root),
         config.sampling,
         patients=chosen.test if split == "test" else chosen.train,
         seed=derive_seed(seed, "masks", config.name),

@@ -12,7 +12,7 @@ import torch
 from mri.dataset import Batch, SiteDataset
 from mri.losses import reconstruction_loss
 from reconsent.config import TrainingConfig
-from reconsent.errors import RoundError
+from reconsent.errors import DataError, RoundError
 from reconsent.seeds import derive_seed
 
 
@@ -65,6 +65,8 @@ def train_locally(
     ------
     RoundError
         If the loss stops being finite; the model is not to be sent then.
+    DataError
+        If there is nothing to train on.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     kind = torch.optim.AdamW if training.weight_decay > 0 else torch.optim.Adam
@@ -121,6 +123,14 @@ def _batches(dataset: SiteDataset, training: TrainingConfig, seed: int) -> Itera
         for epoch in epochs:
             epoch_seed = derive_seed(seed, "epoch", epoch)
             dataset.set_epoch(epoch_seed)
-            yield from dataset.batches(training.batch_size, seed=epoch_seed)
+            empty = True
+            for batch in dataset.batches(training.batch_size, seed=epoch_seed):
+                empty = False
+                yield batch
+            if empty:
+                raise DataError(
+                    "No slice of the training patients has any signal.",
+                    "Check the site's data with `reconsent data check`.",
+                )
 
     return itertools.islice(stream(), training.local_steps)
