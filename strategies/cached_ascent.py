@@ -34,20 +34,29 @@ from unlearning.parameters import ParameterLayout, Vector
 class CachedAscentSettings(RetainFineTuningSettings):
     """Settings of cached ascent; lengths are in units of R, the size of one update of the site."""
 
-    alpha: float = Field(default=2.5, ge=0, description="length of one ascent step, in units of R")
-    ascent_rounds: int = Field(
-        default=1, ge=1, description="ascent steps, one before each of the first rounds; 1: one-shot"
+    rate: float = Field(
+        default=3.0, gt=0, description="sites' learning rate in the first round, over that of the training"
+    )
+    final_rate: float | None = Field(
+        default=0.4, gt=0, description="the same in the last round; empty: as rate"
+    )
+    alpha: float = Field(default=1.8, ge=0, description="length of all ascent steps together, in units of R")
+    ascent_rounds: int | None = Field(
+        default=None,
+        ge=1,
+        description="equal steps it is taken in, one before each of the first rounds; 1: one-shot; "
+        "empty: half of the rounds",
     )
     final_alpha: float = Field(default=0.0, ge=0, description="length of a last step after all rounds")
     direction: Literal["sum", "specific"] = Field(
-        default="sum", description="the site's updates, or what they added beyond the other sites'"
+        default="specific", description="the site's updates, or what they added beyond the other sites'"
     )
     recency: float = Field(default=1.0, gt=0, le=1, description="weight of a round over that of the next")
     orthogonalise: bool = Field(
         default=False, description="project the direction off the remaining sites' cached contributions"
     )
     guard: Literal["none", "span", "return"] = Field(
-        default="span",
+        default="none",
         description="hold back reversion: project retain updates off the span of the site's cached "
         "updates (span), or take out only what leads back to the original model (return)",
     )
@@ -63,21 +72,24 @@ class CachedAscentSettings(RetainFineTuningSettings):
 
 
 class CachedAscent(RetainFineTuning):
-    """Climb the withdrawn site's loss along its cached contributions, then repair with the others.
+    """Climb the withdrawn site's loss along its cached contributions, and repair with the others.
 
-    With Δᵤᵗ the cached updates and pᵤᵗ the site's share,
+    With Δᵤᵗ the cached updates, pᵤᵗ the site's share and Δ̄ᵗ the average of all updates,
 
-        d = Σₜ λ^(T−t) pᵤᵗ Δᵤᵗ / ‖·‖,   R = median ‖Δᵤᵗ‖ over its last rounds,   θ ← θ − α R d,
+        d = Σₜ pᵤᵗ/(1 − pᵤᵗ) (Δᵤᵗ − Δ̄ᵗ) / ‖·‖,   R = median ‖Δᵤᵗ‖ over its last rounds,   θ ← θ − s R d,
 
-    each step followed by a retain-only round. Wu et al. 2022 subtract the whole sum, which destroys the
-    model; a step of the size of one or two updates does not. Three things keep it in hand:
+    a few such steps, each followed by a retain-only round (``direction = "sum"``: Σₜ pᵤᵗ Δᵤᵗ instead). Wu et
+    al. 2022 subtract the whole sum, which destroys the model; steps of the size of an update do not. Four
+    things keep it in hand:
 
     * *backtracking*: a step after whose round the remaining sites' loss exceeds that of G by more than
       ``tolerance`` is taken back with its round, and halved;
     * a *trust region*: all steps together are no longer than ``trust_radius`` · R;
-    * the *reversion guard*: fine-tuning brings the forgotten back along directions the site has shaped, so
-      averaged retain updates are projected off the span of its cached updates (``span``; needs a history),
-      or freed of what returns towards G (``return``; after FedOSD, Pan et al. 2025).
+    * a *falling learning rate*: the retain rounds begin hotter than the training ended, which helps to leave
+      G, and end cooler, which repairs the remaining organs;
+    * a *reversion guard*, if asked for: averaged retain updates are projected off the span of the site's
+      cached updates (``span``; needs a history), or freed of what returns towards G (``return``; after
+      FedOSD, Pan et al. 2025).
 
     Uses nothing but the cache, the remaining sites' losses, and the size of things.
     """
@@ -93,8 +105,8 @@ class CachedAscent(RetainFineTuning):
 
     def __init__(self, departure: Departure, settings: CachedAscentSettings, **kwargs: Any) -> None:
         super().__init__(departure, settings, **kwargs)
-        self.alpha = settings.alpha
-        self._steps_left = settings.ascent_rounds
+        self._steps_left = settings.ascent_rounds or max(1, departure.budget_rounds // 2)
+        self.alpha = settings.alpha / self._steps_left
         self._travelled = 0.0
         self._direction: Vector | None = None
         self._size = 0.0

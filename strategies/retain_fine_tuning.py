@@ -18,10 +18,12 @@ from unlearning.parameters import Vector
 class RetainFineTuningSettings(Settings):
     """Settings of retain-only fine-tuning."""
 
-    learning_rate: float | None = Field(
-        default=None, gt=0, description="of the sites in the first round; empty: that of the training"
+    rate: float = Field(
+        default=1.0, gt=0, description="sites' learning rate in the first round, over that of the training"
     )
-    final_learning_rate: float | None = Field(default=None, gt=0, description="of the last round")
+    final_rate: float | None = Field(
+        default=None, gt=0, description="the same in the last round; empty: as rate"
+    )
     schedule: Literal["constant", "linear", "cosine", "geometric"] = Field(
         default="geometric", description="way from the first learning rate to the last"
     )
@@ -51,14 +53,14 @@ class RetainFineTuning(UnlearningStrategy):
 
     def learning_rate(self, server_round: int) -> float:
         """The sites' learning rate in ``server_round`` (from 1)."""
-        first = self.settings.learning_rate or self.departure.learning_rate
-        return scheduled(
+        share = scheduled(
             self.settings.schedule,
-            first,
-            self.settings.final_learning_rate,
+            self.settings.rate,
+            self.settings.final_rate,
             self.index(server_round) - 1,
             self.departure.budget_rounds,
         )
+        return share * self.departure.learning_rate
 
     def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
         """Apply server momentum."""

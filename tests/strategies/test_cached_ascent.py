@@ -87,7 +87,7 @@ def test_strategy_takes_the_step_its_settings_ask_for(tmp_path: Path) -> None:
     grid, arrays, cache = trained(tmp_path, damping=RATE / (1 - SHARE))
     size = float(np.median(cache.norms(LEAVER)[-10:]))
     alpha = norm(cache.running(LEAVER, "specific")) / size
-    settings = {"alpha": alpha, "trust-radius": 1e6, "direction": "specific", "guard": "none"}
+    settings = {"alpha": alpha, "ascent-rounds": 1, "trust-radius": 1e6}
     _, outcomes = run("cached-ascent", settings, grid, arrays, cache)
     np.testing.assert_allclose(theta(outcomes[-1].arrays), retrained(grid, 22), atol=1e-5)
     assert outcomes[0].notes["step-norm"] == pytest.approx(alpha * size)
@@ -120,7 +120,7 @@ def test_the_leaver_is_never_asked(tmp_path: Path) -> None:
 def test_a_step_that_costs_too_much_is_taken_back_and_halved(tmp_path: Path) -> None:
     """With an absurd α the model stays G, round by round at half the length, until a step is affordable."""
     grid, arrays, cache = trained(tmp_path)
-    settings = {"alpha": 400.0, "trust-radius": 1e6, "guard": "none", "tolerance": 0.5}
+    settings = {"alpha": 400.0, "ascent-rounds": 1, "trust-radius": 1e6, "tolerance": 0.5}
     _, outcomes = run("cached-ascent", settings, grid, arrays, cache, budget=12)
     refused = [o for o in outcomes if not o.accepted]
     assert refused
@@ -134,7 +134,7 @@ def test_a_step_that_costs_too_much_is_taken_back_and_halved(tmp_path: Path) -> 
 def test_trust_radius_bounds_all_steps_together(tmp_path: Path) -> None:
     """Interleaved steps stop when their lengths add up to trust-radius · R."""
     grid, arrays, cache = trained(tmp_path)
-    settings = {"alpha": 1.0, "ascent-rounds": 5, "trust-radius": 2.5, "guard": "none", "tolerance": 9.0}
+    settings = {"alpha": 5.0, "ascent-rounds": 5, "trust-radius": 2.5, "tolerance": 9.0}
     _, outcomes = run("cached-ascent", settings, grid, arrays, cache, budget=5)
     size = float(np.median(cache.norms(LEAVER)[-10:]))
     steps = [o.notes.get("step-norm", 0.0) / size for o in outcomes]
@@ -155,7 +155,7 @@ def test_span_guard_keeps_retain_updates_off_the_cached_directions(tmp_path: Pat
 def test_return_guard_never_goes_back_towards_the_original(tmp_path: Path) -> None:
     """With guard = return each retain update has no part that leads back to G."""
     grid, arrays, cache = trained(tmp_path)
-    settings = {"alpha": 3.0, "guard": "return", "tolerance": 9.0, "trust-radius": 100.0}
+    settings = {"alpha": 3.0, "ascent-rounds": 1, "guard": "return", "tolerance": 9.0, "trust-radius": 100.0}
     _, outcomes = run("cached-ascent", settings, grid, arrays, cache, budget=4)
     away = [norm(theta(o.arrays) - theta(arrays)) for o in outcomes]
     size = float(np.median(cache.norms(LEAVER)[-10:]))
@@ -168,9 +168,9 @@ def test_span_guard_without_history_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ContributionError, match="history-every"):
         run("cached-ascent", {"guard": "span"}, grid, arrays, cache)
     with pytest.raises(ContributionError, match="history-every"):
-        run("cached-ascent", {"guard": "none", "recency": 0.9}, grid, arrays, cache)
+        run("cached-ascent", {"direction": "sum", "recency": 0.9}, grid, arrays, cache)
     with pytest.raises(ContributionError, match="retain-ft"):
-        run("cached-ascent", {"guard": "none"}, grid, arrays, None)
+        run("cached-ascent", {}, grid, arrays, None)
 
 
 def test_a_site_that_never_took_part_cannot_be_unlearned(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_site_that_never_took_part_cannot_be_unlearned(tmp_path: Path) -> None
     grid, arrays, cache = trained(tmp_path)
     strategy = build_method(
         "cached-ascent",
-        {"guard": "none"},
+        {},
         Departure(frozenset({"stranger"}), 20, 2, 0.1, lambda: START),
         cache=cache,
     )
@@ -191,7 +191,7 @@ def test_two_leavers_are_unlearned_together(tmp_path: Path) -> None:
     grid, arrays, cache = trained(tmp_path)
     strategy = build_method(
         "cached-ascent",
-        {"guard": "none", "alpha": 1.0},
+        {"direction": "sum", "alpha": 1.0},
         Departure(frozenset({"node-3", "node-4"}), 20, 1, 0.1, lambda: START),
         cache=cache,
     )
@@ -206,7 +206,7 @@ def test_two_leavers_are_unlearned_together(tmp_path: Path) -> None:
 def test_orthogonalised_direction_is_off_the_others(tmp_path: Path) -> None:
     """With orthogonalise the direction has no part along any remaining site's contribution."""
     grid, arrays, cache = trained(tmp_path)
-    strategy, _ = run("cached-ascent", {"guard": "none", "orthogonalise": True}, grid, arrays, cache)
+    strategy, _ = run("cached-ascent", {"direction": "sum", "orthogonalise": True}, grid, arrays, cache)
     for site in ("node-1", "node-2", "node-3"):
         other = cache.running(site, "sum")
         assert abs(float(strategy._direction @ other)) < 1e-5 * norm(other)
@@ -215,7 +215,7 @@ def test_orthogonalised_direction_is_off_the_others(tmp_path: Path) -> None:
 def test_learning_rate_falls_within_the_unlearning(tmp_path: Path) -> None:
     """Sites are told a rate that goes from the first to the last setting over the budget's rounds."""
     grid, arrays, cache = trained(tmp_path)
-    settings = {"learning-rate": 4e-3, "final-learning-rate": 1e-3}
+    settings = {"rate": 0.04, "final-rate": 0.01}
     strategy, _ = run("retain-ft", settings, grid, arrays, cache, budget=3)
     told = [strategy.round_config(t)[msg.LEARNING_RATE] for t in (21, 22, 23)]
     np.testing.assert_allclose(told, [4e-3, 2e-3, 1e-3])
