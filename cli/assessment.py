@@ -64,7 +64,11 @@ class Observer:
     def __init__(self, consortium: Path, registry: ModelRegistry, *, workers: int) -> None:
         self._source = str(consortium)
         self._registry = registry
-        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        # One process imports what all need (optimisers want dynamo), and the workers are forked from it, with
+        # none of the threads of this one, which may not be forked.
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__, "torch._dynamo"])
+        self._pool = ProcessPoolExecutor(workers, mp_context=context)
 
     def __enter__(self) -> Observer:
         return self

@@ -270,16 +270,28 @@ def _unlearning(books: Bookkeeping, consortium: ConsortiumConfig) -> res.Unlearn
 
 def _cost(books: Bookkeeping) -> res.Cost:
     """Of the unlearning over the training before it; the watching of the remaining sites' loss counts."""
-    training, used = books.log.cost(MAIN, {"train"}), books.log.cost(MAIN, {"retain"})
-    notes = [record.metrics.get("notes") or {} for record in books.log.all(MAIN)]
-    seconds = used.client_seconds + sum(note.get("gate-seconds", 0.0) for note in notes)
-    down = used.bytes_down + int(sum(note.get("gate-bytes", 0) for note in notes))
+    records = books.log.all(MAIN)
+    unlearning = [record for record in records if record.kind == "retain"]
+    last = max((record.round for record in unlearning), default=0)
+    training = [record for record in records if record.kind == "train" and record.round < last]
+    seconds, up, down = _spent(unlearning)
+    notes = [record.metrics.get("notes") or {} for record in unlearning]
+    seconds += sum(note.get("gate-seconds", 0.0) for note in notes)
+    down += int(sum(note.get("gate-bytes", 0) for note in notes))
+    trained_seconds, trained_up, trained_down = _spent(training)
     return res.Cost(
-        rounds_fraction=used.rounds / training.rounds,
-        client_seconds_fraction=seconds / training.client_seconds,
-        bytes_fraction=(used.bytes_up + down) / (training.bytes_up + training.bytes_down),
-        rounds=used.rounds,
+        rounds_fraction=len(unlearning) / len(training),
+        client_seconds_fraction=seconds / trained_seconds,
+        bytes_fraction=(up + down) / (trained_up + trained_down),
+        rounds=len(unlearning),
         client_seconds=seconds,
-        bytes_up=used.bytes_up,
+        bytes_up=up,
         bytes_down=down,
     )
+
+
+def _spent(records: Sequence[RoundRecord]) -> tuple[float, int, int]:
+    """Client-seconds, bytes up, bytes down."""
+    sites = [outcome for record in records for outcome in record.sites.values()]
+    seconds = sum(outcome.seconds for outcome in sites)
+    return seconds, sum(o.bytes_up for o in sites), sum(o.bytes_down for o in sites)

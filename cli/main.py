@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -43,15 +44,18 @@ def options(
     del version
 
 
-def main() -> None:
-    """Run the command line; a ReconsentError is printed without a traceback and ends with status 1."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a ReconsentError is printed without a traceback and ends with status 1.
+
+    Parameters
+    ----------
+    arguments
+        Without the program's name; those of the process if ``None``.
+    """
     try:
-        app()
+        app(args=None if arguments is None else list(arguments))
     except ReconsentError as error:
         typer.echo(f"Error: {error.problem}", err=True)
         if error.remedy:
             typer.echo(f"       {error.remedy}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. The same command with the same --out takes the run up again.", err=True)
-        sys.exit(130)

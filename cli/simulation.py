@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from reconsent.files import write_atomically
 if TYPE_CHECKING:
     from cli.results import Results
     from server.bookkeeping import Bookkeeping
+    from server.persistence import ModelVersion
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and how far it will go."""
@@ -78,7 +80,6 @@ class RunDirectory:
                 CONSORTIUM_VARIABLE: str(self.consortium.resolve()),
                 PHANTOMS_VARIABLE: str(self.data.resolve()),
                 "RECONSENT_STATE": str(self.state.resolve()),
-                "RECONSENT_SIMULATION": "1",
                 "FLWR_TELEMETRY_ENABLED": "0",
                 "FLWR_DISABLE_UPDATE_CHECK": "1",
                 "RAY_USAGE_STATS_ENABLED": "0",
@@ -114,6 +115,11 @@ def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
     ------
     ReconsentError
         Whatever the server raised.
+
+    Notes
+    -----
+    Ctrl-C ends the process at once with status 130: the server's thread would go on waiting for its sites,
+    and whatever it has committed is safe.
     """
     import logging
     import warnings
@@ -137,6 +143,10 @@ def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
                     "init_args": {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False},
                 },
             )
+        except KeyboardInterrupt:
+            sys.stderr.write("\nInterrupted. The same command with the same --out takes the run up again.\n")
+            sys.stderr.flush()
+            os._exit(130)
         except Exception as error:
             if server.app.last_error:
                 raise server.app.last_error[0] from None
@@ -148,7 +158,10 @@ def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
 def assess(
     consortium: ConsortiumConfig, directory: RunDirectory, progress: Progress, *, workers: int
 ) -> Results:
-    """Measure the models, and write ``results.json`` and ``report.html``."""
+    """Measure the models, and write ``results.json`` and ``report.html``; then keep those models only.
+
+    A run that was assessed before is not measured again.
+    """
     from cli.assessment import Observer, Split
     from cli.gathering import Measurements, gather, models_of
     from cli.report import render_report
@@ -159,17 +172,19 @@ def assess(
     with StateDirectory.open(directory.state) as state:
         books = Bookkeeping(state)
         models = models_of(books)
+        if (found := _assessed(directory, models.named())) is not None:
+            return found
         left = [site for withdrawal in consortium.withdrawals for site in withdrawal.sites]
         splits: list[tuple[str, Split]] = [(site.name, "test") for site in consortium.sites]
         splits += [(site, "train") for site in left]
         wanted = [(n, v, site, split) for n, v in models.named().items() for site, split in splits]
-        curves = [
-            (record.model_version, books.registry.get(record.model_version), site)
+        measured_rounds = [
+            books.registry.get(record.model_version)
             for line in (MAIN, ORACLE)
             for record in books.log.all(line)
             if record.model_version and record.metrics.get("evaluation") and record.kind == "retain"
-            for site in left
         ]
+        curves = [(v.id, v, site) for v in measured_rounds if not v.pruned for site in left]
         relearning = {n: v for n, v in models.named().items() if n != "continued"} if left else {}
         total = len(wanted) + len(curves) + len(relearning) * len(left) + len(consortium.sites)
         done = 0
@@ -187,9 +202,25 @@ def assess(
                 measured.relearn = observer.relearn(relearning, left, step)
             pictures = observer.pictures(models.named(), left, step)
         results = gather(consortium, state, measured, _timing(books, time.time() - began))
-    results.save(directory.results)
-    render_report(results, pictures, directory.report)
+        render_report(results, pictures, directory.report)
+        results.save(directory.results)
+        # Only now that nothing more is to be measured.
+        books.retention.prune_to(models.named().values())
     return results
+
+
+def _assessed(directory: RunDirectory, models: Mapping[str, ModelVersion]) -> Results | None:
+    """The results of an earlier run of the same command, if they are of the same models."""
+    from cli.results import Results
+
+    if not (directory.results.is_file() and directory.report.is_file()):
+        return None
+    try:
+        found = Results.load(directory.results)
+    except ConfigError:
+        return None
+    digests = {name: version.digest for name, version in models.items()}
+    return found if {name: model.sha256 for name, model in found.models.items()} == digests else None
 
 
 def _timing(books: Bookkeeping, measuring: float) -> dict[str, float]:

@@ -12,9 +12,11 @@ from flwr.serverapp import Grid
 
 from reconsent.errors import RoundError, SiteError
 from server.events import Event, announce
-from server.persistence import Roster
+from server.persistence import Roster, SiteStatus
 from strategies import messages as msg
 from strategies.exchange import exchange
+
+_BARRED = "its site has withdrawn or is withdrawing"
 
 ANSWER_SECONDS = 120.0
 """A node's time to say who it is; it may have to read its data for that."""
@@ -86,7 +88,9 @@ def identify_sites(
                 if problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
                     log(WARNING, "handshake: node %d refused: %s", reply.node_id, refused[reply.node_id])
-                    announce(Event("notice", f"Node {reply.node_id} is refused: {refused[reply.node_id]}"))
+                    if problem != _BARRED:
+                        told = f"Node {reply.node_id} is refused: {refused[reply.node_id]}"
+                        announce(Event("notice", told))
         if set(members.values()) >= set(expected):
             return members
         if time.monotonic() >= deadline:
@@ -117,6 +121,8 @@ def _enrol(
         return "no answer"
     told = msg.config_of(message)
     site, organ = str(told.get(msg.SITE, "")), str(told.get(msg.ORGAN, ""))
+    if site in {entry.site for entry in roster.all() if entry.status is not SiteStatus.ACTIVE}:
+        return _BARRED
     if site not in expected:
         return f"it says it is site '{site}', which is not expected"
     if site in members.values():

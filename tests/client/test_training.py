@@ -123,7 +123,7 @@ def test_loss_is_that_of_the_steps() -> None:
     batch = next(dataset().batches(6, seed=0))
     with torch.no_grad():
         assert result.loss == pytest.approx(float(batch_loss(network, batch, 0.0)), rel=0.2)
-    assert 0 < result.loss < 1
+    assert 0 < result.loss < 2, "1 - SSIM"
 
 
 def test_training_lowers_the_loss() -> None:
@@ -144,14 +144,24 @@ def test_weight_decay_and_clipping_act() -> None:
     assert not torch.equal(trained(local_epochs=2, l1_weight=1.0), plain)
 
 
+class Overflowing(torch.nn.Module):
+    """A network that does not notice that its output is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(float("nan")))
+
+    def forward(  # noqa: D102
+        self, masked_kspace: torch.Tensor, _mask: torch.Tensor, _low: int, crop: tuple[int, int]
+    ) -> torch.Tensor:
+        return self.scale * torch.ones(masked_kspace.shape[0], *crop)
+
+
 def test_loss_that_is_not_finite() -> None:
-    """A loss that is NaN stops the training with the step, before the parameters are spoilt."""
-    network = model()
-    with torch.no_grad():
-        next(network.parameters()).fill_(float("nan"))
+    """A loss that is NaN stops the training and names the step."""
     training = TrainingConfig(batch_size=2, local_epochs=1)
     with pytest.raises(RoundError, match="nan at step 1") as caught:
-        train_locally(network, dataset(), training, learning_rate=1e-3, seed=0)
+        train_locally(Overflowing(), dataset(), training, learning_rate=1e-3, seed=0)
     assert "learning rate" in caught.value.remedy
 
 

@@ -1,0 +1,229 @@
+"""The command line: options over the file's, errors in words, and pages that read like a manual."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from cli.simulate import override
+from cli.simulation import RunDirectory
+from reconsent import __version__
+from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
+from reconsent.errors import ConfigError
+
+NOTHING: dict[str, None] = dict.fromkeys(
+    (
+        *("withdraw", "at_round", "method", "setting", "oracle"),
+        *("rounds", "continue_rounds", "seed"),
+    )
+)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation tells its child processes by the environment where things are; what it says is undone."""
+    # setenv and delenv of a name make pytest put back what there was, also nothing.
+    for name in set_by_simulations():
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def set_by_simulations() -> list[str]:
+    """Names of the variables that a run directory sets."""
+    before = os.environ.copy()
+    try:
+        RunDirectory(Path("unused")).set_environment()
+        return [name for name in os.environ if before.get(name) != os.environ[name]]
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def overridden(config: ConsortiumConfig | None = None, **options: object) -> ConsortiumConfig:
+    """The preset ``tiny`` with these options."""
+    return override(config or load_consortium("tiny"), **{**NOTHING, **options})  # type: ignore[arg-type]
+
+
+def run(*arguments: str) -> int:
+    """The status that the command line ends with."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_no_options_change_nothing() -> None:
+    """Without options the consortium is the file's, to the last default."""
+    for preset in ("tiny", "demo", "paper"):
+        config = load_consortium(preset)
+        assert overridden(config) == config
+
+
+def test_each_option() -> None:
+    """Each option changes its own key and no other."""
+    config = load_consortium("tiny")
+    training = config.training.model_copy(update={"rounds": 9})
+    assert overridden(rounds=9) == config.model_copy(update={"training": training})
+    assert overridden(seed=7) == config.model_copy(update={"seed": 7})
+    assert overridden(continue_rounds=2) == config.model_copy(update={"continue_rounds": 2})
+    assert overridden(oracle=False).assessment.oracle is False
+    assert overridden(method="retain-ft").unlearning.method == "retain-ft"
+
+
+def test_withdraw_replaces_the_file_s() -> None:
+    """Named sites leave together instead of those in the file, at the round that is given."""
+    (only,) = overridden(withdraw=["brain", "abdomen"], at_round=3).withdrawals
+    assert (only.sites, only.at_round) == (("brain", "abdomen"), 3)
+    (only,) = overridden(at_round=2).withdrawals
+    assert (only.sites, only.at_round) == (("knee",), 2)
+    assert overridden(withdraw=["brain"]).withdrawals[0].at_round is None
+
+
+def test_settings_belong_to_the_method() -> None:
+    """Settings add to the file's, but those of another method than the file's are dropped with it."""
+    tiny = load_consortium("tiny")
+    unlearning = tiny.unlearning.model_copy(update={"settings": {"alpha": 9.0, "recency": 0.5}})
+    config = tiny.model_copy(update={"unlearning": unlearning})
+    assert overridden(config, setting=["alpha=1"]).unlearning.settings == {"alpha": 1, "recency": 0.5}
+    assert overridden(config, method="retain-ft").unlearning.settings == {}
+    same = overridden(config, method="cached-ascent", setting=["alpha=2"])
+    assert same.unlearning.settings == {"alpha": 2, "recency": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("guard=none", "none"),
+        ("alpha=2", 2),
+        ("alpha=2.5", 2.5),
+        ("learning-rate=1e-3", 1e-3),
+        ("orthogonalise=true", True),
+        ("orthogonalise=false", False),
+        (" alpha =-1", -1),
+    ],
+)
+def test_values_of_settings(text: str, value: object) -> None:
+    """A value is the boolean, whole number, number or word it looks like."""
+    (found,) = overridden(setting=[text]).unlearning.settings.values()
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"setting": ["alpha"]}, "key=value, got 'alpha'"),
+        ({"withdraw": ["kne"]}, "did you mean 'knee'"),
+        ({"withdraw": ["knee", "brain", "abdomen"]}, "all sites would be withdrawn"),
+        ({"at_round": 7}, "only 6 training rounds"),
+        ({"rounds": 0}, "training.rounds"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, object], words: str) -> None:
+    """Options that fit neither the consortium nor each other are refused with the reason."""
+    with pytest.raises(ConfigError, match=words):
+        overridden(**options)
+
+
+def test_round_without_a_site() -> None:
+    """A round alone does not say who leaves, if the file has nobody leave."""
+    config = load_consortium("tiny").model_copy(update={"withdrawals": ()})
+    with pytest.raises(ConfigError, match="--at-round says when") as caught:
+        overridden(config, at_round=2)
+    assert "--withdraw" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("simulate", "tinny"), ("'tinny' is neither a preset", "Presets are: demo, paper, tiny")),
+        (("simulate", "absent.toml"), ("absent.toml", "Check the path")),
+        (("simulate", "tiny", "--withdraw", "kne"), ("did you mean 'knee'",)),
+        (("simulate", "tiny", "--method", "cached-asent"), ("Did you mean 'cached-ascent'",)),
+        (("simulate", "tiny", "--set", "alhpa=1"), ("unknown setting 'alhpa'", "did you mean 'alpha'")),
+        (("simulate", "tiny", "--set", "alpha=-1"), ("alpha", "greater than or equal to 0")),
+    ],
+)
+def test_errors_have_no_traceback(
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mistake ends with status 1 and one message: what is wrong, and what to do; nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("Error: ")
+    assert "Traceback" not in printed.err
+    for word in words:
+        assert word in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_of_another_consortium(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory that holds another consortium's run is refused and left as it is."""
+    out = tmp_path / "run"
+    RunDirectory(out).prepare(overridden())
+    before = (out / "consortium.toml").read_bytes()
+    RunDirectory(out).prepare(overridden())
+    assert run("simulate", "tiny", "--seed", "1", "--out", str(out)) == 1
+    error = capsys.readouterr().err
+    assert "holds a run of a different consortium" in error
+    assert "Choose another --out" in error
+    assert (out / "consortium.toml").read_bytes() == before
+    assert load_consortium(out / "consortium.toml") == overridden()
+
+
+def test_data_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A data directory that does not exist is named with its site, before anything is trained."""
+    config = load_consortium("tiny")
+    sites = (config.sites[0].model_copy(update={"data": tmp_path / "nowhere"}), *config.sites[1:])
+    file = tmp_path / "hospitals.toml"
+    file.write_text(dump_consortium(config.model_copy(update={"sites": sites})))
+    assert run("simulate", str(file), "--out", str(tmp_path / "run"), "--quiet") == 1
+    error = capsys.readouterr().err
+    assert "site 'brain' does not exist" in error
+    assert "nowhere" in error
+
+
+def test_help_reads_like_a_manual(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command says what it is for; `simulate` explains every option and gives examples."""
+    assert run("--help") == 0
+    overview = capsys.readouterr().out
+    for word in ("simulate", "methods", "data", "withdraws", "--version"):
+        assert word in overview
+    assert run("simulate", "--help") == 0
+    page = capsys.readouterr().out
+    for option in ("--withdraw", "--at-round", "--method", "--set", "--oracle", "--out", "--seed", "--json"):
+        assert option in page
+    assert "reconsent simulate tiny --withdraw knee --method retain-ft" in " ".join(page.split())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The version is that of the package."""
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"reconsent {__version__}\n"
+
+
+def test_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every method is listed with its strongest claim and each of its settings."""
+    from strategies import METHODS
+
+    assert run("methods") == 0
+    page = capsys.readouterr().out
+    for name, method in METHODS.items():
+        assert name in page
+        assert method.claim_level in page
+        for key, field in method.settings_type.model_fields.items():
+            assert (field.alias or key) in page
+
+
+def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that does not exist ends with status 2 and names itself."""
+    assert run("simulate", "--widthraw", "knee") == 2
+    assert "--widthraw" in capsys.readouterr().err
