@@ -48,8 +48,8 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 bench: setup ## what a round costs beside plain Flower, and how the server's memory grows
-	$(BIN)/python -m bench.round_overhead
-	$(BIN)/python -m bench.server_memory
+	$(BIN)/python -m bench.round_overhead --out bench/results/round_overhead.json
+	$(BIN)/python -m bench.server_memory --out bench/results/server_memory.json
 
 docs: setup ## write the generated pages of docs/ again
 	$(BIN)/python -m reconsent.reference > docs/.configuration.md && mv docs/.configuration.md docs/configuration.md

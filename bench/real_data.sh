@@ -12,7 +12,7 @@ hearts="$source/cardiac_sunnybrook/sunnybrook_sax.npz"
 key="$target/pseudonyms.key"
 
 patients() { # of the hearts, whose identifiers match the pattern
-  python - "$hearts" "$1" <<'PY'
+  "${PYTHON:-python}" - "$hearts" "$1" <<'PY'
 import re, sys
 import numpy as np
 names = sorted({str(name) for name in np.load(sys.argv[1])["patient_id"]})

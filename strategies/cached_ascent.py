@@ -35,12 +35,12 @@ class CachedAscentSettings(RetainFineTuningSettings):
     """Settings of cached ascent; lengths are in units of R, the size of one update of the site."""
 
     rate: float = Field(
-        default=3.0, gt=0, description="sites' learning rate in the first round, over that of the training"
+        default=1.5, gt=0, description="sites' learning rate in the first round, over that of the training"
     )
     final_rate: float | None = Field(
-        default=0.4, gt=0, description="the same in the last round; empty: as rate"
+        default=0.25, gt=0, description="the same in the last round; empty: as rate"
     )
-    alpha: float = Field(default=1.8, ge=0, description="length of all ascent steps together, in units of R")
+    alpha: float = Field(default=2.0, ge=0, description="length of all ascent steps together, in units of R")
     ascent_rounds: int | None = Field(
         default=None,
         ge=1,
