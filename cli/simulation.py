@@ -83,6 +83,8 @@ class RunDirectory:
                 "FLWR_TELEMETRY_ENABLED": "0",
                 "FLWR_DISABLE_UPDATE_CHECK": "1",
                 "RAY_USAGE_STATS_ENABLED": "0",
+                # Ray starts its workers with niceness 15: on a busy machine they would hardly ever run.
+                "RAY_worker_niceness": "0",
                 "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
                 "OMP_NUM_THREADS": "1",
             }

@@ -12,7 +12,7 @@ from reconsent.config import ConsortiumConfig
 from reconsent.errors import RoundError
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.events import Event, announce
-from server.handshake import identify_sites
+from server.handshake import ANSWER_SECONDS, identify_sites
 from server.persistence import ModelVersion, StateDirectory, WithdrawalRecord
 from server.withdrawing import Withdrawing
 from strategies import (
@@ -101,11 +101,13 @@ class Coordinator:
         barred = {entry.site for entry in roster.all() if entry.status != "active"}
         training = self.consortium.training
         expected = {site.name for site in self.consortium.sites} - barred
-        patience, at_least = training.join_seconds, training.min_sites
+        patience, at_least, answer = training.join_seconds, training.min_sites, ANSWER_SECONDS
         remedy = "Start the missing SuperNodes, or lower training.min-sites."
         if self.simulated:
-            # Nobody is late or broken down in a simulation: a site that is missing is a mistake.
+            # Nobody is late in a simulation, so a site that is missing is a mistake. But answers may be:
+            # the first message starts the clients' processes.
             patience, at_least = min(patience, SIMULATED_PATIENCE_SECONDS), len(expected)
+            answer = training.timeout_seconds
             sites = len(self.consortium.sites)
             remedy = f"Simulate one node a site: --federation-config 'num-supernodes={sites}'."
         self.nodes = identify_sites(
@@ -116,6 +118,7 @@ class Coordinator:
             patience=patience,
             at_least=at_least,
             remedy=remedy,
+            answer_seconds=answer,
         )
 
     def initialise(self, leaving: Iterable[str] = ()) -> ModelVersion:

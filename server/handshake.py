@@ -31,6 +31,7 @@ def identify_sites(
     patience: float,
     at_least: int,
     remedy: str,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
@@ -53,6 +54,8 @@ def identify_sites(
         Fewest sites to go on with.
     remedy
         What to do if there are fewer.
+    answer_seconds
+        A node's time to answer.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def identify_sites(
                 msg.content(config={msg.SERVER_ROUND: round_}),
                 dst_node_id=node_id,
                 message_type=msg.IDENTIFY,
-                ttl=ANSWER_SECONDS,
+                ttl=answer_seconds,
                 group_id="handshake",
             )
             for node_id in unknown
@@ -82,7 +85,7 @@ def identify_sites(
         if messages:
             # In the order of the nodes, not of their answers: if two claim one site, the result must not
             # depend on who was faster.
-            replies = sorted(exchange(grid, messages, asked, timeout=ANSWER_SECONDS), key=lambda r: r.node_id)
+            replies = sorted(exchange(grid, messages, asked, timeout=answer_seconds), key=lambda r: r.node_id)
             for reply in replies:
                 problem = _enrol(roster, reply.node_id, reply.message, expected, round_, members)
                 if problem:

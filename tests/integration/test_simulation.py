@@ -1,0 +1,157 @@
+"""``reconsent simulate tiny`` on Flower's real simulation engine, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.results import Results
+from reconsent.errors import StateError
+from server.persistence import RoundLog, StateDirectory
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(out: Path, *options: str) -> list[str]:
+    """The command line, run from the working tree."""
+    program = "import sys; from cli.main import main; main(sys.argv[1:])"
+    return [sys.executable, "-c", program, "simulate", "tiny", "--out", str(out), "--json", *options]
+
+
+def environment() -> dict[str, str]:
+    """Nothing of the caller's own Reconsent."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RECONSENT_")}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def simulate(out: Path, *options: str) -> dict[str, Any]:
+    """The JSON that a simulation prints."""
+    done = subprocess.run(
+        command(out, *options), env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first run is."""
+    return tmp_path_factory.mktemp("simulation") / "first"
+
+
+@pytest.fixture(scope="module")
+def first(out: Path) -> dict[str, Any]:
+    """What the first run printed."""
+    return simulate(out)
+
+
+def test_results(first: dict[str, Any], out: Path) -> None:
+    """What is printed is results.json, it fits its schema, and has every figure under its documented name."""
+    assert first == json.loads((out / "results.json").read_text(encoding="utf-8"))
+    results = Results.load(out / "results.json")
+    assert results.schema_version == 1
+    assert results.simulation
+    method = "cached-ascent"
+    gaps = {"retain_test", "forget_test", "forget_train"}
+    assert set(first["oracle_gap"][method]) == set(first["original_gap"]) == gaps
+    assert set(first["relearn_gap"][method]) == {"2", "4"}, "the steps in the preset"
+    cost = first["cost"][method]
+    assert {"rounds_fraction", "client_seconds_fraction", "bytes_fraction"} <= set(cost)
+    assert cost["rounds_fraction"] == pytest.approx(2 / 6)
+    assert 0.2 < cost["bytes_fraction"] < 0.5, "two of three sites, two of six rounds, and the gate"
+    assert set(first["models"]) == {"original", "unlearned", "oracle"}
+    for accuracy in first["accuracy"].values():
+        for quality in (accuracy[name] for name in gaps):
+            assert {"psnr", "ssim", "nmse"} <= set(quality)
+    kinds = [(r["line"], r["kind"]) for r in first["rounds"]]
+    assert kinds == [("main", "train")] * 6 + [("main", "retain")] * 2 + [("oracle", "retain")] * 6
+    assert {site["name"]: site["withdrawn"] for site in first["sites"]} == {
+        "brain": False,
+        "abdomen": False,
+        "knee": True,
+    }
+    assert first["versions"]["flwr"].startswith("1.39")
+
+
+def test_report(first: dict[str, Any], out: Path) -> None:
+    """The report is one self-contained file that says it is a simulation."""
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "SIMULATION" in page
+    assert "knee" in page
+    assert "<svg" in page or "data:image/png;base64," in page
+    for remote in ('src="http', "src='http", 'href="http', "@import"):
+        assert remote not in page
+    assert first["oracle_gap"]
+
+
+def test_withdrawal_is_completed(first: dict[str, Any], out: Path) -> None:
+    """The withdrawal is completed, marked as simulated, and no contribution of the site is left."""
+    (withdrawal,) = first["withdrawals"]
+    assert withdrawal["state"] == "completed"
+    assert withdrawal["sites"] == ["knee"]
+    state = out / "state"
+    contributions = [file for file in (state / "contributions").rglob("*") if file.is_file()]
+    assert contributions
+    assert not [file for file in state.rglob("*knee*") if file.is_file()]
+    kept = {file.stem for file in (state / "models").iterdir()}
+    named = {model["sha256"] for model in first["models"].values()}
+    assert named <= kept
+    assert len(kept) <= len(named) + 1, "those models and the initial one"
+
+
+def test_again_changes_nothing(first: dict[str, Any], out: Path) -> None:
+    """The same command with the same --out finds the run done, and prints the same again."""
+    assert simulate(out) == first
+
+
+def test_killed_run_ends_the_same(first: dict[str, Any], tmp_path: Path) -> None:
+    """SIGKILLed amid training, the same command goes on and unlearns the bit-identical model.
+
+    The second run also shows that one seed gives one result, and that the oracle has no influence.
+    """
+    out = tmp_path / "killed"
+    with subprocess.Popen(
+        command(out, "--no-oracle"),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        while process.poll() is None and rounds(out / "state") < 2:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert 2 <= rounds(out / "state") < 8
+    assert not (out / "results.json").exists()
+    again = simulate(out, "--no-oracle")
+    for model in ("original", "unlearned"):
+        assert again["models"][model]["sha256"] == first["models"][model]["sha256"]
+    assert "oracle" not in again["models"]
+    assert again["accuracy"]["unlearned"] == first["accuracy"]["unlearned"]
+
+
+def test_another_seed(first: dict[str, Any], tmp_path: Path) -> None:
+    """Another seed gives other data and another model."""
+    other = simulate(tmp_path / "other", "--no-oracle", "--seed", "1")
+    assert other["seed"] == 1
+    for model in ("original", "unlearned"):
+        assert other["models"][model]["sha256"] != first["models"][model]["sha256"]
+
+
+def rounds(state: Path) -> int:
+    """Rounds that a run has committed so far."""
+    try:
+        with StateDirectory.open(state, url="", writable=False) as looking:
+            return RoundLog(looking).count("main")
+    except StateError:
+        return 0  # nothing there yet
