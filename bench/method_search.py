@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--method", default="cached-ascent")
     parser.add_argument("--file", type=Path, help="a method and its settings a line")
     parser.add_argument("settings", nargs="*")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     lines = [[args.method, *args.settings]]
     if args.file:
         lines = [
