@@ -98,7 +98,8 @@ def _unlearn(
     began = time.time()
     arrays = strategy.begin(c.grid, c.books.arrays(c.books.version("main", "train")))
     notes: list[dict[str, Any]] = []
-    for outcome in strategy.rounds(c.grid, arrays, strategy.num_rounds, first_round=1000):
+    first = c.books.log.last_round("main") + 1  # the same batches as in a real run
+    for outcome in strategy.rounds(c.grid, arrays, strategy.num_rounds, first_round=first):
         arrays = outcome.arrays
         notes.append({"accepted": outcome.accepted, **outcome.notes})
     return strategy.finish(arrays), notes, time.time() - began

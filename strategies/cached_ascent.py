@@ -40,7 +40,7 @@ class CachedAscentSettings(RetainFineTuningSettings):
     final_rate: float | None = Field(
         default=0.25, gt=0, description="the same in the last round; empty: as rate"
     )
-    alpha: float = Field(default=1.75, ge=0, description="length of all ascent steps together, in units of R")
+    alpha: float = Field(default=1.85, ge=0, description="length of all ascent steps together, in units of R")
     ascent_rounds: int | None = Field(
         default=None,
         ge=1,
