@@ -23,7 +23,7 @@ def simulate(
     ] = None,
     at_round: Annotated[
         int | None,
-        typer.Option("--at-round", min=1, help="Training round after which they leave [default: the last]."),
+        typer.Option("--at-round", min=1, help="Training round after which they leave (default: the last)."),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="How they are unlearned; see `reconsent methods`.")
@@ -45,12 +45,12 @@ def simulate(
         Path | None,
         typer.Option(
             "--out",
-            help="Directory of the run [default: runs/NAME-DATE-TIME]. An interrupted "
+            help="Directory of the run (default: runs/NAME-DATE-TIME). An interrupted "
             "run is taken up again by the same command with the same --out.",
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Clients at once [default: one a core].")
+        int | None, typer.Option("--workers", min=1, help="Clients at once (default: one a core).")
     ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON, and nothing else.")
