@@ -46,8 +46,9 @@ def find_arrays(path: Path) -> list[Examination]:
             patient=str(patient),
             load=partial(_images, data[patients == patient], path),
             dropped=dropped,
+            number=f"examination {number} of {path.name}",
         )
-        for patient in dict.fromkeys(patients.tolist())
+        for number, patient in enumerate(dict.fromkeys(patients.tolist()), start=1)
     ]
 
 

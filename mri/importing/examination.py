@@ -65,16 +65,19 @@ class Examination:
     Attributes
     ----------
     label
-        What it is called in messages, and what tells it apart from others of the same patient.
+        What tells it apart from others of the same patient; it may identify the patient.
     patient
         The source's own identifier.
     load
         Reads it.
     dropped
         Names of the identifying fields it has, which are not taken over.
+    number
+        What it is called in messages where ``label`` would identify the patient; empty if it does not.
     """
 
     label: str
     patient: str
     load: Callable[[], MagnitudeImages | MultiCoilKspace]
     dropped: tuple[str, ...] = ()
+    number: str = ""

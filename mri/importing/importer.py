@@ -63,6 +63,8 @@ def import_directory(
         If there are fewer coil maps than coils wanted.
     """
     kind, examinations, problems = find_examinations(source, options)
+    if not examinations and problems:
+        raise _nothing_imported(source, problems)
     examinations = _chosen(examinations, options, source)
     names: Names = (
         OpenIdentifiers()
@@ -81,7 +83,7 @@ def import_directory(
                 _write(path, volume, overwrite=options.overwrite)
                 written[path] = replace(volume, kspace=volume.kspace[:0], target=volume.target[:, :0])
         except DataError as error:
-            problems.append(Problem(examination.label, error.problem, error.remedy))
+            problems.append(Problem(_shown(examination, options), error.problem, error.remedy))
         except OSError as error:
             raise DataError(
                 f"Volumes cannot be written to {destination}: {error}.",
@@ -110,11 +112,17 @@ def _chosen(examinations: list[Examination], options: ImportOptions, source: Pat
     there = sorted({examination.patient for examination in examinations})
     missing = sorted(set(options.patients) - set(there))
     if missing:
+        tail = ", …" if len(there) > 5 else ""
         raise DataError(
             f"{source} has no patients {', '.join(missing)}.",
-            f"It has {len(there)}: {', '.join(there[:5])}{', …' if len(there) > 5 else ''}.",
+            f"It has {len(there)}"
+            + (f": {', '.join(there[:5])}{tail}." if options.keep_identifiers else "."),
         )
     return [item for item in examinations if not options.patients or item.patient in options.patients]
+
+
+def _shown(examination: Examination, options: ImportOptions) -> str:
+    return examination.label if options.keep_identifiers else examination.number or examination.label
 
 
 def _volumes_of(
@@ -126,17 +134,18 @@ def _volumes_of(
     remarks: list[str],
 ) -> Iterator[Volume]:
     """The volumes of one examination: one, or as many as there are slabs."""
-    label = examination.label
+    label, where = examination.label, _shown(examination, options)
     patient = names.patient(examination.patient)
     name = f"{patient}-{names.examination(examination.patient, label)}"
-    for number, slab in enumerate(choose_slabs(examination.load(), options, where=label)):
+    for number, slab in enumerate(choose_slabs(examination.load(), options, where=where)):
         suffix = f"-slab-{number}" if options.slabs > 1 else ""
         if isinstance(slab, MagnitudeImages):
-            # Not of the pseudonym: another key must not draw other coils.
-            seed = derive_seed(options.seed, examination.patient, label, number)
-            scan = scan_images(slab, options, maps, seed=seed, where=label)
+            # Of the keyed pseudonym: from the identifier itself, anybody could try out identifiers until
+            # one gives the coils, phase and noise of the file.
+            seed = derive_seed(options.seed, patient, name, number)
+            scan = scan_images(slab, options, maps, seed=seed, where=where)
         else:
-            scan = refine_kspace(slab, options, where=label)
+            scan = refine_kspace(slab, options, where=where)
         remarks += scan.remarks
         notes = {**scan.notes, "source": kind}
         if options.keep_identifiers:

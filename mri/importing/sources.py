@@ -47,7 +47,7 @@ def find_examinations(source: Path, options: ImportOptions) -> tuple[Kind, list[
         kind = found[0]
         chosen = [path for path in paths if kinds[path] == kind]
     if kind == "dicom":
-        return kind, find_dicom(chosen, keep_identifiers=options.keep_identifiers), []
+        return kind, *find_dicom(chosen, keep_identifiers=options.keep_identifiers)
     examinations: list[Examination] = []
     problems: list[Problem] = []
     for path in chosen:

@@ -396,3 +396,54 @@ def test_progress_counts_examinations(tmp_path: Path) -> None:
     assert len(list_volumes(tmp_path / "out")) == 2
     with h5py.File(list_volumes(tmp_path / "out")[0]) as file:
         assert file.attrs["reconsent_provenance"] == "retrospective"
+
+
+def test_kspace_cannot_be_made_without_the_key(tmp_path: Path) -> None:
+    """Coils, phase and noise follow from the key: another key gives other k-space, the same key the same."""
+    np.savez(tmp_path / "a.npz", image=head(), patient_id=["4711"] * 3)
+    volumes = []
+    for place, key in (("a", "one"), ("b", "one"), ("c", "two")):
+        chosen = ImportOptions(organ="brain", key_file=tmp_path / key)
+        report = import_directory(tmp_path / "a.npz", tmp_path / place, chosen)
+        volumes.append(read_volume(report.volumes[0]))
+    first, same, other = volumes
+    np.testing.assert_array_equal(first.kspace, same.kspace)
+    assert first.patient == same.patient != other.patient
+    assert not np.allclose(first.kspace, other.kspace, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"EchoTime": [12.0, 24.0]},
+        {"SamplesPerPixel": None},
+        {"ImageOrientationPatient": [1, 0, 0]},
+        {"PixelSpacing": 1.5},
+    ],
+)
+def test_odd_dicom_is_named(dicom: Path, tmp_path: Path, fields: dict[str, object]) -> None:
+    """A file whose attributes break the standard is refused by name; the other series are imported."""
+    write_dicom(
+        tmp_path / "dicom" / "odd.dcm", head()[0].astype(np.uint16), 0, SeriesInstanceUID="9", **fields
+    )
+    report = run(dicom, tmp_path)
+    (problem,) = report.problems
+    assert "odd.dcm" in problem.reason
+    assert problem.remedy
+    assert len(report.volumes) == 1
+
+
+def test_messages_number_the_examinations(tmp_path: Path) -> None:
+    """Problems and remarks do not name patients, unless identifiers are kept."""
+    images = np.concatenate([head(), np.full((1, 64, 48), np.nan, dtype=np.float32)])
+    images[1] = 0
+    np.savez(tmp_path / "a.npz", image=images, patient_id=["Jane"] * 3 + ["Joan"])
+    report = run(tmp_path / "a.npz", tmp_path)
+    text = str(report.problems) + str(report.remarks)
+    assert "examination 1 of a.npz" in text
+    assert "examination 2 of a.npz" in text
+    assert "Jane" not in text
+    assert "Joan" not in text
+    kept = run(tmp_path / "a.npz", tmp_path / "kept", keep_identifiers=True)
+    assert "Jane" in str(kept.remarks)
+    assert "Joan" in str(kept.problems)
