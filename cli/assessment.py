@@ -245,4 +245,7 @@ def _finished(tasks: list[Future[T]], progress: Callable[[], None]) -> Iterator[
 
 def default_workers() -> int:
     """One a core this process may use."""
-    return len(os.sched_getaffinity(0))
+    # macOS and Windows cannot say which cores a process may use.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -59,3 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.remedy:
             typer.echo(f"       {error.remedy}", err=True)
         sys.exit(1)
+    except OSError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.site import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
-from reconsent.errors import ConfigError, ReconsentError
+from reconsent.errors import ConfigError, DataError, ReconsentError
 from reconsent.files import write_atomically
 
 if TYPE_CHECKING:
@@ -62,7 +63,13 @@ class RunDirectory:
         ------
         ConfigError
             If the directory holds a run of another consortium.
+        ReconsentError
+            If it cannot be written to.
         """
+        with _writing(self.path):
+            self._prepare(consortium)
+
+    def _prepare(self, consortium: ConsortiumConfig) -> None:
         text = dump_consortium(consortium)
         if self.consortium.exists():
             if load_consortium(self.consortium) != consortium:
@@ -91,23 +98,44 @@ class RunDirectory:
         )
 
 
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ReconsentError(
+            f"The run cannot be written to {directory}: {error}.",
+            "Choose with --out a directory that is writable and has room; the same command with the same "
+            "--out takes an interrupted run up again.",
+        ) from None
+
+
 def prepare_data(consortium: ConsortiumConfig, progress: Progress) -> None:
     """Make the phantoms of sites without data, and read every site's patients once.
 
     Raises
     ------
     DataError
-        If a site's data cannot be used.
+        If a site's data cannot be used, or two sites would share patients.
     """
     from client.site import site_directory, site_split
 
+    seen: dict[str, tuple[Path, set[str]]] = {}
     for site in consortium.sites:
 
         def step(done: int, total: int, name: str = site.name) -> None:
             progress(f"data of {name}", done, total)
 
-        site_directory(consortium.seed, site, progress=step)
-        site_split(consortium.seed, site)
+        directory = site_directory(consortium.seed, site, progress=step).resolve()
+        split = site_split(consortium.seed, site)
+        patients = {*split.train, *split.test}
+        for other, (place, theirs) in seen.items():
+            if place == directory and (shared := len(patients & theirs)):
+                raise DataError(
+                    f"The sites '{other}' and '{site.name}' share {shared} patients of {directory}.",
+                    "Give each site a directory of its own, or name its patients with `patients`.",
+                )
+        seen[site.name] = directory, patients
 
 
 def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
@@ -204,8 +232,9 @@ def assess(
                 measured.relearn = observer.relearn(relearning, left, step)
             pictures = observer.pictures(models.named(), left, step)
         results = gather(consortium, state, measured, _timing(books, time.time() - began))
-        render_report(results, pictures, directory.report)
-        results.save(directory.results)
+        with _writing(directory.path):
+            render_report(results, pictures, directory.report)
+            results.save(directory.results)
         # Only now that nothing more is to be measured.
         books.retention.prune_to(models.named().values())
     return results

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from reconsent.errors import ConfigError
 
@@ -29,7 +37,13 @@ def _kebab(name: str) -> str:
 class Settings(BaseModel):
     """Base of every table: frozen, kebab-case keys, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_kebab, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=_kebab,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
 
 
 class ReconstructorConfig(Settings):
@@ -182,11 +196,22 @@ class AssessmentConfig(Settings):
     relearn_patients: int = Field(default=4, ge=1, description="fresh patients of the withdrawn organ")
     relearn_learning_rate: float = Field(default=1e-3, gt=0, description="of the relearning")
 
+    @field_validator("relearn_steps")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 1:
+            raise ValueError("give at least one number of steps, each 1 or more")
+        return value
+
 
 class ConsortiumConfig(Settings):
     """A whole consortium: its sites, its model, and what happens to them."""
 
-    name: str = Field(default="demo", description="of the consortium; names the run's directory")
+    name: str = Field(
+        default="demo",
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        description="of the consortium; names the run's directory",
+    )
     seed: int = Field(default=0, ge=0, description="one seed gives one result, bit for bit")
     sites: tuple[SiteConfig, ...] = Field(min_length=2)
     model: ReconstructorConfig = ReconstructorConfig()
@@ -224,6 +249,12 @@ class ConsortiumConfig(Settings):
                 "all sites would be withdrawn: nobody would remain to train with. "
                 "Keep at least one site, or delete the model instead"
             )
+        remaining = len(names) - len(leaving)
+        if self.training.min_sites > remaining:
+            raise ValueError(
+                f"training.min-sites is {self.training.min_sites}, but only {remaining} sites remain: "
+                f"no round could be completed. Set it to {remaining} or fewer"
+            )
         return self
 
     def site(self, name: str) -> SiteConfig:
@@ -253,11 +284,11 @@ def load_consortium(source: str | Path) -> ConsortiumConfig:
     """
     path = Path(source)
     if path.suffix != ".toml":
-        preset = PRESETS / f"{source}.toml"
-        if not preset.is_file():
-            known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.toml")))
+        presets = sorted(file.stem for file in PRESETS.glob("*.toml"))
+        if str(source) not in presets:
+            known = ", ".join(presets)
             raise ConfigError(f"'{source}' is neither a preset nor a .toml file.", f"Presets are: {known}.")
-        path = preset
+        path = PRESETS / f"{source}.toml"
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -9,10 +9,11 @@ import pytest
 
 from cli.main import main
 from cli.simulate import override
-from cli.simulation import RunDirectory
+from cli.simulation import RunDirectory, prepare_data
+from mri.site_data import synthesise_directory
 from reconsent import __version__
-from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
-from reconsent.errors import ConfigError
+from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium, parse_consortium
+from reconsent.errors import ConfigError, DataError
 
 NOTHING: dict[str, None] = dict.fromkeys(
     (
@@ -227,3 +228,52 @@ def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     """An option that does not exist ends with status 2 and names itself."""
     assert run("simulate", "--widthraw", "knee") == 2
     assert "--widthraw" in capsys.readouterr().err
+
+
+def test_out_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file in the place of the run's directory is refused with a remedy and without a traceback."""
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert run("simulate", "tiny", "--out", str(place)) == 1
+        error = capsys.readouterr().err
+        assert "cannot be written" in error
+        assert "--out" in error
+
+
+def test_sites_that_share_patients(tmp_path: Path) -> None:
+    """Two sites on one directory with the same patients are refused by name."""
+    config = load_consortium("tiny")
+    first, second, *_ = config.sites
+    synthesise_directory(tmp_path / "d", first.organ, first.phantom, seed=0, prefix="p")
+    sites = (
+        first.model_copy(update={"data": tmp_path / "d"}),
+        second.model_copy(update={"data": tmp_path / "d", "organ": first.organ}),
+    )
+    with pytest.raises(
+        DataError, match=f"'{first.name}' and '{second.name}' share {first.phantom.patients} "
+    ):
+        prepare_data(config.model_copy(update={"sites": sites}), lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"name": "../up"}, "name"),
+        ({"training": {"learning-rate": float("nan")}}, "finite"),
+        ({"assessment": {"relearn-steps": []}}, "relearn-steps"),
+        ({"assessment": {"relearn-steps": [0]}}, "relearn-steps"),
+        ({"training": {"min-sites": 3}}, "min-sites is 3, but only 2"),
+    ],
+)
+def test_values_out_of_range(table: dict[str, object], words: str) -> None:
+    """Values that no run could be made with are refused when the file is read."""
+    sites = [{"name": name, "organ": "brain"} for name in ("a", "b")]
+    with pytest.raises(ConfigError, match=words):
+        parse_consortium({"sites": sites, **table}, where="x", base=Path())
+
+
+def test_path_is_no_preset(tmp_path: Path) -> None:
+    """A path without its ending never becomes another file."""
+    (tmp_path / "foo.toml").write_text(dump_consortium(load_consortium("tiny")))
+    with pytest.raises(ConfigError, match="neither a preset"):
+        load_consortium(str(tmp_path / "foo"))
