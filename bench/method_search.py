@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from cli.assessment import default_workers
 from cli.simulate import _value
 from cli.simulation import RunDirectory, prepare_data
 from reconsent.config import load_consortium
 
-WORKERS = len(os.sched_getaffinity(0))
+WORKERS = default_workers()
 
 
 @contextmanager

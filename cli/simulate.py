@@ -59,6 +59,8 @@ def simulate(
 ) -> None:
     """Train a consortium, withdraw a site, unlearn it, and compare with the model retrained without it.
 
+    CONSORTIUM is a consortium file (.toml) or a preset: tiny, demo, paper.
+
     Everything runs on this machine, on Flower's simulation engine, with the very ServerApp and ClientApp of
     a real deployment. Sites without data of their own get built-in phantoms. The run's directory holds
     report.html, results.json, the consortium file, the data and the server's state.
