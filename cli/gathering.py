@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ def gather(
     models = models_of(books)
     withdrawals = Withdrawals(state).all()
     left_at = {site: record.at_round or 0 for record in withdrawals for site in record.sites}
-    method = consortium.unlearning.method if withdrawals else None
+    # A withdrawal of sites that took part in no round leaves nothing to unlearn.
+    method = consortium.unlearning.method if models.unlearned is not None else None
     accuracy = {
         name: _accuracy([m for m in measurements.quality if m.model == name], left_at)
         for name in models.named()
@@ -222,8 +224,8 @@ def _round(record: RoundRecord, measurements: Measurements) -> res.RoundResult:
         sites={
             site: res.SiteRound(
                 num_examples=outcome.num_examples,
-                train_loss=outcome.loss,
-                update_norm=outcome.update_norm,
+                train_loss=_finite(outcome.loss),
+                update_norm=_finite(outcome.update_norm),
                 seconds=outcome.seconds,
                 bytes_up=outcome.bytes_up,
                 bytes_down=outcome.bytes_down,
@@ -235,9 +237,15 @@ def _round(record: RoundRecord, measurements: Measurements) -> res.RoundResult:
         evaluation={
             site: res.RoundQuality(psnr=values["psnr"], ssim=values["ssim"], nmse=values["nmse"])
             for site, values in evaluation.items()
+            if all(_finite(values.get(name)) is not None for name in ("psnr", "ssim", "nmse"))
         }
         or None,
     )
+
+
+def _finite(value: float | None) -> float | None:
+    """``value``, or ``None`` where a site told something that is no number: results hold numbers only."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _by_site(rows: Sequence[Measured]) -> list[tuple[str, dict[str, float]]]:
@@ -259,8 +267,8 @@ def _unlearning(books: Bookkeeping, consortium: ConsortiumConfig) -> res.Unlearn
                     alpha=notes["alpha"],
                     step_norm=notes["step-norm"],
                     accepted=bool(record.metrics.get("accepted", True)),
-                    retain_loss_before=notes.get("retain-loss-before"),
-                    retain_loss_after=notes.get("retain-loss-after"),
+                    retain_loss_before=_finite(notes.get("retain-loss-before")),
+                    retain_loss_after=_finite(notes.get("retain-loss-after")),
                 )
             )
     return res.UnlearningResult(
@@ -276,7 +284,7 @@ def _cost(books: Bookkeeping) -> res.Cost:
     training = [record for record in records if record.kind == "train" and record.round < last]
     seconds, up, down = _spent(unlearning)
     notes = [record.metrics.get("notes") or {} for record in unlearning]
-    seconds += sum(note.get("gate-seconds", 0.0) for note in notes)
+    seconds += sum(_finite(note.get("gate-seconds")) or 0.0 for note in notes)
     down += int(sum(note.get("gate-bytes", 0) for note in notes))
     trained_seconds, trained_up, trained_down = _spent(training)
     return res.Cost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -26,6 +27,9 @@ from unlearning.contributions import discard
 
 MAIN = "main"
 ORACLE = "oracle"
+
+MOST = 2**53
+"""No site has more examples, or works for more seconds."""
 
 
 class Bookkeeping:
@@ -135,13 +139,19 @@ def _record(
 def _site(site: Exchanged) -> SiteOutcome:
     known = {"ok": "ok", "refused": "refused", "timeout": "timeout"}
     reason = site.reason if site.outcome in known else f"{site.outcome}: {site.reason}"
+    loss = site.metrics.get(msg.TRAIN_LOSS)
     return SiteOutcome(
         outcome=known.get(site.outcome, "failed"),  # type: ignore[arg-type]
         reason=reason,
-        num_examples=int(site.metrics.get(msg.NUM_EXAMPLES, 0)),
+        num_examples=int(_amount(site.metrics.get(msg.NUM_EXAMPLES, 0.0))),
         update_norm=site.norm if site.outcome == "ok" else None,
-        loss=site.metrics.get(msg.TRAIN_LOSS),
-        seconds=site.metrics.get(msg.SECONDS, 0.0),
+        loss=loss if loss is not None and math.isfinite(loss) else None,
+        seconds=_amount(site.metrics.get(msg.SECONDS, 0.0)),
         bytes_up=site.bytes_up,
         bytes_down=site.bytes_down,
     )
+
+
+def _amount(told: float) -> float:
+    """What a site says of itself, which may be anything if its reply was refused; 0 if it makes no sense."""
+    return told if math.isfinite(told) and 0 <= told < MOST else 0.0

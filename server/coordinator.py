@@ -205,6 +205,7 @@ class Coordinator:
         settings: Mapping[str, object],
         *,
         cached: bool = True,
+        bystanders: frozenset[str] = frozenset(),
     ) -> UnlearningStrategy:
         """Build a method of unlearning for this consortium."""
         departure = Departure(
@@ -213,6 +214,7 @@ class Coordinator:
             budget_rounds=max(1, int(self.consortium.unlearning.rounds_fraction * trained)),
             learning_rate=self._learning_rate(trained),
             initial=lambda: self.books.arrays(self.initialise()),
+            bystanders=bystanders,
         )
         return build_method(
             name,

@@ -130,8 +130,11 @@ def _enrol(
         return f"it says it is site '{site}', which is not expected"
     if site in members.values():
         return f"it says it is site '{site}', which another node is already"
+    examples = told.get(msg.NUM_EXAMPLES, 0)
+    if not isinstance(examples, int) or examples < 0:
+        return f"'{msg.NUM_EXAMPLES}' must be a whole number, got {examples!r}"
     try:
-        roster.enrol(site, node_id, organ, int(told.get(msg.NUM_EXAMPLES, 0)), round=round_)
+        roster.enrol(site, node_id, organ, examples, round=round_)
     except SiteError as error:
         return str(error)
     members[node_id] = site

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord
 
-from reconsent.errors import ReconsentError
+from reconsent.errors import ContributionError, ReconsentError
 from server.bookkeeping import MAIN
 from server.checkpoint import Checkpoint, Checkpoints
 from server.events import Event, announce
@@ -88,6 +88,9 @@ class Withdrawing:
         return self._move(record, WithdrawalState.RESTRICTED, "barred everywhere; contributions frozen")
 
     def _begin(self, record: WithdrawalRecord) -> WithdrawalRecord:
+        sites = frozenset(record.sites)
+        if self._bystanders(sites, self._latest()) == sites:
+            return self._move(record, WithdrawalState.PROPAGATING, "took part in no round")
         return self._move(record, WithdrawalState.UNLEARNING, f"by {self._of.consortium.unlearning.method}")
 
     def _unlearn(self, record: WithdrawalRecord) -> WithdrawalRecord:
@@ -124,7 +127,7 @@ class Withdrawing:
             reason="exercised in a simulation" if simulated else "named in the consortium file",
             requested_by="simulation" if simulated else "operator",
             method=self._of.consortium.unlearning.method,
-            at_round=self._of.books.log.last_round(MAIN),
+            at_round=self._of.books.log.count(MAIN, "train"),
             simulated=simulated,
         )
         announce(Event("withdrawal", f"Withdrawal of {', '.join(record.sites)}: received ({record.id})"))
@@ -148,10 +151,16 @@ class Withdrawing:
     def unlearn(self, departed: frozenset[str]) -> None:
         """Run the configured method from the last model trained with everybody, or go on with it."""
         books, config = self._of.books, self._of.consortium.unlearning
-        latest = books.version(MAIN, "train", "unlearned", "initial")
+        latest = self._latest()
         if departed <= set(latest.forgotten):
             return
-        strategy = self._of.method(departed, books.log.count(MAIN, "train"), config.method, config.settings)
+        strategy = self._of.method(
+            departed,
+            books.log.count(MAIN, "train"),
+            config.method,
+            config.settings,
+            bystanders=self._bystanders(departed, latest),
+        )
         books.retention.protect(latest)
         checkpoint = self.checkpoints.load(departed)
         if checkpoint is None:
@@ -179,6 +188,14 @@ class Withdrawing:
             self._of.announce_round("unlearn", outcome, checkpoint.done, total, evaluation)
         self._finish(departed, strategy, version, arrays)
 
+    def _latest(self) -> ModelVersion:
+        return self._of.books.version(MAIN, "train", "unlearned", "initial")
+
+    @staticmethod
+    def _bystanders(sites: frozenset[str], latest: ModelVersion) -> frozenset[str]:
+        """Those of ``sites`` of which no update is in the model or in those it came from."""
+        return frozenset(site for site in sites if site not in latest.lineage)
+
     def _start(
         self, departed: frozenset[str], strategy: UnlearningStrategy, latest: ModelVersion
     ) -> Checkpoint:
@@ -203,9 +220,16 @@ class Withdrawing:
         arrays: ArrayRecord,
     ) -> None:
         books = self._of.books
+        try:
+            finished = strategy.finish(arrays)
+        except ContributionError:
+            # The next attempt needs other settings, so it begins anew.
+            with self._of.state.session() as session:
+                self.checkpoints.end(session=session)
+            raise
         with self._of.state.session() as session:
             unlearned = books.registry.add(
-                msg.named_arrays(strategy.finish(arrays)),
+                msg.named_arrays(finished),
                 line=MAIN,
                 round=books.log.last_round(MAIN),
                 kind="unlearned",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -220,8 +221,8 @@ class ContributionAveraging(Strategy):
         arrays = self._aggregate(server_round, (self._as_reply(reply) for reply in replies))
         if arrays is None:
             return None, None
-        self.commit(server_round)
         weights = self.spool.weights()
+        self.commit(server_round)
         return arrays, RoundOutcome(
             server_round, self.kind, arrays, weights, tuple(self._outcomes), 0.0
         ).metrics()
@@ -250,7 +251,7 @@ class ContributionAveraging(Strategy):
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
-        timeout: float = 3600,
+        timeout: float | None = None,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
@@ -258,9 +259,10 @@ class ContributionAveraging(Strategy):
         """Run ``num_rounds`` rounds as Flower's ``Strategy.start`` does, one reply in memory at a time.
 
         Rounds are counted from 1, or from after those that the cache holds already: unlearning with the cache
-        of the training goes on where the training ended.
+        of the training goes on where the training ended. ``timeout`` replaces the constructor's, if given.
         """
-        self.timeout = timeout
+        if timeout is not None:
+            self.timeout = timeout
         self.summary()
         result = Result(arrays=initial_arrays)
         fixed = cast("dict[str, int | float | str | bool]", dict(train_config or {}))
@@ -328,10 +330,18 @@ class ContributionAveraging(Strategy):
         )
 
     def commit(self, server_round: int, *, session: Session | None = None) -> list[Path]:
-        """Fold the last round's updates into the cache; returns files to discard after the transaction."""
-        if self.cache is None or self._mean is None:
-            return []
-        return self.cache.record(server_round, self.spool, self._mean, session=session)
+        """Fold the last round's updates into the cache, and drop them.
+
+        Returns
+        -------
+        Files to discard after the transaction.
+        """
+        superseded: list[Path] = []
+        if self.cache is not None and self._mean is not None:
+            superseded = self.cache.record(server_round, self.spool, self._mean, session=session)
+        self._mean = None
+        self.spool.clear()
+        return superseded
 
     def evaluate(
         self, grid: Grid, server_round: int, arrays: ArrayRecord, config: Mapping[str, object]
@@ -437,14 +447,18 @@ class ContributionAveraging(Strategy):
 
 
 def weighted_metrics(values: Mapping[str, Mapping[str, float]]) -> MetricRecord | None:
-    """Means of the sites' metrics weighted by ``num-examples``; ``None`` if there are none."""
-    if not values:
+    """Means of the sites' metrics weighted by ``num-examples``.
+
+    A site without examples has no say; ``None`` if no other is left.
+    """
+    told = {site: metrics.get(msg.NUM_EXAMPLES, 1.0) for site, metrics in values.items()}
+    examples = {site: number for site, number in told.items() if 0 < number < math.inf}
+    if not examples:
         return None
-    examples = {site: metrics.get(msg.NUM_EXAMPLES, 1.0) for site, metrics in values.items()}
-    keys = sorted({key for metrics in values.values() for key in metrics} - {msg.NUM_EXAMPLES})
+    keys = sorted({key for site in examples for key in values[site]} - {msg.NUM_EXAMPLES})
     record = MetricRecord()
     for key in keys:
-        having = [site for site in values if key in values[site]]
+        having = [site for site in examples if key in values[site]]
         total = sum(examples[site] for site in having)
         record[key] = sum(examples[site] * values[site][key] for site in having) / total
     return record

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
+import time
 from collections.abc import Iterator
 from logging import INFO
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from flwr.app import ArrayRecord
 from flwr.common import log
 from flwr.serverapp import Grid
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from reconsent.errors import ContributionError
+from reconsent.errors import ContributionError, RoundError
 from strategies import messages as msg
 from strategies.averaging import RoundOutcome, weighted_metrics
 from strategies.retain_fine_tuning import RetainFineTuning, RetainFineTuningSettings
@@ -70,6 +72,15 @@ class CachedAscentSettings(RetainFineTuningSettings):
         "and halved; empty: never",
     )
 
+    @model_validator(mode="after")
+    def _recency_has_updates_to_weigh(self) -> Self:
+        if self.recency < 1 and self.direction == "specific":
+            raise ValueError(
+                "a recency below 1 weighs single updates, and of the specific contribution only the running "
+                "sum is kept; use direction = 'sum' with it"
+            )
+        return self
+
 
 class CachedAscent(RetainFineTuning):
     """Climb the withdrawn site's loss along its cached contributions, and repair with the others.
@@ -99,7 +110,8 @@ class CachedAscent(RetainFineTuning):
     settings_type: ClassVar[type[CachedAscentSettings]] = CachedAscentSettings
     changing: ClassVar[tuple[str, ...]] = (
         *RetainFineTuning.changing,
-        *("alpha", "_steps_left", "_travelled", "_direction", "_reference"),
+        *("alpha", "_steps_left", "_steps_taken", "_travelled", "_direction"),
+        *("_reference", "_reference_sites"),
     )
     settings: CachedAscentSettings
 
@@ -107,12 +119,14 @@ class CachedAscent(RetainFineTuning):
         super().__init__(departure, settings, **kwargs)
         self._steps_left = settings.ascent_rounds or max(1, departure.budget_rounds // 2)
         self.alpha = settings.alpha / self._steps_left
+        self._steps_taken = 0
         self._travelled = 0.0
         self._direction: Vector | None = None
         self._size = 0.0
         self._guard: Basis | None = None
         self._original: Vector | None = None
         self._reference: float | None = None
+        self._reference_sites: list[str] = []
         self._gate_seconds = 0.0
         self._gate_bytes = 0
 
@@ -130,7 +144,7 @@ class CachedAscent(RetainFineTuning):
         """Compute d, R, the guard, and the remaining sites' loss of G."""
         named = msg.named_arrays(arrays)
         self._original = ParameterLayout.of(named).flatten(named)
-        sites = sorted(self.departure.sites)
+        sites = sorted(self.departure.sites - self.departure.bystanders)
         s = self.settings
         contribution = weighted_contribution(self.contributions, sites, kind=s.direction, recency=s.recency)
         if s.orthogonalise:
@@ -147,15 +161,15 @@ class CachedAscent(RetainFineTuning):
                     "Train with contributions.history-every > 0, or set guard = 'return' or 'none'.",
                 )
         if s.tolerance is not None:
-            self._reference = self._gate_loss(grid, 0, arrays)
+            self._reference = self._reference_loss(grid, arrays)
         log(INFO, "cached-ascent: R = %.4g, alpha = %g, sites %s", self._size, self.alpha, ", ".join(sites))
         return arrays
 
     def prepare(self, server_round: int, parameters: Vector) -> tuple[Vector, dict[str, float]]:
         """Take the ascent step of this round, if one is due."""
         del server_round
-        length = min(self.alpha, self.settings.trust_radius - self._travelled) * self._size
-        if self._steps_left == 0 or length <= 0 or self._direction is None:
+        length = self._due()
+        if length == 0.0 or self._direction is None:
             return parameters, {}
         return ascend(parameters, self._direction, length), {"alpha": self.alpha, "step-norm": length}
 
@@ -169,28 +183,54 @@ class CachedAscent(RetainFineTuning):
         return update
 
     def run_round(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> RoundOutcome:
-        """One round; an ascent step that cost the remaining sites too much is taken back and halved."""
-        momentum = self._momentum
-        outcome = super().run_round(grid, server_round, arrays)
+        """One round; an ascent step that cost the remaining sites too much is taken back and halved.
+
+        So is one after which the sites could not train at all: what it did to them is then worse than any
+        loss. A round that failed because nobody answered says nothing of the step, and is an error.
+        """
+        momentum, began, length = self._momentum, time.monotonic(), self._due()
+        try:
+            outcome = super().run_round(grid, server_round, arrays)
+        except RoundError:
+            if length == 0.0 or self._reference is None or not self._diverged():
+                raise
+            notes = {"alpha": self.alpha, "step-norm": length, "retain-loss-before": self._reference}
+            seconds = time.monotonic() - began
+            failed = RoundOutcome(
+                server_round, self.kind, arrays, {}, tuple(self._outcomes), seconds, notes, accepted=False
+            )
+            return self._taken_back(failed, momentum)
         if "step-norm" not in outcome.notes:
             return outcome
         notes = dict(outcome.notes)
         if self._reference is not None and self.settings.tolerance is not None:
             loss = self._gate_loss(grid, server_round, outcome.arrays)
-            notes |= {"retain-loss-before": self._reference, "retain-loss-after": loss}
+            notes |= {"retain-loss-before": self._reference}
+            if math.isfinite(loss):
+                notes |= {"retain-loss-after": loss}
             notes |= {"gate-seconds": self._gate_seconds, "gate-bytes": self._gate_bytes}
             self._gate_seconds, self._gate_bytes = 0.0, 0
             if not loss <= (1 + self.settings.tolerance) * self._reference:
-                self.alpha /= 2
-                self._momentum = momentum
-                self._mean = None
-                return dataclasses.replace(outcome, arrays=arrays, weights={}, notes=notes, accepted=False)
+                refused = dataclasses.replace(outcome, arrays=arrays, weights={}, notes=notes, accepted=False)
+                return self._taken_back(refused, momentum)
         self._steps_left -= 1
+        self._steps_taken += 1
         self._travelled += notes["step-norm"] / self._size
         return dataclasses.replace(outcome, notes=notes)
 
     def finish(self, arrays: ArrayRecord) -> ArrayRecord:
-        """The last ascent step, if one is asked for."""
+        """The last ascent step, if one is asked for.
+
+        Raises
+        ------
+        ContributionError
+            If steps were asked for and every one was taken back: the model is then still G.
+        """
+        if self.settings.alpha > 0 and self._steps_taken == 0 and self._direction is not None:
+            raise ContributionError(
+                "Every ascent step was taken back; nothing was unlearned.",
+                "Lower alpha, raise tolerance or rounds-fraction.",
+            )
         if self.settings.final_alpha == 0 or self._direction is None:
             return arrays
         named = msg.named_arrays(arrays)
@@ -199,17 +239,57 @@ class CachedAscent(RetainFineTuning):
         after = ascend(layout.flatten(named), self._direction, length)
         return msg.array_record(layout.unflatten(after, named))
 
+    def _due(self) -> float:
+        """Length of the step before the next round; 0 if none is due."""
+        if self._steps_left == 0:
+            return 0.0
+        return max(0.0, min(self.alpha, self.settings.trust_radius - self._travelled)) * self._size
+
+    def _diverged(self) -> bool:
+        return any(outcome.outcome in ("app_error", "refused") for outcome in self._outcomes)
+
+    def _taken_back(self, outcome: RoundOutcome, momentum: Vector | None) -> RoundOutcome:
+        self.alpha /= 2
+        self._momentum = momentum
+        self._mean = None
+        self.spool.clear()
+        return outcome
+
+    def _reference_loss(self, grid: Grid, arrays: ArrayRecord) -> float:
+        values = self._gate_metrics(grid, 0, arrays)
+        mean = weighted_metrics(values)
+        if mean is None or not math.isfinite(float(mean.get(msg.LOSS, math.nan))):  # type: ignore[arg-type]
+            raise ContributionError(
+                "No remaining site reported a loss, so the cost of the ascent cannot be judged.",
+                "Bring the sites online, or set tolerance to empty to go without backtracking.",
+            )
+        self._reference_sites = sorted(values)
+        return float(mean[msg.LOSS])  # type: ignore[arg-type]
+
     def _gate_loss(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> float:
+        """Mean loss of the sites of the reference; infinite if one of them has none any more.
+
+        A model that a step has ruined for a site makes its reconstructor fail. Over those who still answer
+        the mean could even be lower than before.
+        """
+        values = self._gate_metrics(grid, server_round, arrays)
+        if any(site not in values for site in self._reference_sites):
+            return math.inf
+        mean = weighted_metrics({site: values[site] for site in self._reference_sites})
+        return math.inf if mean is None else float(mean[msg.LOSS])  # type: ignore[arg-type]
+
+    def _gate_metrics(
+        self, grid: Grid, server_round: int, arrays: ArrayRecord
+    ) -> dict[str, dict[str, float]]:
+        """What each remaining site says of ``arrays``; only those with a finite loss on some slices."""
         values = self.evaluate(grid, server_round, arrays, {msg.SPLIT: msg.SPLIT_GATE})
         self._gate_seconds += sum(metrics.get(msg.SECONDS, 0.0) for metrics in values.values())
         self._gate_bytes += msg.payload_bytes(arrays) * len(values)
-        mean = weighted_metrics(values)
-        if mean is None or msg.LOSS not in mean:
-            raise ContributionError(
-                "No remaining site reported its loss, so the cost of the ascent cannot be judged.",
-                "Bring the sites online, or set tolerance to empty to go without backtracking.",
-            )
-        return float(mean[msg.LOSS])  # type: ignore[arg-type]
+        return {
+            site: metrics
+            for site, metrics in values.items()
+            if math.isfinite(metrics.get(msg.LOSS, math.nan)) and metrics.get(msg.NUM_EXAMPLES, 1.0) > 0
+        }
 
     def _remaining_sums(self) -> Iterator[Vector]:
         for site in self.contributions.sites():
@@ -217,8 +297,9 @@ class CachedAscent(RetainFineTuning):
                 yield self.contributions.running(site, "sum")
 
     def _guard_updates(self) -> Iterator[Vector]:
-        share = max(1, self.settings.guard_size // len(self.departure.sites))
-        for site in sorted(self.departure.sites):
+        sites = sorted(self.departure.sites - self.departure.bystanders)
+        share = max(1, self.settings.guard_size // len(sites))
+        for site in sites:
             kept = [round_ for round_, _, _ in self.contributions.updates(site)]
             chosen = set(kept[:: max(1, -(-len(kept) // share))])
             for round_, _, update in self.contributions.updates(site):

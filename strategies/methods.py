@@ -33,15 +33,19 @@ def method_settings(name: str, settings: Mapping[str, object]) -> Settings:
         hint = f"Did you mean '{near[0]}'?" if near else f"Methods are: {', '.join(METHODS)}."
         raise ConfigError(f"There is no method of unlearning called '{name}'.", hint)
     kind = METHODS[name].settings_type
+    # TOML and command lines have no null: an optional setting is left out by an empty string.
+    given = {key: None if value == "" else value for key, value in settings.items()}
     try:
-        return kind.model_validate(dict(settings))
+        return kind.model_validate(given)
     except ValidationError as error:
         known = [field.alias or key for key, field in kind.model_fields.items()]
         lines = []
         for item in error.errors():
             key = ".".join(map(str, item["loc"]))
             near = difflib.get_close_matches(key, known, n=1)
-            if item["type"] == "extra_forbidden":
+            if not key:
+                lines.append(item["msg"])
+            elif item["type"] == "extra_forbidden":
                 lines.append(f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
             else:
                 lines.append(f"{key}: {item['msg']} (got {item.get('input')!r})")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from reconsent.config import Settings
-from strategies.unlearning_strategy import UnlearningStrategy
+from strategies.averaging import RoundConfig
+from strategies.unlearning_strategy import Departure, UnlearningStrategy
 
 
 class RetrainingSettings(Settings):
@@ -28,10 +30,26 @@ class Retraining(UnlearningStrategy):
     settings_type: ClassVar[type[Settings]] = RetrainingSettings
     restarts: ClassVar[bool] = True
 
+    def __init__(self, departure: Departure, settings: Settings, **kwargs: Any) -> None:
+        own: RoundConfig = kwargs.pop("round_config", None) or (lambda _round: {})
+        super().__init__(departure, settings, **kwargs)
+        self.round_config = lambda t: own(self.index(t))
+
     @property
     def num_rounds(self) -> int:
         """As many as the training had."""
         return self.departure.trained_rounds
+
+    def _messages(
+        self,
+        message_type: str,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: Mapping[str, object],
+        grid: Grid,
+    ) -> list[Message]:
+        # Sites draw their batches by the number of the round, so they are told that of the training.
+        return super()._messages(message_type, self.index(server_round), arrays, config, grid)
 
     def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
         """The model the training began with."""

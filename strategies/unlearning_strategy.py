@@ -14,8 +14,8 @@ from reconsent.config import Settings
 from strategies.averaging import ContributionAveraging, RoundOutcome
 from unlearning.parameters import Vector
 
-StrategyState = Mapping[str, float | int | Vector | None]
-"""What of a method changes from round to round: numbers, and vectors ``(P,)``."""
+StrategyState = Mapping[str, float | int | Vector | list[str] | None]
+"""What of a method changes from round to round: numbers, names, and vectors ``(P,)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Departure:
         The sites' learning rate in the last round of training.
     initial
         The model training began with; for methods that begin anew.
+    bystanders
+        Those of ``sites`` that took part in no round: nothing of theirs is in the model.
     """
 
     sites: frozenset[str]
@@ -41,6 +43,7 @@ class Departure:
     budget_rounds: int
     learning_rate: float
     initial: Callable[[], ArrayRecord]
+    bystanders: frozenset[str] = frozenset()
 
 
 class UnlearningStrategy(ContributionAveraging):

@@ -11,16 +11,29 @@ from strategies import messages as msg
 
 
 def quadratic_app(
-    centres: dict[int, np.ndarray], curvature: float = 1.0, rate: float = 0.1, steps: int = 1
+    centres: dict[int, np.ndarray],
+    curvature: float = 1.0,
+    rate: float = 0.1,
+    steps: int = 1,
+    reach: dict[int, float] | None = None,
 ) -> ClientApp:
-    """Site i minimises h/2 ‖θ − cᵢ‖² by ``steps`` exact gradient steps of size ``rate``."""
+    """Site i minimises h/2 ‖θ − cᵢ‖² by ``steps`` exact gradient steps of size ``rate``.
+
+    A site with a ``reach`` fails, as a reconstructor with infinities in it does, on models farther from its
+    centre.
+    """
     app = ClientApp()
+
+    def check(theta: np.ndarray, node_id: int) -> None:
+        if np.linalg.norm(theta - centres[node_id]) > (reach or {}).get(node_id, np.inf):
+            raise ValueError("the reconstruction is not finite")
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         arrays = msg.named_arrays(msg.arrays_of(message))
         theta = arrays["theta"].astype(np.float64)
         centre = centres[context.node_id]
+        check(theta, context.node_id)
         for _ in range(steps):
             theta = theta - rate * curvature * (theta - centre)
         examples = int(context.node_config.get("examples", 1))
@@ -36,6 +49,7 @@ def quadratic_app(
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         theta = msg.named_arrays(msg.arrays_of(message))["theta"]
+        check(theta, context.node_id)
         loss = float(0.5 * curvature * np.sum((theta - centres[context.node_id]) ** 2))
         return Message(msg.content(metrics={msg.NUM_EXAMPLES: 1, msg.LOSS: loss}), reply_to=message)
 
@@ -50,9 +64,10 @@ def model(theta: np.ndarray) -> msg.ArrayRecord:
 def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int = 3) -> ClientApp:
     """The quadratic sites as Reconsent's server wants them: they say who they are, and build the model.
 
-    The node configuration says ``site`` and, if not the default, ``organ``, ``examples`` and ``fault``
-    (``train``: the site cannot train). Gradients are noisy as with mini-batches, seeded by site and round, so
-    that a wrong round number or a lost round shows in the last bit of the model.
+    The node configuration says ``site`` and, if not the default, ``organ``, ``examples``, ``fault``
+    (``train``: the site cannot train) and ``claims`` (a number it gives for everything). Gradients are noisy
+    as with mini-batches, seeded by site and round, so that a wrong round number or a lost round shows in the
+    last bit of the model.
     """
     app = ClientApp()
 
@@ -88,11 +103,13 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
             gradient = theta - centres[site] + 0.1 * noise.standard_normal(theta.size)
             theta = theta - rate * float(told[msg.LEARNING_RATE]) * gradient
         arrays = {"theta": theta.astype(np.float32), "calls": np.array(7, dtype=np.int64)}
-        metrics = {
+        metrics: dict[str, float] = {
             msg.NUM_EXAMPLES: int(context.node_config.get("examples", 1)),
             msg.TRAIN_LOSS: float(0.5 * np.sum((theta - centres[site]) ** 2)),
             msg.SECONDS: 0.01,
         }
+        if "claims" in context.node_config:
+            metrics = dict.fromkeys(metrics, float(context.node_config["claims"]))
         return Message(msg.content(arrays=msg.array_record(arrays), metrics=metrics), reply_to=message)
 
     @app.evaluate()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +33,9 @@ from reconsent.files import sha256_of, write_atomically
 from unlearning.database import ContributionRow
 from unlearning.parameters import Vector
 from unlearning.spool import UpdateSpool
+
+PARTS = ".*.part"
+"""What a write that was cut off leaves behind."""
 
 RunningKind = Literal["sum", "specific"]
 
@@ -166,7 +169,9 @@ class ContributionCache:
         with self._transaction() as session:
             rows = [row for row in self._rows(session, site, "update") if row.path]
             for row in rows:
-                yield row.round, row.weight, self._load(row)["update"]
+                session.expunge(row)  # The transaction ends here, and files take their time.
+        for row in rows:
+            yield row.round, row.weight, self._load(row)["update"]
 
     def norms(self, site: str) -> list[float]:
         """‖Δ‖ of every update of ``site``, oldest first; kept even where the update itself is not."""
@@ -203,6 +208,7 @@ class ContributionCache:
                 if row.path:
                     files.append(self._directory / row.path)
                 session.delete(row)
+            files += (self._directory / site).glob(PARTS)
         return files
 
     def problems(self) -> list[str]:
@@ -225,7 +231,7 @@ class ContributionCache:
             return sum(session.scalars(query))
 
     def sweep(self) -> list[Path]:
-        """Unlink files that no index row names (leftovers of a crash between two rounds)."""
+        """Unlink files that no index row names, whole or in part (leftovers of a crash)."""
         with self._transaction() as session:
             known = {
                 row.path
@@ -236,6 +242,7 @@ class ContributionCache:
             for file in self._directory.glob("*/*.safetensors")
             if str(file.relative_to(self._directory)) not in known
         ]
+        orphans += self._directory.glob(f"*/{PARTS}")
         discard(orphans)
         return orphans
 
@@ -359,6 +366,9 @@ def specific_contribution(delta: Vector, mean: Vector, share: float) -> Vector:
 
 
 def discard(files: list[Path]) -> None:
-    """Unlink ``files``; those already gone do not matter."""
+    """Unlink ``files``, and directories that are empty then; those already gone do not matter."""
     for file in files:
         file.unlink(missing_ok=True)
+    for directory in {file.parent for file in files}:
+        with suppress(OSError):
+            directory.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class UpdateSpool:
     Parameters
     ----------
     directory
-        Emptied when a round begins; nothing in it is needed after a round has been committed.
+        Emptied when a round begins, and when it has been committed: updates must not lie around.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -51,10 +52,25 @@ class UpdateSpool:
         self.clear()
 
     def put(self, site: str, update: Vector, *, examples: int, norm: float) -> None:
-        """Keep ``update`` ``(P,)`` of ``site``; a second one of the same round is an error."""
+        """Keep ``update`` ``(P,)`` of ``site``.
+
+        Raises
+        ------
+        ContributionError
+            If it is the site's second one of the round, or cannot be written.
+        """
         if site in self._updates:
             raise ContributionError(f"Site '{site}' has already sent an update this round.")
-        save_file({"update": update}, self._path(site))
+        path = self._path(site)
+        try:
+            save_file({"update": update}, path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise ContributionError(
+                f"The update of site '{site}' cannot be written to {path}: {error}.",
+                "Free space in the state directory; the round can then be repeated.",
+            ) from error
         self._updates[site] = SpooledUpdate(site, examples, norm)
 
     def get(self, site: str) -> Vector:

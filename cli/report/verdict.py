@@ -196,8 +196,8 @@ def _what_happened(results: Results) -> list[str]:
         noun = "Hospital" if len(withdrawal.sites) == 1 else "Hospitals"
         story.append(f"{noun} {who} withdrew after round {withdrawal.at_round}.")
     if results.unlearning and results.withdrawn:
-        kinds = [record.kind for record in results.rounds if record.line == "main"]
-        ascent, retain = kinds.count("ascent"), kinds.count("retain")
+        ascent = sum(step.accepted for step in results.unlearning.steps)
+        retain = sum(record.line == "main" and record.kind == "retain" for record in results.rounds)
         steps = count(ascent, "step") + " away from its contribution" if ascent else ""
         repair = count(retain, "round") + " in which only the remaining hospitals trained" if retain else ""
         what = listed([part for part in (steps, repair) if part])

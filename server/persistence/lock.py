@@ -41,7 +41,7 @@ class DirectoryLock:
             self._file.close()
             raise StateError(
                 f"The state directory {path.parent} is in use by {holder}.",
-                "Stop that server first, or choose another directory with --state.",
+                "Stop that server first, or choose another state directory.",
             ) from None
         except OSError:
             self._file.close()

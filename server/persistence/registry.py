@@ -331,7 +331,8 @@ class ModelRegistry:
         row = self._find(session, id_)
         if row is None:
             raise StateError(
-                f"There is no model version '{id_}' in {self._state.path}.", "`reconsent models` lists them."
+                f"There is no model version '{id_}' in {self._state.path}.",
+                "The registry's `all` lists them.",
             )
         return row
 

@@ -78,7 +78,7 @@ class StateDirectory:
         target = _database_url(path, url)
         owner = writable and exclusive
         if not owner and not path.is_dir():
-            raise StateError(f"There is no state directory {path}.", "Check --state and RECONSENT_STATE.")
+            raise StateError(f"There is no state directory {path}.", "Check the path.")
         with ExitStack() as undo, explaining_os_errors(f"The state directory {path}"):
             lock = None
             if owner:

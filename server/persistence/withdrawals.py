@@ -290,7 +290,7 @@ class Withdrawals:
         query = select(WithdrawalRow).where(WithdrawalRow.id == id_)
         row = session.scalar(query.with_for_update() if lock else query)
         if row is None:
-            raise WithdrawalError(f"There is no withdrawal '{id_}'.", "`reconsent withdrawals` lists them.")
+            raise WithdrawalError(f"There is no withdrawal '{id_}'.", "The register's `all` lists them.")
         return row
 
 

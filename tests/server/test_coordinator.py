@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reconsent.errors import WithdrawalError
+from reconsent.errors import ContributionError, WithdrawalError
 from server.bookkeeping import MAIN, ORACLE
 from server.persistence import SiteStatus, VersionStatus
 from strategies import messages as msg
@@ -104,7 +104,8 @@ def test_contributions_of_the_departed_are_erased(tmp_path: Path) -> None:
         assert run.coordinator.cache.problems() == []
         assert run.coordinator.cache.shares("alpha").keys() == set(range(1, 9))
         state = run.coordinator.state.path
-        assert [p for p in state.rglob("*delta*") if p.is_file()] == []
+        assert list(state.rglob("*delta*")) == []
+        assert list((state / "spool").glob("*")) == []
         assert list((state / "unlearning").glob("*")) == [], "directions are made of contributions"
         assert len(list((state / "contributions" / "alpha").glob("*"))) == 8 + 1
 
@@ -138,6 +139,7 @@ def test_one_after_the_other(tmp_path: Path) -> None:
         assert [set(r.sites) for r in rounds] == [{"alpha", "beta", "gamma"}] * 2 + [{"alpha", "beta"}] * 2
         assert all(set(r.sites) == {"alpha", "beta"} for r in run.books.log.all(ORACLE))
         assert run.coordinator.cache.sites() == ["alpha", "beta"]
+        assert [r.at_round for r in run.coordinator.withdrawals.all()] == [6, 6], "training rounds"
 
 
 def test_several_together(tmp_path: Path) -> None:
@@ -196,6 +198,7 @@ def test_retraining_has_no_edge_from_the_departed(tmp_path: Path) -> None:
             version = run.books.registry.get(version.parent)
             assert "delta" not in version.lineage
         assert version.kind == "initial"
+        assert unlearned.digest == run.books.version(ORACLE).digest
         assert run.books.log.count(MAIN, "retain") == run.books.log.count(ORACLE) == 6
         assert run.coordinator.cache.shares("alpha").keys() == set(range(7, 13)), "the old path is no more"
 
@@ -227,3 +230,50 @@ def test_a_site_that_fails_does_not_stop_the_rounds(tmp_path: Path) -> None:
             assert record.sites["alpha"].outcome == "ok"
         assert run.books.roster.get("beta").last_round is None
         assert any("beta" in text for text in run.texts("round"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -3.0])
+def test_nonsense_in_a_refused_reply_does_not_stop_the_round(tmp_path: Path, value: float) -> None:
+    """A refused reply whose numbers make no sense is noted with zeros, and the others go on."""
+    nodes = grid(beta={"claims": value})
+    with opened(tmp_path, consortium(), nodes) as run:
+        run.coordinator.run()
+        for record in run.books.log.all(MAIN):
+            beta = record.sites["beta"]
+            assert (beta.outcome, beta.num_examples, beta.seconds) == ("refused", 0, 0.0)
+            assert beta.loss is None or np.isfinite(beta.loss)
+            assert record.sites["alpha"].outcome == "ok"
+
+
+def test_a_site_that_took_part_in_no_round(tmp_path: Path) -> None:
+    """A site without any contribution leaves without unlearning; with another, that one is unlearned."""
+    nodes = grid(delta={"fault": "train"})
+    with opened(tmp_path / "alone", consortium(withdrawals=LEAVES), nodes) as run:
+        run.coordinator.run()
+        (record,) = run.coordinator.withdrawals.all()
+        steps = run.coordinator.withdrawals.events(record.id)
+        assert [s.new_state.value for s in steps] == ["received", "restricted", "propagating", "completed"]
+        assert steps[2].note == "took part in no round"
+        assert run.books.log.count(MAIN, "retain") == 0
+        assert run.books.version(MAIN).status is not VersionStatus.REVOKED
+    together = consortium(withdrawals=({"sites": ("gamma", "delta")},))
+    with opened(tmp_path / "together", together, grid(delta={"fault": "train"})) as run:
+        run.coordinator.run()
+        (record,) = run.coordinator.withdrawals.all()
+        assert record.state is WithdrawalState.COMPLETED
+        assert run.books.log.count(MAIN, "retain") == 2
+        assert run.coordinator.cache.sites() == ["alpha", "beta"]
+
+
+def test_nothing_unlearned_fails_and_may_be_tried_otherwise(tmp_path: Path) -> None:
+    """If every ascent step was taken back the withdrawal has failed; with other settings it completes."""
+    absurd = {"settings": {"alpha": 1e6, "trust-radius": 1e9, "tolerance": 0.0}}
+    config = consortium(withdrawals=LEAVES, unlearning=absurd)
+    with opened(tmp_path, config) as run, pytest.raises(ContributionError, match="nothing was unlearned"):
+        run.coordinator.run()
+    with opened(tmp_path, consortium(withdrawals=LEAVES)) as run:
+        (record,) = run.coordinator.withdrawals.all()
+        assert (record.state, record.failed_in) == (WithdrawalState.FAILED, WithdrawalState.UNLEARNING)
+        assert "unlearned" not in {version.kind for version in run.books.registry.all(MAIN)}
+        run.coordinator.run()
+        assert run.coordinator.withdrawals.get(record.id).state is WithdrawalState.COMPLETED

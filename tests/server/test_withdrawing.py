@@ -65,24 +65,24 @@ def test_damaged_contribution_fails_and_is_taken_up(tmp_path: Path) -> None:
 
 
 def test_round_that_fails_is_taken_up_where_it_was(tmp_path: Path) -> None:
-    """Sites that fail in the second unlearning round fail the withdrawal; the first round is not repeated."""
+    """Sites that fail in a round without a step fail the withdrawal; earlier rounds are not repeated."""
     plan = resumed_config("cached-ascent")
     nodes = grid()
     real = nodes.push_messages
 
     def cut(messages):  # type: ignore[no-untyped-def]
         listed = list(messages)
-        if any(m.metadata.group_id == "8" and m.metadata.message_type == "train" for m in listed):
+        if any(m.metadata.group_id == "9" and m.metadata.message_type == "train" for m in listed):
             nodes._nodes = {n: {**c, "fault": "train"} for n, c in nodes._nodes.items()}
         return real(listed)
 
     nodes.push_messages = cut  # type: ignore[method-assign]
-    with opened(tmp_path, plan, nodes) as run, pytest.raises(RoundError, match="Round 8 got 0"):
+    with opened(tmp_path, plan, nodes) as run, pytest.raises(RoundError, match="Round 9 got 0"):
         run.coordinator.run()
     with opened(tmp_path, plan) as run:
         (record,) = run.coordinator.withdrawals.all()
         assert record.state is WithdrawalState.FAILED
-        assert "Round 8 got 0 acceptable replies" in run.coordinator.withdrawals.events(record.id)[-1].note
+        assert "Round 9 got 0 acceptable replies" in run.coordinator.withdrawals.events(record.id)[-1].note
         run.coordinator.run()
         assert summary(run) == undisturbed("cached-ascent")
 

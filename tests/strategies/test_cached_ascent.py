@@ -12,7 +12,9 @@ from flwr.app import ArrayRecord
 from reconsent.errors import ConfigError, ContributionError
 from strategies import ContributionAveraging, Departure, RoundOutcome, UnlearningStrategy, build_method
 from strategies import messages as msg
+from strategies.cached_ascent import CachedAscentSettings
 from strategies.local_grid import LocalGrid
+from strategies.methods import method_settings
 from tests.linear_app import model, quadratic_app
 from unlearning.contributions import CachePolicy, ContributionCache
 from unlearning.parameters import norm
@@ -129,6 +131,78 @@ def test_a_step_that_costs_too_much_is_taken_back_and_halved(tmp_path: Path) -> 
     np.testing.assert_allclose(np.array(steps[1:]) / np.array(steps[:-1]), 0.5)
     taken = next(o for o in outcomes if o.accepted)
     assert taken.notes["retain-loss-after"] <= 1.5 * taken.notes["retain-loss-before"]
+
+
+def refused_steps(outcomes: list[RoundOutcome], start: ArrayRecord) -> int:
+    """How many rounds were taken back; each must leave the model as it was, and honestly say so."""
+    refused = [outcome for outcome in outcomes if not outcome.accepted]
+    assert all(theta(outcome.arrays).tobytes() == theta(start).tobytes() for outcome in refused)
+    assert all(outcome.weights == {} for outcome in refused)
+    assert all("retain-loss-after" not in outcome.notes for outcome in refused)
+    return len(refused)
+
+
+def test_a_site_that_a_step_ruined_counts(tmp_path: Path) -> None:
+    """A site that can no longer say its loss after a step does not drop out of the mean: the step goes."""
+    _, arrays, cache = trained(tmp_path)
+    reach = {2: 1.05 * norm(theta(arrays) - CENTRES[2])}
+    grid = LocalGrid(quadratic_app(CENTRES, rate=RATE, reach=reach), NODES)
+    settings = {"alpha": 40.0, "ascent-rounds": 1, "trust-radius": 1e6, "tolerance": 1e6}
+    _, outcomes = run("cached-ascent", settings, grid, arrays, cache, budget=9)
+    assert refused_steps(outcomes, arrays) > 0
+    (taken,) = [o for o in outcomes if o.accepted and "step-norm" in o.notes]
+    assert "node-2" in taken.weights
+
+
+def test_a_step_after_which_nobody_can_train_is_taken_back(tmp_path: Path) -> None:
+    """If every site diverges in a step's round, the step is halved; it is not the end of the unlearning."""
+    _, arrays, cache = trained(tmp_path)
+    reach = {i: 1.05 * norm(theta(arrays) - CENTRES[i]) for i in (1, 2, 3)}
+    grid = LocalGrid(quadratic_app(CENTRES, rate=RATE, reach=reach), NODES)
+    settings = {"alpha": 100.0, "ascent-rounds": 1, "trust-radius": 1e6, "tolerance": 1e6}
+    strategy, outcomes = run("cached-ascent", settings, grid, arrays, cache, budget=12)
+    assert refused_steps(outcomes, arrays) > 0
+    assert {site.outcome for site in outcomes[0].sites} == {"app_error"}
+    assert any(o.accepted and "step-norm" in o.notes for o in outcomes)
+    assert strategy.finish(outcomes[-1].arrays) is outcomes[-1].arrays
+
+
+def test_nothing_unlearned_is_an_error(tmp_path: Path) -> None:
+    """If every step was taken back the model is still G, and is not passed off as unlearned."""
+    grid, arrays, cache = trained(tmp_path)
+    settings = {"alpha": 1e6, "ascent-rounds": 1, "trust-radius": 1e9, "tolerance": 0.0}
+    strategy, outcomes = run("cached-ascent", settings, grid, arrays, cache, budget=2)
+    assert not any(outcome.accepted for outcome in outcomes)
+    with pytest.raises(ContributionError, match=r"nothing was unlearned\. Lower alpha"):
+        strategy.finish(outcomes[-1].arrays)
+
+
+def test_an_empty_string_means_none(tmp_path: Path) -> None:
+    """Optional settings are left out by an empty string, which is all that command lines can say."""
+    settings = method_settings("cached-ascent", {"tolerance": "", "final-rate": ""})
+    assert isinstance(settings, CachedAscentSettings)
+    assert settings.tolerance is None
+    assert settings.final_rate is None
+    with pytest.raises(ConfigError, match="alpha"):
+        method_settings("cached-ascent", {"alpha": ""})
+
+
+def test_settings_that_can_never_work_are_refused_at_once() -> None:
+    """Recency with the specific contribution is refused before anything is trained."""
+    with pytest.raises(ConfigError, match=r"recency below 1 .* direction = 'sum'"):
+        method_settings("cached-ascent", {"recency": 0.9})
+
+
+def test_bystanders_have_no_say_in_the_direction(tmp_path: Path) -> None:
+    """Leaving together with one that took part in no round, a site is unlearned as if it left alone."""
+    grid, arrays, cache = trained(tmp_path)
+    both = frozenset({LEAVER, "stranger"})
+    leaving = Departure(both, 20, 2, 0.1, lambda: START, frozenset({"stranger"}))
+    joint = build_method("cached-ascent", {}, leaving, cache=cache)
+    alone = build_method("cached-ascent", {}, departure(), cache=cache)
+    joint.begin(grid, arrays)
+    alone.begin(grid, arrays)
+    np.testing.assert_array_equal(joint._direction, alone._direction)
 
 
 def test_trust_radius_bounds_all_steps_together(tmp_path: Path) -> None:

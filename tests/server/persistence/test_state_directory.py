@@ -46,7 +46,7 @@ def test_commits_are_durable(home: Path) -> None:
 def test_a_second_server_is_refused_with_the_first_ones_pid(home: Path) -> None:
     """The second is refused at once, in this and in another process, and may come when the first is gone."""
     with StateDirectory.open(home) as state:
-        with pytest.raises(StateError, match=f"in use by process {os.getpid()} .*--state"):
+        with pytest.raises(StateError, match=f"in use by process {os.getpid()} .*another state directory"):
             StateDirectory.open(home)
         RunProgress(state).put("still", "working")
     with StateDirectory.open(home) as state:
