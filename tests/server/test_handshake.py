@@ -98,3 +98,12 @@ def test_withdrawn_sites_are_not_expected(tmp_path: Path) -> None:
         assert [m.metadata.message_type for m in nodes.sent if m.metadata.dst_node_id == 4] == [
             "query.identify"
         ]
+
+
+def test_node_that_counts_in_words(tmp_path: Path) -> None:
+    """A node whose number of examples is no number is refused, and the run goes on without it."""
+    nodes = grid(beta={"counts": "many"})
+    with opened(tmp_path, consortium(), nodes, simulated=False) as run:
+        run.coordinator.run()
+        assert "beta" not in run.coordinator.nodes.values()
+        assert "whole number, got 'many'" in run.texts("notice")[0]

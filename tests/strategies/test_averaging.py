@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from reconsent.errors import RoundError, SiteError
 from strategies import ContributionAveraging, UpdateScreen
 from strategies import messages as msg
+from strategies.averaging import weighted_metrics
 from strategies.exchange import exchange
 from strategies.local_grid import LocalGrid
 from tests.linear_app import model, quadratic_app
@@ -203,3 +204,30 @@ def test_stock_flower_loop_can_drive_the_strategy() -> None:
     expected = sum(n / 8 * 0.1 * CENTRES[i] for i, n in ((1, 1), (2, 2), (3, 5)))
     np.testing.assert_allclose(theta(arrays), expected, atol=1e-7)
     assert metrics["sites"] == 3
+
+
+def test_sites_without_examples_have_no_say() -> None:
+    """A site with zero examples is left out of the mean; with no other there is no mean."""
+    values = {"a": {"num-examples": 0.0, "loss": 9.0}, "b": {"num-examples": 2.0, "loss": 1.0}}
+    assert dict(weighted_metrics(values) or {}) == {"loss": 1.0}
+    assert weighted_metrics({"a": values["a"]}) is None
+    assert weighted_metrics({}) is None
+
+
+def test_start_keeps_the_timeout_of_the_constructor() -> None:
+    """The constructor's timeout holds unless start is given another."""
+    grid = LocalGrid(quadratic_app({1: np.zeros(3)}), {1: {}})
+    strategy = ContributionAveraging(timeout=7.0)
+    strategy.start(grid, model(np.ones(3)), num_rounds=1)
+    assert strategy.timeout == 7.0
+    strategy.start(grid, model(np.ones(3)), num_rounds=1, timeout=9.0)
+    assert strategy.timeout == 9.0
+
+
+def test_updates_do_not_lie_around_after_the_round(tmp_path: Path) -> None:
+    """The spool is empty once a round is committed, with a cache and without."""
+    grid = LocalGrid(quadratic_app({1: np.zeros(3), 2: np.ones(3)}), {1: {}, 2: {}})
+    for cache in (None, ContributionCache.open(tmp_path / "c")):
+        strategy = ContributionAveraging(cache=cache, spool=tmp_path / "spool")
+        strategy.start(grid, model(np.ones(3)), num_rounds=2)
+        assert list((tmp_path / "spool").iterdir()) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sqlalchemy.orm import Session
 
 from reconsent.errors import ContributionError
-from unlearning.contributions import CachePolicy, ContributionCache, specific_contribution
+from unlearning.contributions import CachePolicy, ContributionCache, discard, specific_contribution
 from unlearning.spool import UpdateSpool
 
 P = 17
@@ -179,3 +182,48 @@ def test_erasing_a_site_leaves_the_others(tmp_path: Path) -> None:
     assert cache.problems() == []
     with pytest.raises(ContributionError, match="never took part"):
         cache.running("b", "sum")
+
+
+def test_leftovers_of_a_cut_write_are_swept(tmp_path: Path) -> None:
+    """Files that were written in part go when the server starts, or with their site; no directory stays."""
+    cache = ContributionCache.open(tmp_path / "c")
+    feed(cache, tmp_path, random_rounds(1))
+    for site in ("a", "b"):
+        (tmp_path / "c" / site / ".running-000002.safetensors.77.part").write_bytes(b"half")
+    with cache._transaction() as session:
+        files = cache.erase({"a"}, session=session)
+    discard(files)
+    assert not (tmp_path / "c" / "a").exists()
+    assert [file.name for file in cache.sweep()] == [".running-000002.safetensors.77.part"]
+    assert [file.name for file in (tmp_path / "c" / "b").iterdir()] == ["running-000001.safetensors"]
+    assert cache.problems() == []
+
+
+def test_no_transaction_stays_open_while_updates_are_read(tmp_path: Path) -> None:
+    """Whoever reads updates one by one keeps nobody from writing meanwhile."""
+    cache = ContributionCache.open(tmp_path / "c", CachePolicy(history_every=1))
+    feed(cache, tmp_path, random_rounds(3))
+    begun, ended = [], []
+    real = cache._transaction
+
+    @contextmanager
+    def counted() -> Iterator[Session]:
+        begun.append(1)
+        with real() as session:
+            yield session
+        ended.append(1)
+
+    cache._transaction = counted
+    updates = cache.updates("a")
+    assert next(updates)[0] == 1
+    assert (len(begun), len(ended)) == (1, 1)
+    assert [round_ for round_, _, _ in updates] == [2, 3]
+
+
+def test_an_update_that_cannot_be_spooled_says_what_to_do(tmp_path: Path) -> None:
+    """A spool that cannot be written is an error with a remedy, and the update does not count."""
+    spool = UpdateSpool(tmp_path / "spool")
+    (tmp_path / "spool").rmdir()
+    with pytest.raises(ContributionError, match=r"'a' cannot be written .* Free space"):
+        spool.put("a", np.zeros(P, dtype=np.float32), examples=1, norm=0.0)
+    assert spool.updates() == []
