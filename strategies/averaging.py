@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import cast
@@ -23,95 +21,14 @@ from sqlalchemy.orm import Session
 from reconsent.errors import RoundError
 from strategies import messages as msg
 from strategies.exchange import Reply, exchange
+from strategies.members import Members, RoundConfig, connected_nodes
+from strategies.outcomes import RoundOutcome, SiteOutcome, weighted_metrics
 from strategies.screening import UpdateScreen
 from unlearning.contributions import ContributionCache
 from unlearning.parameters import ParameterLayout, Vector
 from unlearning.spool import UpdateSpool
 
-Members = Callable[[Grid], Mapping[int, str]]
-"""Who is in the consortium: node id → site, of the nodes that are online."""
-
-RoundConfig = Callable[[int], Mapping[str, int | float | str | bool]]
-"""What the sites are told in a given round, beside its number."""
-
-
-def connected_nodes(grid: Grid) -> dict[int, str]:
-    """Every connected node, each a site of its own called ``node-<id>``."""
-    return {node_id: f"node-{node_id}" for node_id in grid.get_node_ids()}
-
-
-@dataclass(frozen=True, slots=True)
-class SiteOutcome:
-    """What became of one site in one round.
-
-    Attributes
-    ----------
-    outcome
-        ``ok``, ``refused`` (by the screen), or how the exchange failed (``timeout``, ``app_error``, …).
-    reason
-        In words, unless ok.
-    metrics
-        The scalars the site reported.
-    norm
-        ‖Δ‖ of its update; 0 unless ok.
-    bytes_down, bytes_up
-        Model bytes sent to and received from the site.
-    """
-
-    site: str
-    outcome: str
-    reason: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    norm: float = 0.0
-    bytes_down: int = 0
-    bytes_up: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RoundOutcome:
-    """One finished round.
-
-    Attributes
-    ----------
-    round
-        Its number.
-    kind
-        ``train`` or ``retain``.
-    arrays
-        The model after it.
-    weights
-        Share p of each site whose update is in the model.
-    sites
-        What became of each site that was asked.
-    seconds
-        Wall-clock duration.
-    notes
-        What the strategy did besides (ascent step, norm, gate loss, …).
-    accepted
-        False if the round was taken back; the model is then the one before it.
-    """
-
-    round: int
-    kind: str
-    arrays: ArrayRecord
-    weights: Mapping[str, float]
-    sites: tuple[SiteOutcome, ...]
-    seconds: float
-    notes: Mapping[str, float] = field(default_factory=dict)
-    accepted: bool = True
-
-    def metrics(self) -> MetricRecord:
-        """Weighted means of the sites' metrics, and the number of sites."""
-        record = MetricRecord({"sites": len(self.weights)})
-        for key in sorted({key for site in self.sites for key in site.metrics} - {msg.NUM_EXAMPLES}):
-            values = [
-                (self.weights[s.site], s.metrics[key])
-                for s in self.sites
-                if key in s.metrics and s.site in self.weights
-            ]
-            if values:
-                record[key] = sum(p * v for p, v in values) / sum(p for p, _ in values)
-        return record
+__all__ = ["ContributionAveraging", "RoundConfig", "RoundOutcome", "SiteOutcome", "weighted_metrics"]
 
 
 class ContributionAveraging(Strategy):
@@ -144,6 +61,9 @@ class ContributionAveraging(Strategy):
         Seconds a site has for a round.
     spool : Path, optional
         Directory for the updates of the round in progress (default: a temporary one).
+    window : int, optional
+        Most messages underway at once (default: as many as there are sites); see
+        :func:`~strategies.exchange.exchange`.
     """
 
     kind = "train"
@@ -159,6 +79,7 @@ class ContributionAveraging(Strategy):
         min_sites: int = 1,
         timeout: float = 3600.0,
         spool: Path | None = None,
+        window: int | None = None,
     ) -> None:
         self.members = members
         self.barred = frozenset(barred)
@@ -167,6 +88,7 @@ class ContributionAveraging(Strategy):
         self.round_config = round_config or (lambda _round: {})
         self.min_sites = min_sites
         self.timeout = timeout
+        self.window = window
         if spool is None:
             spool = Path(tempfile.mkdtemp(prefix="reconsent-"))
             # Goes with the strategy. A TemporaryDirectory would warn that nobody closed it.
@@ -200,6 +122,10 @@ class ContributionAveraging(Strategy):
         """Change the averaged update Δ̄ ``(P,)`` before it is added to ``start`` ``(P,)``."""
         del server_round, start
         return update
+
+    def told_round(self, server_round: int) -> int:
+        """The number sites are told for ``server_round``; they draw their batches by it."""
+        return server_round
 
     # ---- Flower's interface ---------------------------------------------------------------------------
 
@@ -314,7 +240,7 @@ class ContributionAveraging(Strategy):
         if start is not self._start:
             sent = msg.array_record(self._layout.unflatten(start, self._buffers))
         to_send = self.configure_train(server_round, sent, ConfigRecord(), grid)
-        replies = exchange(grid, to_send, self._asked, timeout=self.timeout)
+        replies = exchange(grid, to_send, self._asked, timeout=self.timeout, window=self.window)
         del to_send
         after = self._aggregate(server_round, replies)
         if after is None:
@@ -348,7 +274,7 @@ class ContributionAveraging(Strategy):
     ) -> dict[str, dict[str, float]]:
         """Each active site's metrics of the model ``arrays``; sites that fail are left out."""
         to_send = self.configure_evaluate(server_round, arrays, ConfigRecord(dict(config)), grid)  # type: ignore[arg-type]
-        replies = exchange(grid, to_send, self._asked, timeout=self.timeout)
+        replies = exchange(grid, to_send, self._asked, timeout=self.timeout, window=self.window)
         found = {}
         for reply in replies:
             if reply.message is not None:
@@ -381,14 +307,15 @@ class ContributionAveraging(Strategy):
         grid: Grid,
     ) -> list[Message]:
         self._asked = self.active(grid)
-        told = {**config, msg.SERVER_ROUND: server_round}
+        number = self.told_round(server_round)
+        told = {**config, msg.SERVER_ROUND: number}
         return [
             Message(
                 msg.content(arrays=arrays, config=told),  # type: ignore[arg-type]
                 dst_node_id=node_id,
                 message_type=message_type,
                 ttl=self.timeout,
-                group_id=str(server_round),
+                group_id=str(number),
             )
             for node_id in self._asked
         ]
@@ -444,21 +371,3 @@ class ContributionAveraging(Strategy):
             f"Round {server_round} got {len(self.spool.updates())} acceptable replies and needs "
             f"{max(self.min_sites, 1)}. " + ("; ".join(failed) or "No site was online.")
         )
-
-
-def weighted_metrics(values: Mapping[str, Mapping[str, float]]) -> MetricRecord | None:
-    """Means of the sites' metrics weighted by ``num-examples``.
-
-    A site without examples has no say; ``None`` if no other is left.
-    """
-    told = {site: metrics.get(msg.NUM_EXAMPLES, 1.0) for site, metrics in values.items()}
-    examples = {site: number for site, number in told.items() if 0 < number < math.inf}
-    if not examples:
-        return None
-    keys = sorted({key for site in examples for key in values[site]} - {msg.NUM_EXAMPLES})
-    record = MetricRecord()
-    for key in keys:
-        having = [site for site in examples if key in values[site]]
-        total = sum(examples[site] for site in having)
-        record[key] = sum(examples[site] * values[site][key] for site in having) / total
-    return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,11 @@ _ERROR_STATUS: dict[int, ReplyStatus] = {
     4: "message_unavailable",
     5: "node_unavailable",
 }
+
+SHORTEST_POLL_SECONDS = 0.05
+LONGEST_POLL_SECONDS = 0.5
+POLL_SHARE = 0.02
+"""An interval between two looks, over the time nothing has come: nobody waits 2 % longer than he must."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,14 @@ def exchange(
     allowed: Mapping[int, str],
     *,
     timeout: float,
-    poll_seconds: float = 0.05,
+    window: int | None = None,
 ) -> Iterator[Reply]:
-    """Push ``messages`` and yield each reply as it comes, then a timeout for each that did not.
+    """Push ``messages`` and yield each reply as it comes, and a timeout for each that does not.
 
     One reply is in memory at a time. Flower's own ``send_and_receive`` gathers all of them first and polls
-    every three seconds over gRPC.
+    every three seconds over gRPC. Asking for all pending replies at once would be one request instead of one
+    each, but whatever is there comes back together; so they are asked for in turn, at intervals that grow
+    while nothing comes (see :func:`poll_seconds`).
 
     Parameters
     ----------
@@ -70,9 +78,12 @@ def exchange(
         Node id → site of those that may be asked at all. The last guard before the send: a message to
         anybody else is an error, and nothing is sent.
     timeout
-        Seconds to wait for replies.
-    poll_seconds
-        Seconds between two looks.
+        Seconds each node has to reply, from when its message is sent.
+    window
+        Most messages underway at once; the next is sent when a reply has been dealt with. Whatever passes
+        on the messages then never holds more replies than this. Worth setting where fewer clients run at once
+        than there are nodes, as in a simulation; ``None`` sends everything at once, so that all sites work at
+        the same time.
 
     Raises
     ------
@@ -86,25 +97,56 @@ def exchange(
                 f"{message.metadata.dst_node_id}, which is not on the list of active sites; nothing sent.",
                 "This is a fault of the program: a withdrawn or unknown node must never be asked.",
             )
-    grid.push_messages(messages)
-    pending = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+    waiting = deque(messages)
     del messages
+    pending: dict[str, tuple[int, float]] = {}
+    arrived_at = time.monotonic()
+    while waiting or pending:
+        room = len(waiting) if window is None else max(window, 1) - len(pending)
+        if waiting and room > 0:
+            pending |= _push(grid, [waiting.popleft() for _ in range(min(room, len(waiting)))], timeout)
+        anything = False
+        for message_id, (node_id, deadline) in list(pending.items()):
+            late = time.monotonic() >= deadline
+            found = _pull(grid, message_id, node_id, allowed[node_id])
+            if late and (found is None or found.status == "message_unavailable"):
+                # A message that has outlived its time is called unavailable.
+                found = Reply(node_id, allowed[node_id], "timeout", f"no answer within {timeout:g} s", None)
+            if found is not None:
+                del pending[message_id]
+                anything = True
+                yield found
+        if anything:
+            arrived_at = time.monotonic()
+        elif pending:
+            next_deadline = min(deadline for _, deadline in pending.values())
+            pause = min(poll_seconds(time.monotonic() - arrived_at), next_deadline - time.monotonic())
+            time.sleep(max(pause, 0.0))
+
+
+def poll_seconds(quiet_seconds: float) -> float:
+    """Seconds until the next look, when nothing has come for ``quiet_seconds``.
+
+    Two hundredths of the wait so far, within 0.05 s and 0.5 s: short rounds are not slowed down, and a round
+    of an hour does not ask twenty times a second.
+    """
+    return min(max(SHORTEST_POLL_SECONDS, POLL_SHARE * quiet_seconds), LONGEST_POLL_SECONDS)
+
+
+def _push(grid: Grid, group: list[Message], timeout: float) -> dict[str, tuple[int, float]]:
+    """Send a group; returns message id → (node id, deadline)."""
     deadline = time.monotonic() + timeout
-    while pending and time.monotonic() < deadline:
-        arrived = False
-        for message_id in list(pending):
-            for reply in grid.pull_messages([message_id]):
-                arrived = True
-                node_id = pending.pop(reply.metadata.reply_to_message_id)
-                yield _judge(node_id, allowed[node_id], reply)
-        if not arrived:
-            time.sleep(poll_seconds)
-    for node_id in pending.values():
-        yield Reply(node_id, allowed[node_id], "timeout", f"no answer within {timeout:g} s", None)
+    for message in group:
+        # A message's time to live counts from here, not from when it was made: it may have waited its turn.
+        message.metadata.created_at = time.time()
+    grid.push_messages(group)
+    return {m.metadata.message_id: (m.metadata.dst_node_id, deadline) for m in group}
 
 
-def _judge(node_id: int, site: str, reply: Message) -> Reply:
-    if reply.has_error():
-        status = _ERROR_STATUS.get(reply.error.code, "app_error")
-        return Reply(node_id, site, status, reply.error.reason or f"error {reply.error.code}", None)
-    return Reply(node_id, site, "ok", "", reply)
+def _pull(grid: Grid, message_id: str, node_id: int, site: str) -> Reply | None:
+    for reply in grid.pull_messages([message_id]):
+        if reply.has_error():
+            status = _ERROR_STATUS.get(reply.error.code, "app_error")
+            return Reply(node_id, site, status, reply.error.reason or f"error {reply.error.code}", None)
+        return Reply(node_id, site, "ok", "", reply)
+    return None

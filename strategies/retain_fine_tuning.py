@@ -9,7 +9,7 @@ from pydantic import Field
 
 from reconsent.config import Settings
 from strategies import messages as msg
-from strategies.averaging import RoundConfig
+from strategies.members import RoundConfig
 from strategies.schedules import scheduled
 from strategies.unlearning_strategy import Departure, UnlearningStrategy
 from unlearning.parameters import Vector

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from reconsent.config import Settings
-from strategies.averaging import RoundConfig
+from strategies.members import RoundConfig
 from strategies.unlearning_strategy import Departure, UnlearningStrategy
 
 
@@ -40,16 +39,9 @@ class Retraining(UnlearningStrategy):
         """As many as the training had."""
         return self.departure.trained_rounds
 
-    def _messages(
-        self,
-        message_type: str,
-        server_round: int,
-        arrays: ArrayRecord,
-        config: Mapping[str, object],
-        grid: Grid,
-    ) -> list[Message]:
-        # Sites draw their batches by the number of the round, so they are told that of the training.
-        return super()._messages(message_type, self.index(server_round), arrays, config, grid)
+    def told_round(self, server_round: int) -> int:
+        """That of the training: with the same batches as then, only the withdrawn site is missing."""
+        return self.index(server_round)
 
     def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
         """The model the training began with."""

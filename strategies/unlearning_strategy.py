@@ -11,7 +11,8 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from reconsent.config import Settings
-from strategies.averaging import ContributionAveraging, RoundOutcome
+from strategies.averaging import ContributionAveraging
+from strategies.outcomes import RoundOutcome
 from unlearning.parameters import Vector
 
 StrategyState = Mapping[str, float | int | Vector | list[str] | None]

@@ -12,9 +12,9 @@ from flwr.clientapp import ClientApp
 from reconsent.errors import RoundError, SiteError
 from strategies import ContributionAveraging, UpdateScreen
 from strategies import messages as msg
-from strategies.averaging import weighted_metrics
 from strategies.exchange import exchange
 from strategies.local_grid import LocalGrid
+from strategies.outcomes import weighted_metrics
 from tests.linear_app import model, quadratic_app
 from unlearning.contributions import CachePolicy, ContributionCache
 

@@ -1,0 +1,103 @@
+"""What came of a round, at each site and as a whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, MetricRecord
+
+from strategies import messages as msg
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOutcome:
+    """What became of one site in one round.
+
+    Attributes
+    ----------
+    outcome
+        ``ok``, ``refused`` (by the screen), or how the exchange failed (``timeout``, ``app_error``, …).
+    reason
+        In words, unless ok.
+    metrics
+        The scalars the site reported.
+    norm
+        ‖Δ‖ of its update; 0 unless ok.
+    bytes_down, bytes_up
+        Model bytes sent to and received from the site.
+    """
+
+    site: str
+    outcome: str
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    norm: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """One finished round.
+
+    Attributes
+    ----------
+    round
+        Its number.
+    kind
+        ``train`` or ``retain``.
+    arrays
+        The model after it.
+    weights
+        Share p of each site whose update is in the model.
+    sites
+        What became of each site that was asked.
+    seconds
+        Wall-clock duration.
+    notes
+        What the strategy did besides (ascent step, norm, gate loss, …).
+    accepted
+        False if the round was taken back; the model is then the one before it.
+    """
+
+    round: int
+    kind: str
+    arrays: ArrayRecord
+    weights: Mapping[str, float]
+    sites: tuple[SiteOutcome, ...]
+    seconds: float
+    notes: Mapping[str, float] = field(default_factory=dict)
+    accepted: bool = True
+
+    def metrics(self) -> MetricRecord:
+        """Weighted means of the sites' metrics, and the number of sites."""
+        record = MetricRecord({"sites": len(self.weights)})
+        for key in sorted({key for site in self.sites for key in site.metrics} - {msg.NUM_EXAMPLES}):
+            values = [
+                (self.weights[s.site], s.metrics[key])
+                for s in self.sites
+                if key in s.metrics and s.site in self.weights
+            ]
+            if values:
+                record[key] = sum(p * v for p, v in values) / sum(p for p, _ in values)
+        return record
+
+
+def weighted_metrics(values: Mapping[str, Mapping[str, float]]) -> MetricRecord | None:
+    """Means of the sites' metrics weighted by ``num-examples``.
+
+    A site without examples has no say; ``None`` if no other is left.
+    """
+    told = {site: metrics.get(msg.NUM_EXAMPLES, 1.0) for site, metrics in values.items()}
+    examples = {site: number for site, number in told.items() if 0 < number < math.inf}
+    if not examples:
+        return None
+    keys = sorted({key for site in examples for key in values[site]} - {msg.NUM_EXAMPLES})
+    record = MetricRecord()
+    for key in keys:
+        having = [site for site in examples if key in values[site]]
+        total = sum(examples[site] for site in having)
+        record[key] = sum(examples[site] * values[site][key] for site in having) / total
+    return record
