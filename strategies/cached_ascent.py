@@ -31,6 +31,7 @@ from unlearning.ascent import (
 )
 from unlearning.contributions import ContributionCache
 from unlearning.parameters import ParameterLayout, Vector
+from unlearning.reach import length_of_reach
 
 
 class CachedAscentSettings(RetainFineTuningSettings):
@@ -42,7 +43,19 @@ class CachedAscentSettings(RetainFineTuningSettings):
     final_rate: float | None = Field(
         default=0.25, gt=0, description="the same in the last round; empty: as rate"
     )
-    alpha: float = Field(default=1.85, ge=0, description="length of all ascent steps together, in units of R")
+    alpha: float | None = Field(
+        default=None,
+        ge=0,
+        description="length of all ascent steps together, in units of R; empty: found by probing the "
+        "remaining sites' loss, see reach",
+    )
+    reach: float = Field(
+        default=0.62,
+        gt=0,
+        lt=1,
+        description="if alpha is empty: the share of the way from the trained back to the untrained model "
+        "that the remaining sites' loss would go if the whole ascent were taken at once",
+    )
     ascent_rounds: int | None = Field(
         default=None,
         ge=1,
@@ -111,14 +124,14 @@ class CachedAscent(RetainFineTuning):
     changing: ClassVar[tuple[str, ...]] = (
         *RetainFineTuning.changing,
         *("alpha", "_steps_left", "_steps_taken", "_travelled", "_direction"),
-        *("_reference", "_reference_sites"),
+        *("_reference", "_reference_sites", "_gate_seconds", "_gate_bytes"),
     )
     settings: CachedAscentSettings
 
     def __init__(self, departure: Departure, settings: CachedAscentSettings, **kwargs: Any) -> None:
         super().__init__(departure, settings, **kwargs)
         self._steps_left = settings.ascent_rounds or max(1, departure.budget_rounds // 2)
-        self.alpha = settings.alpha / self._steps_left
+        self.alpha = (settings.alpha or 0.0) / self._steps_left
         self._steps_taken = 0
         self._travelled = 0.0
         self._direction: Vector | None = None
@@ -160,8 +173,10 @@ class CachedAscent(RetainFineTuning):
                     "The reversion guard 'span' needs single cached updates of the site, and none were kept.",
                     "Train with contributions.history-every > 0, or set guard = 'return' or 'none'.",
                 )
-        if s.tolerance is not None:
+        if s.tolerance is not None or s.alpha is None:
             self._reference = self._reference_loss(grid, arrays)
+        if s.alpha is None:
+            self.alpha = self._probed_length(grid, named) / self._steps_left
         log(INFO, "cached-ascent: R = %.4g, alpha = %g, sites %s", self._size, self.alpha, ", ".join(sites))
         return arrays
 
@@ -192,7 +207,12 @@ class CachedAscent(RetainFineTuning):
         try:
             outcome = super().run_round(grid, server_round, arrays)
         except RoundError:
-            if length == 0.0 or self._reference is None or not self._diverged():
+            if (
+                length == 0.0
+                or self._reference is None
+                or self.settings.tolerance is None
+                or not self._diverged()
+            ):
                 raise
             notes = {"alpha": self.alpha, "step-norm": length, "retain-loss-before": self._reference}
             seconds = time.monotonic() - began
@@ -200,23 +220,22 @@ class CachedAscent(RetainFineTuning):
                 server_round, self.kind, arrays, {}, tuple(self._outcomes), seconds, notes, accepted=False
             )
             return self._taken_back(failed, momentum)
-        if "step-norm" not in outcome.notes:
-            return outcome
         notes = dict(outcome.notes)
+        if "step-norm" not in notes:
+            return dataclasses.replace(outcome, notes=notes | self._gate_cost())
         if self._reference is not None and self.settings.tolerance is not None:
             loss = self._gate_loss(grid, server_round, outcome.arrays)
             notes |= {"retain-loss-before": self._reference}
             if math.isfinite(loss):
                 notes |= {"retain-loss-after": loss}
-            notes |= {"gate-seconds": self._gate_seconds, "gate-bytes": self._gate_bytes}
-            self._gate_seconds, self._gate_bytes = 0.0, 0
+            notes |= self._gate_cost()
             if not loss <= (1 + self.settings.tolerance) * self._reference:
                 refused = dataclasses.replace(outcome, arrays=arrays, weights={}, notes=notes, accepted=False)
                 return self._taken_back(refused, momentum)
         self._steps_left -= 1
         self._steps_taken += 1
         self._travelled += notes["step-norm"] / self._size
-        return dataclasses.replace(outcome, notes=notes)
+        return dataclasses.replace(outcome, notes=notes | self._gate_cost())
 
     def finish(self, arrays: ArrayRecord) -> ArrayRecord:
         """The last ascent step, if one is asked for.
@@ -226,10 +245,10 @@ class CachedAscent(RetainFineTuning):
         ContributionError
             If steps were asked for and every one was taken back: the model is then still G.
         """
-        if self.settings.alpha > 0 and self._steps_taken == 0 and self._direction is not None:
+        if self.settings.alpha != 0 and self._steps_taken == 0 and self._direction is not None:
             raise ContributionError(
                 "Every ascent step was taken back; nothing was unlearned.",
-                "Lower alpha, raise tolerance or rounds-fraction.",
+                "Lower alpha (or reach), raise tolerance or rounds-fraction.",
             )
         if self.settings.final_alpha == 0 or self._direction is None:
             return arrays
@@ -238,6 +257,32 @@ class CachedAscent(RetainFineTuning):
         length = self.settings.final_alpha * self._size
         after = ascend(layout.flatten(named), self._direction, length)
         return msg.array_record(layout.unflatten(after, named))
+
+    def _probed_length(self, grid: Grid, named: msg.NamedArrays) -> float:
+        """Length of the ascent in units of R that has the reach asked for; see :mod:`unlearning.reach`."""
+        assert self._original is not None and self._direction is not None  # noqa: S101 - set by begin
+        assert self._reference is not None  # noqa: S101 - set by begin
+        layout, original, direction = ParameterLayout.of(named), self._original, self._direction
+
+        def loss_at(length: float) -> float:
+            there = layout.unflatten(ascend(original, direction, length * self._size), named)
+            return self._gate_loss(grid, 0, msg.array_record(there))
+
+        length = length_of_reach(
+            loss_at,
+            trained=self._reference,
+            untrained=self._gate_loss(grid, 0, self.departure.initial()),
+            reach=self.settings.reach,
+            longest=self.settings.trust_radius,
+        )
+        log(INFO, "cached-ascent: a reach of %g is %.3g R long", self.settings.reach, length)
+        return length
+
+    def _gate_cost(self) -> dict[str, float]:
+        """What asking the sites for their loss has cost since this was told last."""
+        told: dict[str, float] = {"gate-seconds": self._gate_seconds, "gate-bytes": self._gate_bytes}
+        self._gate_seconds, self._gate_bytes = 0.0, 0
+        return told if told["gate-bytes"] else {}
 
     def _due(self) -> float:
         """Length of the step before the next round; 0 if none is due."""

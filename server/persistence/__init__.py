@@ -1,16 +1,20 @@
 """What a server must find again after it was killed: one directory, one database, files beside it."""
 
+from server.persistence.enrolments import Enrolment, Enrolments
 from server.persistence.progress import RunProgress
 from server.persistence.registry import ModelRegistry
 from server.persistence.roster import Roster, RosterEntry, SiteStatus
 from server.persistence.round_records import RoundCost, RoundRecord, SiteOutcome
 from server.persistence.rounds import RoundLog
+from server.persistence.run_events import RunEvent, RunEvents
 from server.persistence.state import StateDirectory, default_state_path
 from server.persistence.versions import ModelVersion, RoundSpan, VersionStatus
 from server.persistence.withdrawal_records import WithdrawalEvent, WithdrawalRecord
 from server.persistence.withdrawals import Withdrawals
 
 __all__ = [
+    "Enrolment",
+    "Enrolments",
     "ModelRegistry",
     "ModelVersion",
     "Roster",
@@ -19,6 +23,8 @@ __all__ = [
     "RoundLog",
     "RoundRecord",
     "RoundSpan",
+    "RunEvent",
+    "RunEvents",
     "RunProgress",
     "SiteOutcome",
     "SiteStatus",

@@ -119,3 +119,37 @@ class ProgressRow(Base):
     key: Mapped[str] = mapped_column(String(128), primary_key=True)
     value: Mapped[Any] = mapped_column(JSON)
     updated_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
+class EnrolmentRow(Base):
+    """Which key may speak for a site. A revoked row stays: its key never comes back."""
+
+    __tablename__ = "enrolments"
+    __table_args__ = (UniqueConstraint("fingerprint"), Index(None, "site"))
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    site: Mapped[str] = mapped_column(String(63))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    node_id: Mapped[str | None] = mapped_column(String(20))
+    enrolled_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    enrolled_by: Mapped[str] = mapped_column(String(255))
+    revoked_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+    reason: Mapped[str | None] = mapped_column(Text)
+    unregistered_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+
+
+class RunEventRow(Base):
+    """Something that happened in a run, for whoever watches from another process."""
+
+    __tablename__ = "run_events"
+    __table_args__ = (Index(None, "run"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    run: Mapped[str] = mapped_column(String(32))
+    kind: Mapped[str] = mapped_column(String(16))
+    text: Mapped[str] = mapped_column(Text)
+    stage: Mapped[str] = mapped_column(String(16))
+    index: Mapped[int]
+    total: Mapped[int]
+    metrics: Mapped[Json] = mapped_column(JSON)

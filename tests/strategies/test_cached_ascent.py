@@ -183,8 +183,8 @@ def test_an_empty_string_means_none(tmp_path: Path) -> None:
     assert isinstance(settings, CachedAscentSettings)
     assert settings.tolerance is None
     assert settings.final_rate is None
-    with pytest.raises(ConfigError, match="alpha"):
-        method_settings("cached-ascent", {"alpha": ""})
+    with pytest.raises(ConfigError, match="rate"):
+        method_settings("cached-ascent", {"rate": ""})
 
 
 def test_settings_that_can_never_work_are_refused_at_once() -> None:
@@ -312,5 +312,5 @@ def test_unknown_methods_and_settings_are_refused_with_the_nearest(tmp_path: Pat
         build_method("cached-asent", {}, departure())
     with pytest.raises(ConfigError, match="did you mean 'alpha'"):
         build_method("cached-ascent", {"alfa": 1.0}, departure())
-    with pytest.raises(ConfigError, match="alpha"):
+    with pytest.raises(ConfigError, match="rate"):
         build_method("cached-ascent", {"alpha": -1.0}, departure())
