@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from strategies.npy_views import view_array
+
 TRAIN: Final = "train"
 EVALUATE: Final = "evaluate"
 IDENTIFY: Final = "query.identify"
@@ -31,6 +33,12 @@ SPLIT: Final = "split"
 SPLIT_TEST: Final = "test"
 SPLIT_GATE: Final = "gate"
 """A fixed part of a site's *training* slices, to watch what unlearning costs without touching test data."""
+EVALUATE_INCOMING: Final = "evaluate-incoming"
+"""In a train message: also measure the model as it was received on the test patients, in the same reply.
+
+The reply's metrics then hold ``psnr``, ``ssim`` and ``nmse`` of that model, ``test-examples`` and
+``evaluation-seconds``, unless the site does not wish to be evaluated or the measuring failed.
+"""
 
 # Identity, site to server
 SITE: Final = "site"
@@ -45,7 +53,16 @@ PSNR: Final = "psnr"
 SSIM: Final = "ssim"
 NMSE: Final = "nmse"
 SECONDS: Final = "seconds"
-"""Wall-clock seconds of the site's own work."""
+"""Wall-clock seconds of the site's own work; in a train reply without ``evaluation-seconds``."""
+TEST_EXAMPLES: Final = "test-examples"
+"""Test slices that the figures of the incoming model are a mean over."""
+EVALUATION_SECONDS: Final = "evaluation-seconds"
+
+# Errors, site to server: how the reason of an error reply begins
+REFUSED_BY_SITE: Final = "refused-by-site"
+"""The site's own policy forbids the work; then ``: CODE: sentence``."""
+FAILED_AT_SITE: Final = "failed-at-site"
+"""The work was begun and failed; then ``: ErrorClass: sentence``."""
 
 NamedArrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -56,8 +73,25 @@ def array_record(arrays: NamedArrays) -> ArrayRecord:
 
 
 def named_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
-    """An ArrayRecord's arrays by name, copied out of the message."""
-    return {name: cast("npt.NDArray[np.generic]", array.numpy()) for name, array in record.items()}
+    """An ArrayRecord's arrays by name, copied out of the message.
+
+    Raises
+    ------
+    ValueError, TypeError, EOFError
+        If an array cannot be decoded.
+    """
+    return {name: array.copy() for name, array in viewed_arrays(record).items()}
+
+
+def viewed_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
+    """An ArrayRecord's arrays by name, as read-only views of the message.
+
+    Raises
+    ------
+    ValueError, TypeError, EOFError
+        If an array cannot be decoded.
+    """
+    return {name: view_array(array) for name, array in record.items()}
 
 
 def content(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import Message
 
-from strategies.messages import NUM_EXAMPLES, arrays_of, metrics_of, named_arrays
+from strategies.messages import NUM_EXAMPLES, arrays_of, metrics_of, viewed_arrays
 from unlearning.parameters import ParameterLayout, Vector, norm
 
 
@@ -76,7 +76,7 @@ class UpdateScreen:
         if record is None:
             return "the reply does not carry exactly one model"
         try:
-            arrays = named_arrays(record)
+            arrays = viewed_arrays(record)
         except (ValueError, TypeError, EOFError) as error:
             return f"the arrays cannot be decoded ({error})"
         problem = layout.mismatch(arrays)

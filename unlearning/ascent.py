@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reconsent.errors import ContributionError
-from unlearning.contributions import ContributionCache, specific_contribution
+from unlearning.contributions import ContributionCache
+from unlearning.folding import specific_contribution
 from unlearning.parameters import Vector, dot, norm
 
 Basis = npt.NDArray[np.float32]

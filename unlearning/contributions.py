@@ -16,28 +16,31 @@ not match its hash is named and never used.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import safetensors.torch
-import torch
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from reconsent.errors import ContributionError
-from reconsent.files import sha256_of, write_atomically
+from reconsent.files import AtomicWrites, unlink_all
+from unlearning.contribution_files import ContributionFiles, StoredFile, unwritable
 from unlearning.database import ContributionRow
+from unlearning.folding import Fold, RunningKind
 from unlearning.parameters import Vector
-from unlearning.spool import UpdateSpool
+from unlearning.spool import SpooledUpdate, UpdateSpool
+from unlearning.vector_files import VectorType
 
 PARTS = ".*.part"
 """What a write that was cut off leaves behind."""
 
-RunningKind = Literal["sum", "specific"]
+SITES_AT_ONCE = 2
+"""Sites whose vectors are in memory together while a round is folded in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class CachePolicy:
 
     damping: float = 0.0
     history_every: int = 0
-    history_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    history_dtype: VectorType = "bfloat16"
     anchor_rounds: frozenset[int] = frozenset()
 
 
@@ -86,6 +89,7 @@ class ContributionCache:
         line: str = "main",
     ) -> None:
         self._directory = directory
+        self._files = ContributionFiles(directory)
         self._transaction = transaction
         self.policy = policy or CachePolicy()
         self._line = line
@@ -111,8 +115,8 @@ class ContributionCache:
     ) -> list[Path]:
         """Fold the spooled updates of a round into the cache.
 
-        One site is in memory at a time. New files stand beside the old ones; the index turns to them when
-        the transaction commits, so a crash leaves the cache as it was before the round.
+        Two sites are in memory at a time. New files stand beside the old ones, flushed to the disk; the index
+        turns to them when the transaction commits, so a crash leaves the cache as it was before the round.
 
         Parameters
         ----------
@@ -135,17 +139,28 @@ class ContributionCache:
                 superseded = self.record(round_, spool, mean, session=own)
             discard(superseded)
             return []
-        superseded = []
         weights = spool.weights()
-        for update in spool.updates():
-            share = weights[update.site]
-            delta = spool.get(update.site)
-            superseded += self._fold(session, update.site, round_, share, delta, mean)
-            self._keep_update(session, update.site, round_, share, update.norm, delta)
+        folds = [self._fold(session, update, round_, weights[update.site]) for update in spool.updates()]
+        # Reading, hashing and writing let other threads run; the database is used by this one only.
+        try:
+            with AtomicWrites() as writes, ThreadPoolExecutor(SITES_AT_ONCE) as threads:
+                write = partial(self._write_fold, writes, spool, mean)
+                stored = list(threads.map(write, [fold for fold, _ in folds]))
+        except OSError as error:
+            raise unwritable(f"The contributions of round {round_}", error) from error
+        superseded = []
+        for (fold, last), (running, update) in zip(folds, stored, strict=True):
+            session.add(self._row(fold, "running", running, norm=0.0))
+            session.add(self._row(fold, "update", update, norm=fold.norm))
+            if last is not None and last.round not in self.policy.anchor_rounds:
+                superseded.append(self._directory / last.path)
+                session.delete(last)
         return superseded
 
     def running(self, site: str, kind: RunningKind, *, at_round: int | None = None) -> Vector:
         """The running vector ``(P,)`` of ``site``: now, or as it was at an anchor round.
+
+        The specific contribution is damped for the rounds that the site has missed since it last took part.
 
         Raises
         ------
@@ -162,7 +177,13 @@ class ContributionCache:
                     + (f" from round {at_round} or before." if at_round is not None else "."),
                     "A site that never took part has nothing to be unlearned.",
                 )
-            return self._load(rows[-1])[kind]
+            now = self._last_round(session)
+            file, last = _stored(rows[-1]), rows[-1].round
+        found = self._files.read(file)[kind].copy()
+        missed = (now if at_round is None else min(at_round, now)) - last
+        if kind == "specific" and missed > 0 and self.policy.damping > 0:
+            found *= np.float32(self._decay(missed))
+        return found
 
     def updates(self, site: str) -> Iterator[tuple[int, float, Vector]]:
         """Every kept ``(round, share p, update Δ (P,))`` of ``site``, oldest first; one is in memory."""
@@ -186,8 +207,7 @@ class ContributionCache:
     def last_round(self) -> int:
         """The newest round of which anything is kept; 0 if nothing is."""
         with self._transaction() as session:
-            query = select(func.max(ContributionRow.round)).where(ContributionRow.line == self._line)
-            return session.scalar(query) or 0
+            return self._last_round(session)
 
     def sites(self) -> list[str]:
         """Sites of which something is kept, by name."""
@@ -247,94 +267,67 @@ class ContributionCache:
         return orphans
 
     def _fold(
-        self, session: Session, site: str, round_: int, share: float, delta: Vector, mean: Vector
-    ) -> list[Path]:
-        rows = self._rows(session, site, "running")
+        self, session: Session, update: SpooledUpdate, round_: int, share: float
+    ) -> tuple[Fold, ContributionRow | None]:
+        rows = self._rows(session, update.site, "running")
         last = rows[-1] if rows else None
-        if last is None:
-            total, specific = np.zeros_like(delta), np.zeros_like(delta)
-            missed = 0
-        else:
-            if last.frozen:
-                raise ContributionError(
-                    f"The contributions of site '{site}' are frozen: it has withdrawn.",
-                    "Nothing may be added to them.",
-                )
-            if last.round >= round_:
-                raise ContributionError(
-                    f"Round {round_} of site '{site}' is already in the cache (up to round {last.round})."
-                )
-            running = self._load(last)
-            total, specific = running["sum"], running["specific"]
-            missed = round_ - last.round - 1
-        total += np.float32(share) * delta
-        # In rounds the site missed it added nothing, but the others went on pulling (p = 0).
-        specific *= np.float32((1 - self.policy.damping) ** missed * (1 - self.policy.damping * (1 - share)))
-        specific += specific_contribution(delta, mean, share)
-        row = self._save(
-            session,
-            ContributionRow(site=site, round=round_, line=self._line, kind="running", weight=share, norm=0.0),
-            {"sum": total, "specific": specific},
-            dtype="float32",
-        )
-        del row
-        if last is None or last.round in self.policy.anchor_rounds:
-            return []
-        old = self._directory / last.path
-        session.delete(last)
-        return [old]
-
-    def _keep_update(
-        self, session: Session, site: str, round_: int, share: float, size: float, delta: Vector
-    ) -> None:
-        row = ContributionRow(
-            site=site, round=round_, line=self._line, kind="update", weight=share, norm=size
-        )
-        if self.policy.history_every and round_ % self.policy.history_every == 0:
-            self._save(session, row, {"update": delta}, dtype=self.policy.history_dtype)
-        else:
-            row.path, row.sha256, row.bytes, row.dtype = "", "", 0, ""
-            row.created_at, row.frozen = dt.datetime.now(dt.UTC), False
-            session.add(row)
-
-    def _save(
-        self, session: Session, row: ContributionRow, vectors: Mapping[str, Vector], *, dtype: str
-    ) -> ContributionRow:
-        target = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        content = safetensors.torch.save(
-            {name: torch.from_numpy(vector).to(target) for name, vector in vectors.items()}
-        )
-        row.path = f"{row.site}/{row.kind}-{row.round:06d}.safetensors"
-        row.sha256, row.bytes, row.dtype = sha256_of(content), len(content), dtype
-        row.created_at, row.frozen = dt.datetime.now(dt.UTC), False
-        try:
-            write_atomically(self._directory / row.path, content)
-        except OSError as error:
+        if last is not None and last.frozen:
             raise ContributionError(
-                f"The contribution of site '{row.site}' of round {row.round} cannot be written: {error}.",
-                "Free space in the state directory; the round can then be repeated.",
-            ) from error
-        session.add(row)
-        return row
+                f"The contributions of site '{update.site}' are frozen: it has withdrawn.",
+                "Nothing may be added to them.",
+            )
+        if last is not None and last.round >= round_:
+            raise ContributionError(
+                f"Round {round_} of site '{update.site}' is already in the cache (up to round {last.round})."
+            )
+        missed = 0 if last is None else round_ - last.round - 1
+        decay = self._decay(missed) * (1 - self.policy.damping * (1 - share))
+        file = None if last is None else _stored(last)
+        return Fold(update.site, round_, share, update.norm, decay, file), last
+
+    def _decay(self, missed: int) -> float:
+        """What is left of a specific contribution after rounds the site missed.
+
+        It added nothing in them, but the others went on pulling (p = 0).
+        """
+        return (1 - self.policy.damping) ** missed
+
+    def _write_fold(
+        self, writes: AtomicWrites, spool: UpdateSpool, mean: Vector, fold: Fold
+    ) -> tuple[StoredFile, StoredFile]:
+        """Write what a site's running pair is after the round, and its update if it is one to be kept."""
+        delta = spool.get(fold.site)
+        before = self._files.read(fold.file) if fold.file is not None else None
+        after = fold.apply(before, delta, mean)
+        write = partial(self._files.write, writes, fold.site, fold.round)
+        running = write("running", after, "float32")
+        every = self.policy.history_every
+        if not every or fold.round % every:
+            return running, StoredFile.none(fold.site, fold.round)
+        return running, write("update", {"update": delta}, self.policy.history_dtype)
+
+    def _row(self, fold: Fold, kind: str, file: StoredFile, *, norm: float) -> ContributionRow:
+        return ContributionRow(
+            site=fold.site,
+            round=fold.round,
+            line=self._line,
+            kind=kind,
+            weight=fold.share,
+            norm=norm,
+            path=file.path,
+            sha256=file.sha256,
+            bytes=file.bytes,
+            dtype=file.dtype,
+            created_at=dt.datetime.now(dt.UTC),
+            frozen=False,
+        )
 
     def _load(self, row: ContributionRow) -> dict[str, Vector]:
-        path = self._directory / row.path
-        what = f"The contribution of site '{row.site}' up to round {row.round} ({path})"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ContributionError(
-                f"{what} cannot be read: {error.strerror}.", "Restore it from a backup."
-            ) from error
-        if sha256_of(content) != row.sha256:
-            kind = "truncated" if len(content) < row.bytes else "altered"
-            raise ContributionError(
-                f"{what} is {kind}: its checksum is not the recorded one.",
-                "It is not used. Restore it from a backup, or unlearn by a method that needs no cache.",
-            )
-        return {
-            name: tensor.to(torch.float32).numpy() for name, tensor in safetensors.torch.load(content).items()
-        }
+        return self._files.read(_stored(row))
+
+    def _last_round(self, session: Session) -> int:
+        query = select(func.max(ContributionRow.round)).where(ContributionRow.line == self._line)
+        return session.scalar(query) or 0
 
     def _rows(self, session: Session, site: str, kind: str | None) -> list[ContributionRow]:
         query = select(ContributionRow).where(
@@ -345,30 +338,13 @@ class ContributionCache:
         return list(session.scalars(query.order_by(ContributionRow.round)))
 
 
-def specific_contribution(delta: Vector, mean: Vector, share: float) -> Vector:
-    """What a site added in a round beyond the others: Δ̄ − Δ̄₍without it₎ = p/(1 − p) (Δ − Δ̄).
-
-    A site that was alone (p = 1) moved the model by Δ; without it the model would have stood still.
-
-    Parameters
-    ----------
-    delta
-        The site's update Δ ``(P,)``.
-    mean
-        The round's weighted average Δ̄ ``(P,)``.
-    share
-        The site's weight p in it, 0 < p ≤ 1.
-    """
-    if share >= 1.0:
-        return delta
-    contribution: Vector = np.float32(share / (1 - share)) * (delta - mean)
-    return contribution
+def _stored(row: ContributionRow) -> StoredFile:
+    return StoredFile(row.site, row.round, row.path, row.sha256, row.bytes, row.dtype)
 
 
 def discard(files: list[Path]) -> None:
     """Unlink ``files``, and directories that are empty then; those already gone do not matter."""
-    for file in files:
-        file.unlink(missing_ok=True)
+    unlink_all(files)
     for directory in {file.parent for file in files}:
         with suppress(OSError):
             directory.rmdir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +37,7 @@ class ParameterLayout:
     @classmethod
     def of(cls, arrays: Arrays) -> ParameterLayout:
         """The layout of ``arrays``."""
-        return cls(tuple((name, tuple(a.shape), str(a.dtype)) for name, a in arrays.items()))
+        return cls(tuple((name, tuple(a.shape), _dtype_name(a.dtype)) for name, a in arrays.items()))
 
     @property
     def size(self) -> int:
@@ -55,7 +57,7 @@ class ParameterLayout:
             array = arrays[name]
             if tuple(array.shape) != shape:
                 return f"array '{name}' has shape {tuple(array.shape)}, the model's is {shape}"
-            if str(array.dtype) != dtype:
+            if _dtype_name(array.dtype) != dtype:
                 return f"array '{name}' has dtype {array.dtype}, the model's is {dtype}"
         return None
 
@@ -111,6 +113,13 @@ def _count(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
+@lru_cache(maxsize=64)
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    # numpy spells the name out anew each time, which costs more than comparing a model's arrays.
+    return str(dtype)
+
+
+@lru_cache(maxsize=64)
 def _is_float(dtype: str) -> bool:
     # bfloat16 is unknown to numpy and travels as float32, so numpy's own kinds suffice.
     return np.dtype(dtype).kind == "f"

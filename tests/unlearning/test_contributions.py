@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 from sqlalchemy.orm import Session
 
 from reconsent.errors import ContributionError
-from unlearning.contributions import CachePolicy, ContributionCache, discard, specific_contribution
+from unlearning.contributions import CachePolicy, ContributionCache, discard
+from unlearning.folding import specific_contribution
 from unlearning.spool import UpdateSpool
 
 P = 17
