@@ -128,6 +128,9 @@ class TrainingConfig(Settings):
     evaluate_every: int = Field(default=5, ge=0, description="rounds between evaluations; 0: never")
     timeout_seconds: float = Field(default=3600.0, gt=0, description="a site's time for one round")
     join_seconds: float = Field(default=60.0, gt=0, description="how long a run waits for its sites")
+    wait_seconds: float = Field(
+        default=3600.0, ge=0, description="how long a run waits when fewer than min-sites are online"
+    )
     min_sites: int = Field(default=1, ge=1, description="fewest replies a round may be made of")
 
 

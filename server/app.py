@@ -12,6 +12,7 @@ from reconsent.config import load_consortium
 from reconsent.errors import ConfigError, ReconsentError
 from server.coordinator import Coordinator
 from server.persistence import StateDirectory, default_state_path
+from server.service import Service, Task, recording
 
 CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
 
@@ -42,4 +43,10 @@ def _run(grid: Grid, context: Context) -> None:
     # Flower's simulation engine alone keeps its messages in memory.
     simulated = isinstance(grid, InMemoryGrid)
     with StateDirectory.open(state) as directory:
-        Coordinator(grid, load_consortium(str(source)), directory, simulated=simulated).run()
+        coordinator = Coordinator(grid, load_consortium(str(source)), directory, simulated=simulated)
+        task = Task.of(context.run_config)
+        with recording(directory, str(context.run_id), task):
+            if task.kind == "plan":
+                coordinator.run()
+            else:
+                Service(coordinator).carry_out(task)

@@ -9,10 +9,11 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from reconsent.config import ConsortiumConfig
-from reconsent.errors import RoundError
+from reconsent.errors import RoundError, SiteError
+from reconsent.faults import reached
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.events import Event, announce
-from server.handshake import ANSWER_SECONDS, identify_sites
+from server.membership import Membership
 from server.persistence import ModelVersion, StateDirectory, WithdrawalRecord
 from server.withdrawing import Withdrawing
 from strategies import (
@@ -30,9 +31,6 @@ from unlearning.contributions import CachePolicy, ContributionCache
 from unlearning.withdrawal import WithdrawalState
 
 Evaluation = dict[str, dict[str, float]]
-
-SIMULATED_PATIENCE_SECONDS = 5.0
-"""Simulated nodes are all registered within a moment; who is not there then never will be."""
 
 
 class Coordinator:
@@ -67,7 +65,7 @@ class Coordinator:
         self.cache.sweep()
         self.withdrawing = Withdrawing(self)
         self.withdrawals = self.withdrawing.register
-        self.nodes: dict[int, str] = {}
+        self.membership = Membership(grid, consortium, state, self.books.roster, simulated=simulated)
 
     # ---- the whole plan -----------------------------------------------------------------------------------
 
@@ -96,30 +94,7 @@ class Coordinator:
 
     def meet(self) -> None:
         """Find out which node is which site."""
-        roster = self.books.roster
-        roster.start_run()
-        barred = {entry.site for entry in roster.all() if entry.status != "active"}
-        training = self.consortium.training
-        expected = {site.name for site in self.consortium.sites} - barred
-        patience, at_least, answer = training.join_seconds, training.min_sites, ANSWER_SECONDS
-        remedy = "Start the missing SuperNodes, or lower training.min-sites."
-        if self.simulated:
-            # Nobody is late in a simulation, so a site that is missing is a mistake. But answers may be:
-            # the first message starts the clients' processes.
-            patience, at_least = min(patience, SIMULATED_PATIENCE_SECONDS), len(expected)
-            answer = training.timeout_seconds
-            sites = len(self.consortium.sites)
-            remedy = f"Simulate one node a site: --federation-config 'num-supernodes={sites}'."
-        self.nodes = identify_sites(
-            self.grid,
-            roster,
-            expected,
-            round_=self.books.log.last_round(MAIN),
-            patience=patience,
-            at_least=at_least,
-            remedy=remedy,
-            answer_seconds=answer,
-        )
+        self.membership.meet(self.books.log.last_round(MAIN))
 
     def initialise(self, leaving: Iterable[str] = ()) -> ModelVersion:
         """The untrained model, built by a site since the server knows no imaging.
@@ -153,11 +128,36 @@ class Coordinator:
             msg.named_arrays(record), line=MAIN, round=0, kind="initial", parent=None, sites={}
         )
 
-    def train(self, until: int) -> None:
-        """Train with the active sites up to training round ``until``."""
-        done = self.books.log.count(MAIN, "train")
-        if done >= until:
-            return
+    def train(self, until: int, *, pausing: bool = False) -> bool:
+        """Train with the active sites up to training round ``until``.
+
+        Parameters
+        ----------
+        until
+            Number of training rounds there shall be.
+        pausing
+            Stop after the round in which a withdrawal was filed.
+
+        Returns
+        -------
+        Whether all rounds are done.
+        """
+        while (done := self.books.log.count(MAIN, "train")) < until:
+            if pausing and self.withdrawing.due():
+                return False
+            self.membership.wait(self.books.log.last_round(MAIN) + 1)
+            try:
+                self._train(done, until, pausing=pausing)
+            except SiteError as error:
+                # A site was barred after its update was averaged: the round is not kept, and done again.
+                announce(Event("notice", f"A round is repeated: {error.problem}"))
+            except RoundError as error:
+                if self.simulated or len(self.membership.active()) >= self.consortium.training.min_sites:
+                    raise
+                announce(Event("notice", str(error)))
+        return True
+
+    def _train(self, done: int, until: int, *, pausing: bool) -> None:
         last = self.books.log.last_round(MAIN)
         offset = last - done
         strategy = ContributionAveraging(
@@ -171,10 +171,17 @@ class Coordinator:
         version = self.books.version(MAIN, "train", "unlearned", "initial")
         rounds = strategy.rounds(self.grid, self.books.arrays(version), until - done, first_round=last + 1)
         for outcome in rounds:
+            reached("round-averaged")
             done += 1
             evaluation = self.evaluate(strategy, outcome, done, last=done == until)
+            reached("round-before-commit")
             version = self.books.commit(strategy, outcome, MAIN, version, evaluation)
+            reached("round-committed")
             self.announce_round(stage, outcome, done, until, evaluation)
+            if pausing and self.withdrawing.due():
+                return
+            if done < until:
+                self.membership.wait(outcome.round + 1)
 
     def withdraw(self, sites: Sequence[str]) -> WithdrawalRecord:
         """Take ``sites`` out, together; see :meth:`server.withdrawing.Withdrawing.carry_out`."""
@@ -230,19 +237,14 @@ class Coordinator:
     # ---- inside -------------------------------------------------------------------------------------------
 
     def active_nodes(self) -> dict[int, str]:
-        """Node id → site of the sites that are online and not withdrawn, those with most data first.
-
-        In a simulation fewer clients run at once than there are sites: the longest first wastes least.
-        """
-        online = set(self.grid.get_node_ids())
-        size = {entry.site: entry.num_examples for entry in self.books.roster.active()}
-        nodes = [(n, site) for n, site in self.nodes.items() if n in online and site in size]
-        return dict(sorted(nodes, key=lambda node: (-size[node[1]], node[1])))
+        """Node id → site of the sites that are online and not withdrawn; see :class:`Membership`."""
+        return self.membership.active()
 
     def _common(self) -> dict[str, Any]:
         training = self.consortium.training
         return {
             "members": lambda _grid: self.active_nodes(),
+            "barred_now": self.membership.barred,
             "min_sites": training.min_sites,
             "timeout": training.timeout_seconds,
             "spool": self.state.path / "spool",

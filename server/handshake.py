@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from logging import WARNING
 
 from flwr.app import Message
@@ -17,6 +17,10 @@ from strategies import messages as msg
 from strategies.exchange import exchange
 
 _BARRED = "its site has withdrawn or is withdrawing"
+_NO_KEY = "its key is enrolled for no site, or was revoked"
+
+KeyHolder = Callable[[int], str | None]
+"""Which site the key of a node speaks for; ``None`` if for none."""
 
 ANSWER_SECONDS = 120.0
 """A node's time to say who it is; it may have to read its data for that."""
@@ -32,11 +36,15 @@ def identify_sites(
     at_least: int,
     remedy: str,
     answer_seconds: float = ANSWER_SECONDS,
+    known: Mapping[int, str] | None = None,
+    key_holder: KeyHolder | None = None,
+    quiet: bool = False,
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
     The one message that goes to nodes which are not on the list of active sites yet; it carries nothing.
-    A node that contradicts the roster (a site claimed twice, another organ, a barred site) is left out.
+    A node that contradicts the roster (a site claimed twice, another organ, a barred site) is left out, and
+    so is one that contradicts its own key; a node whose key speaks for no active site is not even asked.
 
     Parameters
     ----------
@@ -56,6 +64,12 @@ def identify_sites(
         What to do if there are fewer.
     answer_seconds
         A node's time to answer.
+    known
+        Nodes that have said who they are already.
+    key_holder
+        Which site a node's key speaks for, where nodes are authenticated.
+    quiet
+        Do not mention sites that are missing.
 
     Returns
     -------
@@ -67,10 +81,17 @@ def identify_sites(
         If fewer than ``at_least`` sites are there when time is up.
     """
     deadline = time.monotonic() + patience
-    members: dict[int, str] = {}
+    members: dict[int, str] = dict(known or {})
     refused: dict[int, str] = {}
     while True:
         unknown = [n for n in sorted(grid.get_node_ids()) if n not in members and n not in refused]
+        if key_holder is not None:
+            for node_id in unknown:
+                holder = key_holder(node_id)
+                if holder not in expected:
+                    refused[node_id] = _NO_KEY if holder is None else _BARRED
+                    log(WARNING, "handshake: node %d is not asked: %s", node_id, refused[node_id])
+            unknown = [node_id for node_id in unknown if node_id not in refused]
         asked = {node_id: f"node-{node_id}" for node_id in unknown}
         messages = [
             Message(
@@ -87,7 +108,8 @@ def identify_sites(
             # depend on who was faster.
             replies = sorted(exchange(grid, messages, asked, timeout=answer_seconds), key=lambda r: r.node_id)
             for reply in replies:
-                problem = _enrol(roster, reply.node_id, reply.message, expected, round_, members)
+                holder = None if key_holder is None else key_holder(reply.node_id)
+                problem = _enrol(roster, reply.node_id, reply.message, expected, round_, members, holder)
                 if problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
                     log(WARNING, "handshake: node %d refused: %s", reply.node_id, refused[reply.node_id])
@@ -102,7 +124,8 @@ def identify_sites(
     reasons = " ".join(f"Node {node_id}: {why.rstrip('.')}." for node_id, why in sorted(refused.items()))
     missing = sorted(set(expected) - set(members.values()))
     if len(members) >= at_least:
-        announce(Event("notice", f"Going on without {', '.join(missing)}."))
+        if not quiet:
+            announce(Event("notice", f"Going on without {', '.join(missing)}."))
         return members
     raise RoundError(
         f"Only {len(members)} of {len(expected)} sites are there after {patience:g} s; missing: "
@@ -118,12 +141,15 @@ def _enrol(
     expected: Collection[str],
     round_: int,
     members: dict[int, str],
+    holder: str | None,
 ) -> str:
     """Enrol one node; returns the reason of a refusal, or nothing."""
     if message is None:
         return "no answer"
     told = msg.config_of(message)
     site, organ = str(told.get(msg.SITE, "")), str(told.get(msg.ORGAN, ""))
+    if holder is not None and site != holder:
+        return f"it says it is site '{site}', but its key is enrolled for site '{holder}'"
     if site in {entry.site for entry in roster.all() if entry.status is not SiteStatus.ACTIVE}:
         return _BARRED
     if site not in expected:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord
 
-from reconsent.errors import ContributionError, ReconsentError
+from reconsent.errors import ContributionError, ReconsentError, SiteError
+from reconsent.faults import reached
 from server.bookkeeping import MAIN
 from server.checkpoint import Checkpoint, Checkpoints
 from server.events import Event, announce
@@ -63,7 +64,14 @@ class Withdrawing:
             Whatever stopped it on its way; the withdrawal has *failed* with that reason, and the next run
             takes it up where it failed.
         """
-        record = self._filed(sites)
+        return self.go_on(self._filed(sites))
+
+    def due(self) -> list[WithdrawalRecord]:
+        """Filed withdrawals on which there is something to be done now, oldest first."""
+        return [record for record in self.register.open() if record.state is not WithdrawalState.LEGAL_HOLD]
+
+    def go_on(self, record: WithdrawalRecord) -> WithdrawalRecord:
+        """Carry a filed withdrawal out; as :meth:`carry_out`."""
         if record.state is WithdrawalState.FAILED and record.failed_in is not None:
             record = self._move(record, record.failed_in, "taken up again")
         try:
@@ -85,16 +93,27 @@ class Withdrawing:
         return dict(zip(_ON_THE_WAY, steps, strict=True)).get(state)
 
     def _restrict(self, record: WithdrawalRecord) -> WithdrawalRecord:
-        return self._move(record, WithdrawalState.RESTRICTED, "barred everywhere; contributions frozen")
+        moved = self._move(record, WithdrawalState.RESTRICTED, "barred everywhere; contributions frozen")
+        reached("withdrawal-restricted")
+        return moved
 
     def _begin(self, record: WithdrawalRecord) -> WithdrawalRecord:
         sites = frozenset(record.sites)
         if self._bystanders(sites, self._latest()) == sites:
             return self._move(record, WithdrawalState.PROPAGATING, "took part in no round")
-        return self._move(record, WithdrawalState.UNLEARNING, f"by {self._of.consortium.unlearning.method}")
+        moved = self._move(record, WithdrawalState.UNLEARNING, f"by {self._of.consortium.unlearning.method}")
+        reached("unlearning-begun")
+        return moved
 
     def _unlearn(self, record: WithdrawalRecord) -> WithdrawalRecord:
-        self.unlearn(frozenset(record.sites))
+        while True:
+            self._of.membership.wait(self._of.books.log.last_round(MAIN) + 1)
+            try:
+                self.unlearn(frozenset(record.sites))
+                break
+            except SiteError as error:
+                # Another site was barred after its update was averaged: gone on with from the last round.
+                announce(Event("notice", f"A round is repeated: {error.problem}"))
         return self._move(record, WithdrawalState.VERIFYING, "measured at the remaining sites")
 
     def _verified(self, record: WithdrawalRecord) -> WithdrawalRecord:
@@ -107,9 +126,14 @@ class Withdrawing:
             for site in record.sites:
                 books.registry.revoke_descendants_of_site(site, reason, session=session)
             files = cache.erase(set(record.sites), session=session)
+            reached("erasure-before-commit")
+            state.after_commit(session, lambda: reached("erasure-committed"))
             state.after_commit(session, lambda: discard(files))
         # Only now: a withdrawal that says it is completed must have no file left.
-        return self._move(record, WithdrawalState.COMPLETED, "unlearned; contributions erased")
+        cache.sweep()
+        moved = self._move(record, WithdrawalState.COMPLETED, "unlearned; contributions erased")
+        reached("withdrawal-completed")
+        return moved
 
     def _move(self, record: WithdrawalRecord, state: WithdrawalState, note: str) -> WithdrawalRecord:
         moved = self.register.advance(record.id, state, note=note)
@@ -178,12 +202,14 @@ class Withdrawing:
             self._of.grid, arrays, total, first_round=checkpoint.first_round, done=checkpoint.done
         )
         for outcome in rounds:
+            reached("unlearning-round-averaged")
             evaluation = self._of.evaluate(strategy, outcome, checkpoint.done + 1, last=True)
             with self._of.state.session() as session:
                 version = books.commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
                 checkpoint = self.checkpoints.advance(
                     checkpoint, version.id, strategy.state(), session=session
                 )
+            reached("unlearning-round-committed")
             arrays = outcome.arrays
             self._of.announce_round("unlearn", outcome, checkpoint.done, total, evaluation)
         self._finish(departed, strategy, version, arrays)
@@ -240,4 +266,5 @@ class Withdrawing:
                 session=session,
             )
             self.checkpoints.end(session=session)
+        reached("unlearning-finished")
         books.retention.protect(unlearned)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import cast
@@ -64,6 +64,8 @@ class ContributionAveraging(Strategy):
     window : int, optional
         Most messages underway at once (default: as many as there are sites); see
         :func:`~strategies.exchange.exchange`.
+    barred_now : Callable, optional
+        Sites that were barred since: a round does not wait for them, and a late reply of theirs is refused.
     """
 
     kind = "train"
@@ -80,6 +82,7 @@ class ContributionAveraging(Strategy):
         timeout: float = 3600.0,
         spool: Path | None = None,
         window: int | None = None,
+        barred_now: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self.members = members
         self.barred = frozenset(barred)
@@ -89,6 +92,7 @@ class ContributionAveraging(Strategy):
         self.min_sites = min_sites
         self.timeout = timeout
         self.window = window
+        self.barred_now = barred_now
         if spool is None:
             spool = Path(tempfile.mkdtemp(prefix="reconsent-"))
             # Goes with the strategy. A TemporaryDirectory would warn that nobody closed it.
@@ -240,7 +244,7 @@ class ContributionAveraging(Strategy):
         if start is not self._start:
             sent = msg.array_record(self._layout.unflatten(start, self._buffers))
         to_send = self.configure_train(server_round, sent, ConfigRecord(), grid)
-        replies = exchange(grid, to_send, self._asked, timeout=self.timeout, window=self.window)
+        replies = self._exchange(grid, to_send)
         del to_send
         after = self._aggregate(server_round, replies)
         if after is None:
@@ -274,7 +278,7 @@ class ContributionAveraging(Strategy):
     ) -> dict[str, dict[str, float]]:
         """Each active site's metrics of the model ``arrays``; sites that fail are left out."""
         to_send = self.configure_evaluate(server_round, arrays, ConfigRecord(dict(config)), grid)  # type: ignore[arg-type]
-        replies = exchange(grid, to_send, self._asked, timeout=self.timeout, window=self.window)
+        replies = self._exchange(grid, to_send)
         found = {}
         for reply in replies:
             if reply.message is not None:
@@ -293,7 +297,7 @@ class ContributionAveraging(Strategy):
         if arrays is self._begun:
             return
         self._begun = arrays
-        named = msg.named_arrays(arrays)
+        named = msg.viewed_arrays(arrays)
         self._layout = ParameterLayout.of(named)
         self._buffers = named
         self._start = self._layout.flatten(named)
@@ -319,6 +323,11 @@ class ContributionAveraging(Strategy):
             )
             for node_id in self._asked
         ]
+
+    def _exchange(self, grid: Grid, to_send: list[Message]) -> Iterator[Reply]:
+        return exchange(
+            grid, to_send, self._asked, timeout=self.timeout, window=self.window, barred=self.barred_now
+        )
 
     def _as_reply(self, reply: Message) -> Reply:
         node_id = reply.metadata.src_node_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from reconsent.errors import SiteError
 
-ReplyStatus = Literal["ok", "app_error", "node_unavailable", "message_unavailable", "timeout"]
+ReplyStatus = Literal["ok", "app_error", "node_unavailable", "message_unavailable", "timeout", "withdrawn"]
 
 # flwr.common.constant.ErrorCode: 3 and 4 are lost messages, 5 a node that left.
 _ERROR_STATUS: dict[int, ReplyStatus] = {
@@ -24,6 +24,9 @@ _ERROR_STATUS: dict[int, ReplyStatus] = {
 
 SHORTEST_POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 0.5
+BARRED_LOOK_SECONDS = 1.0
+"""Between two looks at who has been barred, while nothing comes."""
+_WITHDRAWN = "the site was barred while the round ran; its reply is refused"
 POLL_SHARE = 0.02
 """An interval between two looks, over the time nothing has come: nobody waits 2 % longer than he must."""
 
@@ -60,6 +63,7 @@ def exchange(
     *,
     timeout: float,
     window: int | None = None,
+    barred: Callable[[], Collection[str]] = frozenset,
 ) -> Iterator[Reply]:
     """Push ``messages`` and yield each reply as it comes, and a timeout for each that does not.
 
@@ -84,6 +88,9 @@ def exchange(
         on the messages then never holds more replies than this. Worth setting where fewer clients run at once
         than there are nodes, as in a simulation; ``None`` sends everything at once, so that all sites work at
         the same time.
+    barred
+        Sites that may no longer take part, asked again every second: they are not waited for, and what still
+        comes from them is refused.
 
     Raises
     ------
@@ -100,15 +107,20 @@ def exchange(
     waiting = deque(messages)
     del messages
     pending: dict[str, tuple[int, float]] = {}
-    arrived_at = time.monotonic()
+    arrived_at = looked_at = time.monotonic()
+    gone = barred()
     while waiting or pending:
         room = len(waiting) if window is None else max(window, 1) - len(pending)
         if waiting and room > 0:
             pending |= _push(grid, [waiting.popleft() for _ in range(min(room, len(waiting)))], timeout)
         anything = False
+        if time.monotonic() >= looked_at + BARRED_LOOK_SECONDS:
+            gone, looked_at = barred(), time.monotonic()
         for message_id, (node_id, deadline) in list(pending.items()):
             late = time.monotonic() >= deadline
             found = _pull(grid, message_id, node_id, allowed[node_id])
+            if allowed[node_id] in (gone if found is None else barred()):
+                found = Reply(node_id, allowed[node_id], "withdrawn", _WITHDRAWN, None)
             if late and (found is None or found.status == "message_unavailable"):
                 # A message that has outlived its time is called unavailable.
                 found = Reply(node_id, allowed[node_id], "timeout", f"no answer within {timeout:g} s", None)

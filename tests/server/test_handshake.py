@@ -18,7 +18,7 @@ def test_two_nodes_claiming_one_site(tmp_path: Path) -> None:
     nodes = grid(twin={"site": "beta", "examples": 50})
     with opened(tmp_path, consortium(), nodes, simulated=False) as run:
         run.coordinator.run()
-        assert run.coordinator.nodes == dict(enumerate(SITES, start=1))
+        assert run.coordinator.active_nodes() == dict(enumerate(SITES, start=1))
         assert [m.metadata.message_type for m in nodes.sent if m.metadata.dst_node_id == 100] == [
             "query.identify"
         ]
@@ -32,7 +32,7 @@ def test_node_of_an_unknown_site(tmp_path: Path) -> None:
     nodes = grid(stranger={"site": "omega"})
     with opened(tmp_path, consortium(), nodes, simulated=False) as run:
         run.coordinator.run()
-        assert 100 not in run.coordinator.nodes
+        assert 100 not in run.coordinator.active_nodes()
         assert [e.site for e in run.books.roster.all()] == sorted(SITES)
         assert "'omega', which is not expected" in run.texts("notice")[0]
         assert run.books.log.count(MAIN) == 6
@@ -45,7 +45,7 @@ def test_site_that_changed_its_organ(tmp_path: Path) -> None:
     nodes = grid(beta={"organ": "knee"})
     with opened(tmp_path, consortium(), nodes, simulated=False) as run:
         run.coordinator.run()
-        assert "beta" not in run.coordinator.nodes.values()
+        assert "beta" not in run.coordinator.active_nodes().values()
         first, second = run.texts("notice")
         assert "organ 'knee'" in first
         assert "'brain' before" in first
@@ -93,7 +93,7 @@ def test_withdrawn_sites_are_not_expected(tmp_path: Path) -> None:
     nodes = grid()
     with opened(tmp_path, config.model_copy(update={"continue_rounds": 1}), nodes) as run:
         run.coordinator.run()
-        assert 4 not in run.coordinator.nodes
+        assert 4 not in run.coordinator.active_nodes()
         assert run.texts("notice") == [], "that it is not let in is no news"
         assert [m.metadata.message_type for m in nodes.sent if m.metadata.dst_node_id == 4] == [
             "query.identify"
@@ -105,5 +105,5 @@ def test_node_that_counts_in_words(tmp_path: Path) -> None:
     nodes = grid(beta={"counts": "many"})
     with opened(tmp_path, consortium(), nodes, simulated=False) as run:
         run.coordinator.run()
-        assert "beta" not in run.coordinator.nodes.values()
+        assert "beta" not in run.coordinator.active_nodes().values()
         assert "whole number, got 'many'" in run.texts("notice")[0]

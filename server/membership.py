@@ -1,0 +1,204 @@
+"""Who is here: which node speaks for which site, and whether enough of them are online."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+from flwr.serverapp import Grid
+
+from reconsent.config import ConsortiumConfig
+from reconsent.errors import RoundError, SiteError
+from server.events import Event, announce
+from server.handshake import ANSWER_SECONDS, KeyHolder, identify_sites
+from server.node_keys import fingerprint
+from server.persistence import Enrolments, Roster, SiteStatus, StateDirectory
+
+SIMULATED_PATIENCE_SECONDS = 5.0
+"""Simulated nodes are all registered within a moment; who is not there then never will be."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks at who has come online, while too few are."""
+
+
+class _Node(Protocol):
+    node_id: int
+    public_key: bytes
+
+
+class Membership:
+    """Keeps the list of nodes that may be asked, and waits for those that are missing.
+
+    Over gRPC with authenticated nodes a node is bound to a site by its key (see
+    :class:`~server.persistence.Enrolments`), and what it says of itself must agree. Without keys it is
+    believed what it says, as in a simulation.
+
+    Parameters
+    ----------
+    grid
+        Flower's way to the nodes.
+    consortium
+        Which sites are expected, and how long they are waited for.
+    state
+        Where roster and enrolments are.
+    roster
+        The roster in it.
+    simulated
+        Whether the nodes are simulated: then nobody comes or goes.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        consortium: ConsortiumConfig,
+        state: StateDirectory,
+        roster: Roster,
+        *,
+        simulated: bool,
+    ) -> None:
+        self._grid = grid
+        self._consortium = consortium
+        self._roster = roster
+        self._enrolments = Enrolments(state)
+        self._simulated = simulated
+        self._nodes: dict[int, str] = {}
+        self._refused: set[int] = set()
+
+    def meet(self, round_: int) -> None:
+        """Find out which node is which site, at the beginning of a run.
+
+        Raises
+        ------
+        RoundError
+            If too few sites are there when the time to join is up.
+        """
+        authenticated = self._authenticated()
+        self._roster.start_run(ephemeral=not authenticated)
+        training = self._consortium.training
+        expected = self._expected()
+        patience, at_least, answer = training.join_seconds, training.min_sites, ANSWER_SECONDS
+        remedy = "Start the missing SuperNodes, or lower training.min-sites."
+        if self._simulated:
+            # Nobody is late in a simulation, so a site that is missing is a mistake. But answers may be:
+            # the first message starts the clients' processes.
+            patience, at_least = min(patience, SIMULATED_PATIENCE_SECONDS), len(expected)
+            answer = training.timeout_seconds
+            sites = len(self._consortium.sites)
+            remedy = f"Simulate one node a site: --federation-config 'num-supernodes={sites}'."
+        self._nodes = identify_sites(
+            self._grid,
+            self._roster,
+            expected,
+            round_=round_,
+            patience=patience,
+            at_least=at_least,
+            remedy=remedy,
+            answer_seconds=answer,
+            key_holder=self._key_holder() if authenticated else None,
+        )
+        self._refused = set(self._grid.get_node_ids()) - set(self._nodes)
+
+    def active(self) -> dict[int, str]:
+        """Node id → site of the sites that are online and not withdrawn, those with most data first.
+
+        In a simulation fewer clients run at once than there are sites: the longest first wastes least.
+        """
+        online = set(self._grid.get_node_ids())
+        size = {entry.site: entry.num_examples for entry in self._roster.active()}
+        nodes = [(n, site) for n, site in self._nodes.items() if n in online and site in size]
+        return dict(sorted(nodes, key=lambda node: (-size[node[1]], node[1])))
+
+    def barred(self) -> frozenset[str]:
+        """Sites that are withdrawn or withdrawing at this moment."""
+        return frozenset(e.site for e in self._roster.all() if e.status is not SiteStatus.ACTIVE)
+
+    def missing(self) -> list[str]:
+        """Sites that should be there and are not online."""
+        return sorted(self._expected() - set(self.active().values()))
+
+    def refresh(self, round_: int) -> None:
+        """Ask nodes that have come since who they are; called before every round, and cheap if none has."""
+        if self._simulated:
+            return
+        online = set(self._grid.get_node_ids())
+        gone = [n for n in self._nodes if n not in online]
+        if not (online - set(self._nodes) - self._refused):
+            return
+        if not self._authenticated():
+            # Without keys a restarted node has a new id, and its site must be free for it.
+            self._nodes = {n: site for n, site in self._nodes.items() if n not in gone}
+            for node_id in gone:
+                self._roster.release(node_id)
+        before = set(self._nodes.values())
+        self._nodes = identify_sites(
+            self._grid,
+            self._roster,
+            self._expected(),
+            round_=round_,
+            patience=0.0,
+            at_least=0,
+            remedy="",
+            known=self._nodes,
+            key_holder=self._key_holder() if self._authenticated() else None,
+            quiet=True,
+        )
+        self._refused |= online - set(self._nodes)
+        for site in sorted(set(self._nodes.values()) - before):
+            announce(Event("notice", f"Site {site} has joined."))
+
+    def wait(self, round_: int) -> None:
+        """Wait until enough sites are online for a round, and say so while waiting.
+
+        Raises
+        ------
+        RoundError
+            If they do not come within ``training.wait-seconds``.
+        """
+        needed = self._consortium.training.min_sites
+        limit = self._consortium.training.wait_seconds
+        began, told = time.monotonic(), -1
+        while True:
+            self.refresh(round_)
+            there = self.active()
+            if len(there) >= needed:
+                if told >= 0:
+                    announce(Event("notice", f"{len(there)} sites are online; going on."))
+                return
+            waited = time.monotonic() - began
+            names = ", ".join(self.missing()) or "none"
+            if self._simulated or waited >= limit:
+                raise RoundError(
+                    f"Only {len(there)} sites were online for {waited:.0f} s, and a round needs {needed} "
+                    f"(training.min-sites). Missing: {names}.",
+                    "Bring the sites online and run `reconsent resume`; everything up to here is kept.",
+                )
+            if len(there) != told:
+                told = len(there)
+                announce(
+                    Event(
+                        "notice",
+                        f"Waiting for sites: {told} of the {needed} needed are online, missing {names}. "
+                        f"Giving up after {limit:.0f} s.",
+                    )
+                )
+            time.sleep(min(LOOK_SECONDS, limit))
+
+    def _expected(self) -> set[str]:
+        barred = self.barred()
+        return {site.name for site in self._consortium.sites} - barred
+
+    def _authenticated(self) -> bool:
+        return not self._simulated and bool(self._enrolments.all())
+
+    def _key_holder(self) -> KeyHolder:
+        nodes: Iterable[_Node] = self._grid.get_nodes()
+        keys = {node.node_id: bytes(node.public_key) for node in nodes}
+
+        def holder(node_id: int) -> str | None:
+            try:
+                return self._enrolments.site_of(fingerprint(keys[node_id])) if node_id in keys else None
+            except SiteError:
+                return None
+
+        return holder
