@@ -194,17 +194,13 @@ class ModelRegistry:
         The versions that were pruned.
         """
         with self._state.session(session) as own:
-            query = select(ModelRow).where(ModelRow.line == line).order_by(ModelRow.number.desc())
-            rows = list(own.scalars(query))
-            usable = [row for row in rows if row.status != VersionStatus.REVOKED]
-            kept = {row.id for row in usable[: max(keep, 1)]} | set(protect)
-            return self._drop(own, [row for row in rows if row.id not in kept and row.kind != "initial"])
-
-    def erase_revoked(self, *, session: Session | None = None) -> list[ModelVersion]:
-        """Remove the files of every revoked version; their rows stay as evidence of what there was."""
-        with self._state.session(session) as own:
-            query = select(ModelRow).where(ModelRow.status == VersionStatus.REVOKED.value)
-            return self._drop(own, list(own.scalars(query)))
+            # A line may have thousands of versions, and this is asked after each round: only what is needed.
+            columns = select(ModelRow.id, ModelRow.status, ModelRow.kind, ModelRow.pruned)
+            rows = own.execute(columns.where(ModelRow.line == line).order_by(ModelRow.number.desc())).all()
+            usable = [row.id for row in rows if row.status != VersionStatus.REVOKED]
+            kept = {*usable[: max(keep, 1)], *protect}
+            unneeded = [r.id for r in rows if r.id not in kept and r.kind != "initial" and not r.pruned]
+            return self._drop(own, [self._row(own, id_) for id_ in unneeded])
 
     def sweep(self) -> list[Path]:
         """Remove files that no version needs: left by a crash between writing and committing.
@@ -307,7 +303,7 @@ class ModelRegistry:
         return {name: arrays[name] for name in version.names}
 
     def _drop(self, session: Session, rows: Iterable[ModelRow]) -> list[ModelVersion]:
-        dropped = [row for row in rows if not row.pruned]
+        dropped = list(rows)
         for row in dropped:
             row.pruned = True
         digests = {row.digest for row in dropped}

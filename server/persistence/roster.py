@@ -76,6 +76,42 @@ class Roster:
             for row in own.scalars(select(SiteRow).where(SiteRow.node_id.is_not(None))):
                 row.node_id, row.updated_at = None, _now()
 
+    def declare(self, site: str, organ: str, *, session: Session | None = None) -> None:
+        """Put a site on the roster that has not been in contact yet, so that it can be withdrawn already.
+
+        A site that is on it stays as it is.
+        """
+        with self._state.session(session) as own:
+            if own.get(SiteRow, site) is None:
+                own.add(
+                    SiteRow(
+                        name=site,
+                        organ=organ,
+                        num_examples=0,
+                        enrolled_round=0,
+                        status=SiteStatus.ACTIVE.value,
+                        updated_at=_now(),
+                    )
+                )
+
+    def return_of(self, site: str, *, session: Session | None = None) -> None:
+        """Let a withdrawn site take part again, as a newcomer: what it gave before stays forgotten.
+
+        Raises
+        ------
+        SiteError
+            If it is unknown, or has not withdrawn.
+        """
+        with self._state.session(session) as own:
+            row = self._rows(own, [site])[0]
+            if row.status != SiteStatus.WITHDRAWN:
+                raise SiteError(
+                    f"Site '{site}' is {row.status}, not withdrawn, so it cannot be readmitted.",
+                    "A site that is withdrawing comes back when its withdrawal is cancelled or refused.",
+                )
+            row.status, row.node_id, row.updated_at = SiteStatus.ACTIVE.value, None, _now()
+            row.first_round = row.last_round = None
+
     def enrol(
         self,
         site: str,

@@ -51,7 +51,7 @@ class RoundRecord:
     Attributes
     ----------
     line, kind, round
-        Which round; unique together. Kinds are those of model versions (``train``, ``ascent``, ``retain``).
+        Which round; unique together. Kinds are those of model versions (``train``, ``retain``).
     sites
         Site to how it went there.
     metrics

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +38,14 @@ def content_hash(arrays: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
     for name, array in canonical(arrays).items():
         shape = ",".join(map(str, array.shape))
-        digest.update(f"{name}\0{array.dtype.name}\0{shape}\0{array.nbytes}\0".encode())
-        digest.update(array.tobytes())
+        digest.update(f"{name}\0{_type_name(array.dtype)}\0{shape}\0{array.nbytes}\0".encode())
+        digest.update(array.data if array.size else b"")
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _type_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
 
 
 def pack(arrays: Mapping[str, Array]) -> bytes:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from server.persistence.json_values import dump_json
 from server.persistence.tables import ModelRow
 
-KINDS = ("initial", "train", "ascent", "retain", "unlearned", "oracle")
+KINDS = ("initial", "train", "retain", "unlearned")
 """How a version came about."""
 
 

@@ -143,36 +143,6 @@ class Withdrawals:
                 self._move(own, row, new_state, actor, note)
             return record_of(row)
 
-    def extend(
-        self, id: str, *, reason: str, actor: str = "server", session: Session | None = None
-    ) -> WithdrawalRecord:
-        """Extend the deadline by two months (GDPR Art. 12(3)); the requester must be told within the first.
-
-        Raises
-        ------
-        WithdrawalError
-            If it is unknown or closed, was extended before, its first deadline has passed, or no reason is
-            given.
-        """
-        with self._state.session(session) as own:
-            row = self._row(own, id)
-            now = self._now()
-            obstacle = None
-            if WithdrawalState(row.state).closed:
-                obstacle = f"it is {row.state}"
-            elif row.extended_at is not None:
-                obstacle = f"it was extended on {row.extended_at:%Y-%m-%d} already"
-            elif now > row.due_at:
-                obstacle = f"its deadline passed on {row.due_at:%Y-%m-%d}"
-            elif not reason.strip():
-                obstacle = "no reason is given, and the requester must be told one"
-            if obstacle:
-                raise WithdrawalError(f"The deadline of withdrawal {id} cannot be extended: {obstacle}.")
-            row.extended_at, row.due_at = now, deadline(row.received_at, extended=True)
-            note = f"deadline extended to {row.due_at:%Y-%m-%d}: {reason}"
-            self._log(own, row, WithdrawalState(row.state), actor, note)
-            return record_of(row)
-
     def open(self, *, session: Session | None = None) -> list[WithdrawalRecord]:
         """Withdrawals to which something can still happen, oldest first."""
         return [record for record in self.all(session=session) if not record.state.closed]

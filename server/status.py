@@ -1,0 +1,111 @@
+"""Where a consortium stands, from its state directory alone: for the command line, and whoever else asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconsent.config import ConsortiumConfig
+from server.bookkeeping import MAIN
+from server.coordinator import cache_policy
+from server.persistence import (
+    Enrolments,
+    ModelRegistry,
+    Roster,
+    RoundLog,
+    RunProgress,
+    StateDirectory,
+    Withdrawals,
+)
+from server.service import RUN, TARGET
+from unlearning.contributions import ContributionCache
+
+
+def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, Any]:
+    """Everything about a consortium that its state knows, as JSON values.
+
+    Returns
+    -------
+    ``consortium``; ``round`` and ``target`` (training rounds done, and asked for); ``run`` (the last one:
+    ``id``, ``task``, ``status``, ``error``); ``model`` (current version); ``sites`` (``name``, ``organ``,
+    ``status``, ``node_id``, ``num_examples``, ``first_round``, ``last_round``, ``key``); ``withdrawals``
+    (one entry a site: ``id``, ``site``, ``state``, ``reason``, ``requested_by``, ``received_at``,
+    ``due_at``, ``note``); ``refused_replies`` (site → count); ``contributions`` (``sites``, ``bytes``).
+    """
+    rounds = RoundLog(state)
+    latest = ModelRegistry(state).latest(MAIN)
+    progress = RunProgress(state)
+    done = rounds.count(MAIN, "train")
+    cache = ContributionCache(state.contributions_dir, state.reading, cache_policy(consortium), line=MAIN)
+    return {
+        "consortium": consortium.name,
+        "round": done,
+        "target": max(done, int(progress.get(TARGET, 0))),
+        "run": progress.get(RUN),
+        "model": None
+        if latest is None
+        else {
+            "version": latest.id,
+            "round": latest.round,
+            "kind": latest.kind,
+            "sha256": latest.digest,
+            "status": latest.status.value,
+            "sites": sorted(latest.lineage),
+            "forgotten": sorted(latest.forgotten),
+        },
+        "sites": _sites(state, consortium),
+        "withdrawals": _withdrawals(state),
+        "refused_replies": _refused(rounds),
+        "contributions": {"sites": cache.sites(), "bytes": cache.size_bytes()},
+    }
+
+
+def _sites(state: StateDirectory, consortium: ConsortiumConfig) -> list[dict[str, Any]]:
+    roster = {entry.site: entry for entry in Roster(state).all()}
+    keys = {enrolment.site: enrolment for enrolment in Enrolments(state).all()}
+    organs = {site.name: site.organ for site in consortium.sites}
+    found = []
+    for name in sorted(roster.keys() | organs.keys()):
+        entry, key = roster.get(name), keys.get(name)
+        found.append(
+            {
+                "name": name,
+                "organ": entry.organ if entry else organs[name],
+                "status": entry.status.value if entry else "active",
+                "node_id": None if key is None or key.node_id is None else str(key.node_id),
+                "num_examples": entry.num_examples if entry else None,
+                "first_round": entry.first_round if entry else None,
+                "last_round": entry.last_round if entry else None,
+                "key": None
+                if key is None
+                else {"fingerprint": key.fingerprint, "revoked": key.revoked_at is not None},
+            }
+        )
+    return found
+
+
+def _withdrawals(state: StateDirectory) -> list[dict[str, Any]]:
+    register = Withdrawals(state)
+    return [
+        {
+            "id": record.id,
+            "site": site,
+            "state": record.state.value,
+            "reason": record.reason,
+            "requested_by": record.requested_by,
+            "received_at": record.received_at.isoformat(),
+            "due_at": record.due_at.isoformat(),
+            "note": register.events(record.id)[-1].note,
+        }
+        for record in register.all()
+        for site in record.sites
+    ]
+
+
+def _refused(rounds: RoundLog) -> dict[str, int]:
+    """How often each site's reply was not accepted, for whatever reason."""
+    counts: dict[str, int] = {}
+    for record in rounds.all(MAIN):
+        for site, outcome in record.sites.items():
+            if outcome.outcome != "ok":
+                counts[site] = counts.get(site, 0) + 1
+    return counts
