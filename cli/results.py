@@ -103,9 +103,8 @@ class RoundResult(Record):
     """One round at the server."""
 
     line: Literal["main", "oracle"] = Field(description="the consortium itself, or the retraining")
-    kind: Literal["train", "ascent", "retain"] = Field(
-        description="training with every active site; an ascent step at the server; a round in which only "
-        "the remaining sites train"
+    kind: Literal["train", "retain"] = Field(
+        description="training with every active site; a round in which only the remaining sites train"
     )
     round: Count = Field(description="number of the round in its line")
     sites: dict[str, SiteRound] = Field(default_factory=dict, description="by site")

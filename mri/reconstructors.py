@@ -17,7 +17,6 @@ from torch import nn
 from mri.fast_layers import use_fast_layers
 from mri.hybrid import (
     columns_to_image,
-    from_hybrid,
     hybrid_order,
     image_to_columns,
     root_sum_of_squares,
@@ -167,21 +166,6 @@ class VarNetReconstructor(Reconstructor):
             pools=config.pools,
         )
         use_fast_layers(self.network)
-
-    def kspace(
-        self, masked_kspace: torch.Tensor, mask: torch.Tensor, num_low_frequencies: int
-    ) -> torch.Tensor:
-        """The k-space that the last cascade predicts, before it is combined to an image.
-
-        What it says about phase encodes outside ``mask`` is what the network added: the null-space
-        part of the reconstruction (Bhadra et al., IEEE TMI 2021).
-
-        Returns
-        -------
-        torch.Tensor
-            float32, ``(batch, coils, rows, columns, 2)``.
-        """
-        return from_hybrid(image_to_columns(self._coil_images(masked_kspace, mask, num_low_frequencies)))
 
     def _coil_images(
         self, masked_kspace: torch.Tensor, mask: torch.Tensor, num_low_frequencies: int

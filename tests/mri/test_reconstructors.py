@@ -53,7 +53,7 @@ def _fastmri_twin(model: Reconstructor, config: ReconstructorConfig) -> VarNet:
 
 @pytest.mark.parametrize("shape", [(32, 32), (48, 40), (37, 51)])
 def test_varnet_is_fastmris(shape: tuple[int, int]) -> None:
-    """Output, k-space and every gradient equal those of fastmri.models.VarNet with the same parameters."""
+    """Output and every gradient equal those of fastmri.models.VarNet with the same parameters."""
     model = build_reconstructor(SMALL, seed=1)
     assert isinstance(model, VarNetReconstructor)
     twin = _fastmri_twin(model, SMALL).double()
@@ -67,8 +67,6 @@ def test_varnet_is_fastmris(shape: tuple[int, int]) -> None:
     output = model(kspace, mask, LOW, crop)
     expected = center_crop(twin(kspace, mask, LOW), crop)
     torch.testing.assert_close(output, expected)
-    from_kspace = fastmri.rss(fastmri.complex_abs(fastmri.ifft2c(model.kspace(kspace, mask, LOW))), dim=1)
-    torch.testing.assert_close(center_crop(from_kspace, crop), output)
     target = torch.rand(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for ours, theirs in zip(
         torch.autograd.grad(

@@ -122,7 +122,7 @@ def test_a_branch_from_before_a_site_joined_has_no_edge_from_it(registry: ModelR
     """Going back to an older version leaves the later site out of the lineage."""
     versions = trained(registry, [{"a": 1.0}, {"a": 0.5, "late": 0.5}])
     branch = registry.add(
-        model(9), line="oracle-1", round=2, kind="oracle", parent=versions[1].id, sites={"a": 1.0}
+        model(9), line="oracle-1", round=2, kind="retain", parent=versions[1].id, sites={"a": 1.0}
     )
     assert set(branch.lineage) == {"a"}
     revoked = registry.revoke_descendants_of_site("late", "withdrawn")
@@ -162,7 +162,7 @@ def test_revocation_spares_what_was_unlearned(registry: ModelRegistry) -> None:
     """Every version with the site is revoked, up to the one that unlearned it; its descendants are not."""
     versions = trained(registry, [{"a": 1.0}, {"a": 0.5, "b": 0.5}, {"a": 0.5, "b": 0.5}])
     step = registry.add(
-        model(4), line="main", round=4, kind="ascent", parent=versions[3].id, sites={}, method="ascent"
+        model(4), line="main", round=4, kind="retain", parent=versions[3].id, sites={}, method="ascent"
     )
     unlearned = registry.add(
         model(5), line="main", round=5, kind="unlearned", parent=step.id, sites={}, method="ascent",
@@ -304,17 +304,6 @@ def test_a_pruning_that_is_rolled_back_removes_nothing(
         registry.add(model(8), line="other", round=0, kind="initial", parent=None, sites={})
     for version in versions:
         registry.load(version.id)
-
-
-def test_erasing_revoked_versions_leaves_no_file(registry: ModelRegistry) -> None:
-    """After erasure a revoked version cannot be loaded even by force, and its row tells what it was."""
-    versions = trained(registry, [{"a": 1.0}, {"a": 0.5, "b": 0.5}])
-    registry.revoke_descendants_of_site("b", "b withdrew")
-    assert [v.id for v in registry.erase_revoked()] == [versions[2].id]
-    assert not registry.path(versions[2]).exists()
-    with pytest.raises(StateError, match="was removed"):
-        registry.load(versions[2].id, force=True)
-    assert registry.get(versions[2].id).reason == "b withdrew"
 
 
 def test_sweeping_removes_what_a_crash_left(registry: ModelRegistry, state: StateDirectory) -> None:

@@ -199,22 +199,6 @@ def test_legal_hold_keeps_the_site_barred(register: Withdrawals, state: StateDir
     assert register.advance(record.id, S.RESTRICTED, note="hold ended").state is S.RESTRICTED
 
 
-def test_deadline_is_extended_once_with_a_reason_and_in_time(register: Withdrawals, clock: Clock) -> None:
-    """Extended it is due three months after receipt; not twice, not late, not without a reason."""
-    record = file(register, "north")
-    with pytest.raises(WithdrawalError, match="no reason"):
-        register.extend(record.id, reason=" ")
-    extended = register.extend(record.id, reason="nine models to retrain")
-    assert extended.due_at == dt.datetime(2027, 4, 30, 9, 30, tzinfo=dt.UTC)
-    assert "nine models" in register.events(record.id)[-1].note
-    with pytest.raises(WithdrawalError, match="extended on 2027-01-31 already"):
-        register.extend(record.id, reason="more")
-    late = file(register, "south")
-    clock.now = late.due_at + dt.timedelta(seconds=1)
-    with pytest.raises(WithdrawalError, match="deadline passed on 2027-02-28"):
-        register.extend(late.id, reason="forgot")
-
-
 def test_unknown_withdrawals_are_named(register: Withdrawals) -> None:
     """An id that is not there is named, whatever is asked of it."""
     for ask in (register.get, register.events):
