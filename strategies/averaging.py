@@ -105,6 +105,7 @@ class ContributionAveraging(Strategy):
         self._mean: Vector | None = None
         self._outcomes: list[SiteOutcome] = []
         self._asked: dict[int, str] = {}
+        self.failures: dict[str, str] = {}
 
     # ---- what a method of unlearning may change -----------------------------------------------------
 
@@ -276,14 +277,16 @@ class ContributionAveraging(Strategy):
     def evaluate(
         self, grid: Grid, server_round: int, arrays: ArrayRecord, config: Mapping[str, object]
     ) -> dict[str, dict[str, float]]:
-        """Each active site's metrics of the model ``arrays``; sites that fail are left out."""
+        """Each active site's metrics of the model ``arrays``; how others failed is in ``failures``."""
         to_send = self.configure_evaluate(server_round, arrays, ConfigRecord(dict(config)), grid)  # type: ignore[arg-type]
         replies = self._exchange(grid, to_send)
         found = {}
+        self.failures = {}
         for reply in replies:
             if reply.message is not None:
                 found[reply.site] = msg.metrics_of(reply.message)
             else:
+                self.failures[reply.site] = reply.status
                 log(WARNING, "evaluate: site %s: %s (%s)", reply.site, reply.status, reply.reason)
         return dict(sorted(found.items()))
 

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from reconsent.errors import ContributionError, RoundError
 from strategies import messages as msg
-from strategies.averaging import RoundOutcome, weighted_metrics
+from strategies.outcomes import RoundOutcome
 from strategies.retain_fine_tuning import RetainFineTuning, RetainFineTuningSettings
 from strategies.unlearning_strategy import Departure
 from unlearning.ascent import (
@@ -124,7 +124,7 @@ class CachedAscent(RetainFineTuning):
     changing: ClassVar[tuple[str, ...]] = (
         *RetainFineTuning.changing,
         *("alpha", "_steps_left", "_steps_taken", "_travelled", "_direction"),
-        *("_reference", "_reference_sites", "_gate_seconds", "_gate_bytes"),
+        *("_gate_sites", "_gate_losses", "_gate_examples", "_gate_seconds", "_gate_bytes"),
     )
     settings: CachedAscentSettings
 
@@ -138,8 +138,10 @@ class CachedAscent(RetainFineTuning):
         self._size = 0.0
         self._guard: Basis | None = None
         self._original: Vector | None = None
-        self._reference: float | None = None
-        self._reference_sites: list[str] = []
+        # Of G at each remaining site: the loss that a step is judged against.
+        self._gate_sites: list[str] = []
+        self._gate_losses: list[float] = []
+        self._gate_examples: list[float] = []
         self._gate_seconds = 0.0
         self._gate_bytes = 0
 
@@ -174,7 +176,7 @@ class CachedAscent(RetainFineTuning):
                     "Train with contributions.history-every > 0, or set guard = 'return' or 'none'.",
                 )
         if s.tolerance is not None or s.alpha is None:
-            self._reference = self._reference_loss(grid, arrays)
+            self._refer_to(grid, arrays)
         if s.alpha is None:
             self.alpha = self._probed_length(grid, named) / self._steps_left
         log(INFO, "cached-ascent: R = %.4g, alpha = %g, sites %s", self._size, self.alpha, ", ".join(sites))
@@ -207,14 +209,9 @@ class CachedAscent(RetainFineTuning):
         try:
             outcome = super().run_round(grid, server_round, arrays)
         except RoundError:
-            if (
-                length == 0.0
-                or self._reference is None
-                or self.settings.tolerance is None
-                or not self._diverged()
-            ):
+            if length == 0.0 or self.settings.tolerance is None or not self._diverged():
                 raise
-            notes = {"alpha": self.alpha, "step-norm": length, "retain-loss-before": self._reference}
+            notes = {"alpha": self.alpha, "step-norm": length}
             seconds = time.monotonic() - began
             failed = RoundOutcome(
                 server_round, self.kind, arrays, {}, tuple(self._outcomes), seconds, notes, accepted=False
@@ -223,13 +220,13 @@ class CachedAscent(RetainFineTuning):
         notes = dict(outcome.notes)
         if "step-norm" not in notes:
             return dataclasses.replace(outcome, notes=notes | self._gate_cost())
-        if self._reference is not None and self.settings.tolerance is not None:
-            loss = self._gate_loss(grid, server_round, outcome.arrays)
-            notes |= {"retain-loss-before": self._reference}
+        if self.settings.tolerance is not None:
+            before, loss = self._gate(grid, server_round, outcome.arrays)
+            notes |= {"retain-loss-before": before}
             if math.isfinite(loss):
                 notes |= {"retain-loss-after": loss}
             notes |= self._gate_cost()
-            if not loss <= (1 + self.settings.tolerance) * self._reference:
+            if not loss <= (1 + self.settings.tolerance) * before:
                 refused = dataclasses.replace(outcome, arrays=arrays, weights={}, notes=notes, accepted=False)
                 return self._taken_back(refused, momentum)
         self._steps_left -= 1
@@ -261,17 +258,17 @@ class CachedAscent(RetainFineTuning):
     def _probed_length(self, grid: Grid, named: msg.NamedArrays) -> float:
         """Length of the ascent in units of R that has the reach asked for; see :mod:`unlearning.reach`."""
         assert self._original is not None and self._direction is not None  # noqa: S101 - set by begin
-        assert self._reference is not None  # noqa: S101 - set by begin
         layout, original, direction = ParameterLayout.of(named), self._original, self._direction
 
         def loss_at(length: float) -> float:
             there = layout.unflatten(ascend(original, direction, length * self._size), named)
-            return self._gate_loss(grid, 0, msg.array_record(there))
+            return self._gate(grid, 0, msg.array_record(there))[1]
 
+        trained, untrained = self._gate(grid, 0, self.departure.initial())
         length = length_of_reach(
             loss_at,
-            trained=self._reference,
-            untrained=self._gate_loss(grid, 0, self.departure.initial()),
+            trained=trained,
+            untrained=untrained,
             reach=self.settings.reach,
             longest=self.settings.trust_radius,
         )
@@ -300,41 +297,59 @@ class CachedAscent(RetainFineTuning):
         self.spool.clear()
         return outcome
 
-    def _reference_loss(self, grid: Grid, arrays: ArrayRecord) -> float:
+    def _refer_to(self, grid: Grid, arrays: ArrayRecord) -> None:
+        """Ask the remaining sites for their loss of G, which later ones are judged against."""
         values = self._gate_metrics(grid, 0, arrays)
-        mean = weighted_metrics(values)
-        if mean is None or not math.isfinite(float(mean.get(msg.LOSS, math.nan))):  # type: ignore[arg-type]
+        told = {s: v for s, v in values.items() if math.isfinite(v[0]) and v[1] > 0}
+        if not told:
             raise ContributionError(
                 "No remaining site reported a loss, so the cost of the ascent cannot be judged.",
-                "Bring the sites online, or set tolerance to empty to go without backtracking.",
+                "Bring the sites online, or set tolerance to empty and alpha to a number to go without.",
             )
-        self._reference_sites = sorted(values)
-        return float(mean[msg.LOSS])  # type: ignore[arg-type]
+        self._gate_sites = sorted(told)
+        self._gate_losses = [told[site][0] for site in self._gate_sites]
+        self._gate_examples = [told[site][1] for site in self._gate_sites]
 
-    def _gate_loss(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> float:
-        """Mean loss of the sites of the reference; infinite if one of them has none any more.
+    def _gate(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> tuple[float, float]:
+        """Mean loss of G and of ``arrays`` over the sites that know both; infinite if one has none now.
 
         A model that a step has ruined for a site makes its reconstructor fail. Over those who still answer
-        the mean could even be lower than before.
+        the mean could even be lower than before. A site that has gone says nothing of the step.
+
+        Raises
+        ------
+        RoundError
+            If all of them have gone.
         """
         values = self._gate_metrics(grid, server_round, arrays)
-        if any(site not in values for site in self._reference_sites):
-            return math.inf
-        mean = weighted_metrics({site: values[site] for site in self._reference_sites})
-        return math.inf if mean is None else float(mean[msg.LOSS])  # type: ignore[arg-type]
+        known = zip(self._gate_sites, self._gate_losses, self._gate_examples, strict=True)
+        both = [(before, values[site][0], n) for site, before, n in known if site in values]
+        if not both:
+            raise RoundError(
+                "None of the sites that the cost of the ascent is judged by is there any more.",
+                "Bring them online and run it again.",
+            )
+        total = sum(n for _, _, n in both)
+        return (
+            sum(n * before for before, _, n in both) / total,
+            sum(n * after for _, after, n in both) / total,
+        )
 
     def _gate_metrics(
         self, grid: Grid, server_round: int, arrays: ArrayRecord
-    ) -> dict[str, dict[str, float]]:
-        """What each remaining site says of ``arrays``; only those with a finite loss on some slices."""
+    ) -> dict[str, tuple[float, float]]:
+        """Loss of ``arrays`` at each remaining site, and over how many slices; infinite where it fails."""
         values = self.evaluate(grid, server_round, arrays, {msg.SPLIT: msg.SPLIT_GATE})
         self._gate_seconds += sum(metrics.get(msg.SECONDS, 0.0) for metrics in values.values())
         self._gate_bytes += msg.payload_bytes(arrays) * len(values)
-        return {
-            site: metrics
-            for site, metrics in values.items()
-            if math.isfinite(metrics.get(msg.LOSS, math.nan)) and metrics.get(msg.NUM_EXAMPLES, 1.0) > 0
-        }
+        found = {site: (math.inf, 1.0) for site, status in self.failures.items() if status == "app_error"}
+        for site, metrics in values.items():
+            loss = metrics.get(msg.LOSS, math.nan)
+            found[site] = (
+                loss if math.isfinite(loss) else math.inf,
+                metrics.get(msg.NUM_EXAMPLES, 1.0),
+            )
+        return found
 
     def _remaining_sums(self) -> Iterator[Vector]:
         for site in self.contributions.sites():

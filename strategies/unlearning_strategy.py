@@ -15,7 +15,7 @@ from strategies.averaging import ContributionAveraging
 from strategies.outcomes import RoundOutcome
 from unlearning.parameters import Vector
 
-StrategyState = Mapping[str, float | int | Vector | list[str] | None]
+StrategyState = Mapping[str, float | int | Vector | list[str] | list[float] | None]
 """What of a method changes from round to round: numbers, names, and vectors ``(P,)``."""
 
 
