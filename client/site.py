@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mri.dataset import SiteDataset
 from mri.directory import list_volumes
-from mri.fastmri_file import read_header
-from mri.site_data import synthesise_directory
+from mri.fastmri_file import VolumeHeader, read_header
 from mri.split import Split, split_patients
 from reconsent.config import ConsortiumConfig, SiteConfig, load_consortium
 from reconsent.errors import ConfigError, DataError
 from reconsent.seeds import derive_seed
+
+# Over gRPC each message is a process of its own: who only says who he is must not wait for torch.
+if TYPE_CHECKING:
+    from mri.dataset import SiteDataset
 
 CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
 PHANTOMS_VARIABLE = "RECONSENT_PHANTOMS"
@@ -52,6 +55,23 @@ class Site:
     def dataset(self, split: str) -> SiteDataset:
         """The slices of ``train``, ``test`` or ``gate`` (training patients under fixed masks)."""
         return _dataset(self.consortium.seed, self.config, split, self.phantoms)
+
+    def training_slices(self) -> int:
+        """How many slices ``dataset("train")`` has, from the headers of the files alone."""
+        headers = _headers(self.consortium.seed, self.config, self.phantoms)
+        train = frozenset(_split(self.consortium.seed, self.config, headers, self.phantoms).train)
+        return sum(header.slices for header in headers if header.patient in train)
+
+    def identifiers(self) -> frozenset[str]:
+        """What must never leave the site in words: its file names, without ending, and its patients.
+
+        Raises
+        ------
+        DataError
+            If its directory or a file cannot be read.
+        """
+        paths = list_volumes(site_directory(self.consortium.seed, self.config, root=self.phantoms))
+        return frozenset(name for path in paths for name in (path.stem, read_header(path).patient))
 
     def split(self) -> Split:
         """Which patients train and which test; fixed by the seed."""
@@ -119,6 +139,8 @@ def site_directory(
                 "Correct its path, or leave data out to use phantoms.",
             )
         return config.data
+    from mri.site_data import synthesise_directory
+
     directory = (root or phantom_root()) / config.name
     synthesise_directory(
         directory,
@@ -133,13 +155,21 @@ def site_directory(
 
 def site_split(seed: int, config: SiteConfig, *, root: Path | None = None) -> Split:
     """Training and test patients of a site, fixed by the consortium's seed and the site's name."""
-    directory = site_directory(seed, config, root=root)
-    patients = sorted({read_header(path).patient for path in list_volumes(directory)})
+    return _split(seed, config, _headers(seed, config, root), root)
+
+
+def _headers(seed: int, config: SiteConfig, root: Path | None) -> list[VolumeHeader]:
+    return [read_header(path) for path in list_volumes(site_directory(seed, config, root=root))]
+
+
+def _split(seed: int, config: SiteConfig, headers: list[VolumeHeader], root: Path | None) -> Split:
+    patients = sorted({header.patient for header in headers})
     if config.patients:
         missing = sorted(set(config.patients) - set(patients))
         if missing:
             raise DataError(
-                f"Site '{config.name}' names patients that are not in {directory}: {', '.join(missing)}.",
+                f"Site '{config.name}' names patients that are not in "
+                f"{site_directory(seed, config, root=root)}: {', '.join(missing)}.",
                 "`reconsent data check` lists the patients of a directory.",
             )
         patients = sorted(config.patients)
@@ -158,6 +188,8 @@ def _consortium(source: str) -> ConsortiumConfig:
 # Simulated sites share a process, so what is cached must be read-only and keyed by the site.
 @lru_cache(maxsize=64)
 def _dataset(seed: int, config: SiteConfig, split: str, root: Path) -> SiteDataset:
+    from mri.dataset import SiteDataset
+
     chosen = site_split(seed, config, root=root)
     return SiteDataset(
         site_directory(seed, config, root=root),

@@ -1,0 +1,143 @@
+"""The gate every message passes before a site works it, and every reply before it leaves.
+
+A Flower mod: it asks the site's policy, keeps the site's log, and lets no identifier out with an error.
+
+What it does not do: it is part of the app, and the app comes from the server. A server that means harm could
+send an app without it. A site that does not trust its server's code sets ``trusted-entities`` for its node:
+then its SuperNode itself, which is installed at the site, runs only what a key it knows has signed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection
+from logging import ERROR, WARNING
+from typing import Any
+
+from flwr.app import Context, Error, Message
+from flwr.common import log
+from flwr.common.constant import ErrorCode
+
+from client.code_digest import code_digest
+from client.model_digest import model_digest
+from client.policy import UNLOGGED, UNREADABLE, Refusal, current_policy, refusal_of
+from client.reasons import is_simulated, new_reference, simulated_reason, told_reason
+from client.site import identify_site
+from client.site_log import DAY_SECONDS, LogError, SiteLog, log_path
+from reconsent.errors import ReconsentError
+from strategies import messages as msg
+
+
+def site_gate(
+    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+) -> Message:
+    """Refuse, or work and log, one message; never raises, so that no exception's text reaches the server.
+
+    A refusal is an error reply whose reason begins with ``refused-by-site: CODE:`` (see
+    :class:`client.policy.Refusal`), a failure one that begins with ``failed-at-site: CLASS:``.
+    """
+    began = time.perf_counter()
+    path = log_path(context.node_config, os.environ)
+    site_log = SiteLog(path) if path is not None else None
+    entry = _entry(message, context)
+    try:
+        refusal = _refusal(message, context, site_log)
+        if refusal is None and site_log is not None:
+            # Before the work: a site that cannot log must not train.
+            entry |= _model(message, "received")
+            site_log.append("received", entry)
+        if refusal is None:
+            reply = call_next(message, context)
+            if site_log is not None:
+                site_log.append("worked", entry | _model(reply, "sent") | {"seconds": _since(began)})
+            return reply
+    except LogError as error:
+        log(ERROR, "%s", error)
+        refusal = UNLOGGED
+    except Exception as error:  # noqa: BLE001 - whatever it is, Flower would send its text to the server
+        return _fail(message, context, error, site_log, entry | {"seconds": _since(began)})
+    return _refuse(message, refusal, site_log, entry)
+
+
+def _refusal(message: Message, context: Context, site_log: SiteLog | None) -> Refusal | None:
+    try:
+        policy = current_policy(context.node_config, os.environ)
+    except ReconsentError as error:
+        log(ERROR, "%s", error)
+        return UNREADABLE
+    return refusal_of(
+        policy,
+        message.metadata.message_type,
+        code=code_digest,
+        trained_today=lambda: (
+            None if site_log is None else site_log.trainings(since=time.time() - DAY_SECONDS)
+        ),
+    )
+
+
+def _refuse(message: Message, refusal: Refusal, site_log: SiteLog | None, entry: dict[str, Any]) -> Message:
+    log(WARNING, "Refused a %s message: %s", message.metadata.message_type, refusal.sentence)
+    if site_log is not None:
+        try:
+            site_log.append("refused", entry | {"reason": refusal.code})
+        except LogError as error:
+            log(ERROR, "%s", error)
+    return _error(message, ErrorCode.MOD_FAILED_PRECONDITION, _said(refusal))
+
+
+def _fail(
+    message: Message, context: Context, error: Exception, site_log: SiteLog | None, entry: dict[str, Any]
+) -> Message:
+    reference = new_reference()
+    log(ERROR, "Reference %s: a %s message failed.", reference, message.metadata.message_type, exc_info=error)
+    if is_simulated(context.node_config):
+        reason = simulated_reason(error)
+    else:
+        reason = told_reason(error, reference=reference, names=_names(context))
+    if site_log is not None:
+        try:
+            # The class alone: the log may be handed to others.
+            site_log.append("failed", entry | {"reason": type(error).__name__, "reference": reference})
+        except LogError as unwritable:
+            log(ERROR, "%s", unwritable)
+    return _error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{msg.FAILED_AT_SITE}: {reason}")
+
+
+def _names(context: Context) -> Collection[str] | None:
+    """File names and patients of the site; ``None`` if they cannot be found out."""
+    try:
+        return identify_site(context.node_config, context.run_config, os.environ).identifiers()
+    except Exception:  # noqa: BLE001 - the failure itself may have been of this kind
+        return None
+
+
+def _entry(message: Message, context: Context) -> dict[str, Any]:
+    metadata = message.metadata
+    return {
+        "site": str(context.node_config.get("site", context.node_config.get("partition-id", ""))),
+        "run": str(metadata.run_id),
+        "message": metadata.message_id,
+        "type": metadata.message_type,
+        "round": msg.config_of(message).get(msg.SERVER_ROUND) if message.has_content() else None,
+    }
+
+
+def _model(message: Message, way: str) -> dict[str, Any]:
+    record = msg.arrays_of(message) if message.has_content() else None
+    return {
+        f"model-{way}": None if record is None else model_digest(record),
+        f"bytes-{way}": msg.payload_bytes(record),
+    }
+
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 3)
+
+
+def _said(refusal: Refusal) -> str:
+    return f"{msg.REFUSED_BY_SITE}: {refusal.code}: {refusal.sentence}"
+
+
+def _error(message: Message, code: int, reason: str) -> Message:
+    return Message(Error(code=code, reason=reason), reply_to=message)

@@ -1,0 +1,144 @@
+"""What a site does with a model it is sent: train it, measure it, or build the first one.
+
+All that needs torch is here, so that the ClientApp can answer what does not without importing it.
+"""
+
+from __future__ import annotations
+
+import time
+from logging import WARNING
+
+import torch
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.common import log
+
+from client.site import Site
+from client.training import mean_loss, train_locally
+from mri.evaluation import evaluate
+from mri.quality import mean_quality
+from mri.reconstructors import Reconstructor, build_reconstructor
+from reconsent.errors import ModelError, ReconsentError
+from reconsent.seeds import derive_seed
+from strategies import messages as msg
+
+GATE_SLICES = 8
+
+
+def initial_model(site: Site) -> RecordDict:
+    """The untrained reconstructor of the consortium; every site would build the same."""
+    _use_one_thread()
+    model = build_reconstructor(site.consortium.model, seed=derive_seed(site.consortium.seed, "initial"))
+    return msg.content(arrays=_arrays(model))
+
+
+def train(site: Site, message: Message, *, may_evaluate: bool = True) -> RecordDict:
+    """Train the received model on the site's data.
+
+    Parameters
+    ----------
+    site
+        Whose data.
+    message
+        A model, and what :mod:`strategies.messages` says of its configuration.
+    may_evaluate
+        Whether the figures of the received model are added if the message asks for them. They never change
+        the training: the measuring draws no random numbers and leaves the model as it is.
+
+    Raises
+    ------
+    ModelError
+        If there is no model in the message, or not the consortium's.
+    RoundError
+        If the loss stops being finite.
+    DataError
+        If the site's data cannot be used.
+    """
+    _use_one_thread()
+    began = time.perf_counter()
+    told = msg.config_of(message)
+    model = _load(site, message)
+    incoming: dict[str, float] = {}
+    if may_evaluate and told.get(msg.EVALUATE_INCOMING):
+        incoming = _incoming_quality(site, model)
+    dataset = site.dataset("train")
+    result = train_locally(
+        model,
+        dataset,
+        site.consortium.training,
+        learning_rate=float(told[msg.LEARNING_RATE]),
+        seed=derive_seed(
+            site.consortium.seed, "train", site.name, told.get(msg.STREAM, ""), told[msg.SERVER_ROUND]
+        ),
+    )
+    seconds = time.perf_counter() - began - incoming.get(msg.EVALUATION_SECONDS, 0.0)
+    metrics = {msg.NUM_EXAMPLES: len(dataset), msg.TRAIN_LOSS: result.loss, msg.SECONDS: seconds, **incoming}
+    return msg.content(arrays=_arrays(model), metrics=metrics)
+
+
+def measure(site: Site, message: Message) -> RecordDict:
+    """Measure the received model on the site's test patients, or its loss on part of the training data.
+
+    Raises
+    ------
+    ModelError
+        If there is no model in the message, not the consortium's, or one that has diverged.
+    DataError
+        If the site's data cannot be used.
+    """
+    _use_one_thread()
+    began = time.perf_counter()
+    model = _load(site, message)
+    if msg.config_of(message).get(msg.SPLIT) == msg.SPLIT_GATE:
+        loss, examples = mean_loss(model, site.dataset("gate"), site.consortium.training, limit=GATE_SLICES)
+        metrics: dict[str, float] = {msg.NUM_EXAMPLES: examples, msg.LOSS: loss}
+    else:
+        examples, quality = _test_quality(site, model)
+        metrics = {msg.NUM_EXAMPLES: examples, **quality}
+    metrics[msg.SECONDS] = time.perf_counter() - began
+    return msg.content(metrics=metrics)
+
+
+def _incoming_quality(site: Site, model: Reconstructor) -> dict[str, float]:
+    began = time.perf_counter()
+    try:
+        examples, quality = _test_quality(site, model)
+    except ReconsentError as error:
+        # As with an evaluation message of its own: a site that cannot measure can still train.
+        log(WARNING, "The received model could not be measured: %s", error)
+        return {}
+    return {
+        msg.TEST_EXAMPLES: examples,
+        **quality,
+        msg.EVALUATION_SECONDS: time.perf_counter() - began,
+    }
+
+
+def _test_quality(site: Site, model: Reconstructor) -> tuple[int, dict[str, float]]:
+    dataset = site.dataset("test")
+    quality = mean_quality([result.quality for result in evaluate(model, dataset)])
+    return len(dataset), {msg.PSNR: quality.psnr, msg.SSIM: quality.ssim, msg.NMSE: quality.nmse}
+
+
+def _use_one_thread() -> None:
+    # One thread a client and as many clients as cores is faster than several threads a client, and it
+    # keeps the order of floating-point sums, hence the result, the same on every machine.
+    torch.set_num_threads(1)
+
+
+def _load(site: Site, message: Message) -> Reconstructor:
+    record = msg.arrays_of(message)
+    if record is None:
+        raise ModelError("The message carries no model.", "Server and site run different versions?")
+    model = build_reconstructor(site.consortium.model, seed=0)
+    try:
+        model.load_state_dict({name: torch.from_numpy(a) for name, a in msg.named_arrays(record).items()})
+    except RuntimeError as error:
+        raise ModelError(
+            f"The received model is not the one in the consortium file: {error}",
+            "Server and sites must use the same [model] table.",
+        ) from None
+    return model
+
+
+def _arrays(model: torch.nn.Module) -> ArrayRecord:
+    return msg.array_record({name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()})
