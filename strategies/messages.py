@@ -77,7 +77,7 @@ def named_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
 
     Raises
     ------
-    ValueError, TypeError, EOFError
+    ValueError
         If an array cannot be decoded.
     """
     return {name: array.copy() for name, array in viewed_arrays(record).items()}
@@ -88,7 +88,7 @@ def viewed_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
 
     Raises
     ------
-    ValueError, TypeError, EOFError
+    ValueError
         If an array cannot be decoded.
     """
     return {name: view_array(array) for name, array in record.items()}

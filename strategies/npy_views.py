@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from io import BytesIO
-from typing import Any, cast
+from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,24 +20,28 @@ def view_array(array: Array) -> npt.NDArray[np.generic]:
     """The array as a read-only view of the message's bytes.
 
     ``Array.numpy()`` parses a Python literal for each array of each reply, which for a model of many small
-    arrays takes longer than all the rest of a round; here each distinct header is parsed once. What is not of
-    the usual format goes the usual way.
+    arrays takes longer than all the rest of a round; here each distinct header is parsed once. And nothing a
+    site sends makes this allocate memory, unpack an archive, or raise anything but the error below.
 
     Raises
     ------
-    ValueError, TypeError, EOFError
-        If it cannot be decoded, as by ``Array.numpy()``.
+    ValueError
+        If it is not what Flower makes of a numpy array: a whole file in version 1 of numpy's format.
     """
     data = array.data
     if array.stype != "numpy.ndarray" or data[:_HEADER_AT] != _VERSION_1:
-        return cast("npt.NDArray[np.generic]", array.numpy())
+        raise ValueError(f"an array of type '{array.stype}' is not in version 1 of numpy's format")
     begin = _HEADER_AT + 2 + int.from_bytes(data[_HEADER_AT : _HEADER_AT + 2], "little")
-    shape, fortran_order, dtype = _parse(bytes(data[_HEADER_AT:begin]))
+    try:
+        shape, fortran_order, dtype = _parse(bytes(data[_HEADER_AT:begin]))
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        raise ValueError(f"an array's header cannot be read ({error})") from None
+    if dtype.hasobject or dtype.itemsize == 0:
+        raise ValueError(f"an array has dtype {dtype}, which is no number")
     count = math.prod(shape)
-    wanted = count * dtype.itemsize
-    if dtype.hasobject or wanted <= 0 or len(data) - begin < wanted:
-        return cast("npt.NDArray[np.generic]", array.numpy())
-    values = np.frombuffer(data, dtype, count, begin)
+    if not 0 <= count * dtype.itemsize <= len(data) - begin:
+        raise ValueError(f"an array of shape {shape} is cut off after {len(data)} bytes")
+    values = np.frombuffer(data, dtype, count, begin) if count else np.empty(0, dtype)
     return values.reshape(shape, order="F" if fortran_order else "C")
 
 

@@ -77,7 +77,7 @@ class UpdateScreen:
             return "the reply does not carry exactly one model"
         try:
             arrays = viewed_arrays(record)
-        except (ValueError, TypeError, EOFError) as error:
+        except ValueError as error:
             return f"the arrays cannot be decoded ({error})"
         problem = layout.mismatch(arrays)
         if problem:

@@ -24,6 +24,13 @@ def weighted_contribution(
     With λ = 1 one running vector a site is enough. With λ < 1 recent rounds count more, and the cache must
     hold a history.
 
+    The sums of several sites add up exactly. Their specific contributions do so only nearly: each was taken
+    as if that site alone had left, with the weight pᵤ/(1 − pᵤ), while together they weigh pᵤ/(1 − P) each,
+    P = Σ pᵤ. What is returned is Σᵤ cᵤ where Σᵤ (1 − pᵤ)/(1 − P) cᵤ would be exact (for shares that stay the
+    same, and no damping): it is too short, and exact in direction if the leavers have equal shares. The angle
+    between the two grows with the difference of the shares; for shares of 0.1 and 0.3 and unrelated updates
+    it is 5°.
+
     Parameters
     ----------
     cache

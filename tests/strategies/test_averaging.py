@@ -80,6 +80,7 @@ def test_last_guard_refuses_a_message_outside_the_list() -> None:
         ("foreign", "is not part of the model"),
         ("missing", "is missing"),
         ("empty", "exactly one model"),
+        ("header", "cannot be decoded"),
         ("examples", "whole number above zero"),
         ("huge", "exceeds the limit"),
         ("raise", "kaboom"),
@@ -115,7 +116,10 @@ def test_a_bad_reply_is_refused_named_and_the_round_goes_on(fault: str, words: s
             raise ZeroDivisionError("kaboom")
         if fault == "empty":
             return Message(msg.content(metrics=metrics), reply_to=message)
-        return Message(msg.content(arrays=msg.array_record(arrays), metrics=metrics), reply_to=message)
+        record = msg.array_record(arrays)
+        if fault == "header":
+            record["theta"].data = record["theta"].data.replace(b"(3,)", b"(-3,")
+        return Message(msg.content(arrays=record, metrics=metrics), reply_to=message)
 
     grid = LocalGrid(app, NODES)
     strategy = ContributionAveraging(screen=UpdateScreen(max_norm=100.0))

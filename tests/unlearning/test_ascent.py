@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconsent.errors import ContributionError
-from unlearning.ascent import ascend, orthonormal_basis, project_out, remove_return, unit
-from unlearning.parameters import ParameterLayout, dot, norm
+from unlearning.ascent import (
+    ascend,
+    orthonormal_basis,
+    project_out,
+    remove_return,
+    unit,
+    weighted_contribution,
+)
+from unlearning.contributions import ContributionCache
+from unlearning.parameters import ParameterLayout, Vector, dot, norm
+from unlearning.spool import UpdateSpool
 
 
 @settings(max_examples=30)
@@ -78,3 +90,48 @@ def test_layout_round_trip_keeps_buffers_apart() -> None:
     np.testing.assert_array_equal(back["b"], arrays["b"])
     assert back["b"].dtype == np.float64
     assert back["n"] == 9
+
+
+def leave_together(directory: Path, examples: dict[str, int], rounds: int = 4) -> tuple[Vector, Vector]:
+    """What the cache says ``a`` and ``b`` added together, and what they did: Σ Δ̄ − Δ̄ of the others."""
+    rng = np.random.default_rng(5)
+    cache, spool = ContributionCache.open(directory / "cache"), UpdateSpool(directory / "spool")
+    exact = np.zeros(20_000)
+    total = sum(examples.values())
+    for number in range(1, rounds + 1):
+        updates = {site: rng.standard_normal(exact.size).astype(np.float32) for site in examples}
+        mean = sum(n / total * updates[site].astype(np.float64) for site, n in examples.items())
+        others = {site: n for site, n in examples.items() if site not in "ab"}
+        without = sum(
+            n / sum(others.values()) * updates[site].astype(np.float64) for site, n in others.items()
+        )
+        exact += mean - without
+        for site, update in updates.items():
+            spool.put(site, update, examples=examples[site], norm=norm(update))
+        cache.record(number, spool, np.asarray(mean, dtype=np.float32))
+        spool.clear()
+    leavers = [site for site in examples if site in "ab"]
+    return weighted_contribution(cache, leavers, kind="specific"), exact.astype(np.float32)
+
+
+def angle(a: Vector, b: Vector) -> float:
+    return math.degrees(math.acos(min(1.0, dot(unit(a), unit(b)))))
+
+
+def test_two_leavers_of_equal_share_have_the_exact_direction(tmp_path: Path) -> None:
+    """With p each, the sum of the specific contributions is the exact one times (1 − 2p)/(1 − p)."""
+    found, exact = leave_together(tmp_path, {"a": 2, "b": 2, "c": 3, "d": 3})
+    np.testing.assert_allclose(found, exact * (1 - 0.4) / (1 - 0.2), atol=1e-5)
+
+
+def test_two_leavers_of_unequal_share_are_off_by_little(tmp_path: Path) -> None:
+    """With shares of 0.1 and 0.3 the direction is off by 5°, the length by a sixth."""
+    found, exact = leave_together(tmp_path, {"a": 1, "b": 3, "c": 3, "d": 3})
+    assert angle(found, exact) == pytest.approx(5.1, abs=0.3)
+    assert norm(found) / norm(exact) == pytest.approx(5 / 6, abs=0.02)
+
+
+def test_one_leaver_is_exact(tmp_path: Path) -> None:
+    """The specific contribution of one site is what it added, to rounding."""
+    found, exact = leave_together(tmp_path, {"a": 3, "c": 3, "d": 4})
+    np.testing.assert_allclose(found, exact, atol=1e-5)

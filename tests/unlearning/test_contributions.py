@@ -66,6 +66,28 @@ def test_specific_sum_with_damping_and_absence(tmp_path: Path) -> None:
     np.testing.assert_allclose(cache.running("b", "specific"), expected, atol=1e-5)
 
 
+def test_absence_damps_on_reading_as_it_does_on_folding(tmp_path: Path) -> None:
+    """After rounds a site missed, its specific contribution reads as damped; its sum stays as it is."""
+    rounds = random_rounds(7)
+    for updates in rounds[3:]:
+        del updates["b"]
+    policy = CachePolicy(damping=0.2, anchor_rounds=frozenset({2, 5}))
+    cache = ContributionCache.open(tmp_path / "c", policy)
+    feed(cache, tmp_path, rounds)
+    until = {}
+    for count in (2, 3):
+        before = ContributionCache.open(tmp_path / str(count), policy)
+        feed(before, tmp_path, rounds[:count])
+        until[count] = before
+    for missed, at_round in ((4, None), (4, 9), (2, 5), (0, 3)):
+        expected = np.float32(0.8**missed) * until[3].running("b", "specific")
+        np.testing.assert_array_equal(cache.running("b", "specific", at_round=at_round), expected)
+    np.testing.assert_array_equal(
+        cache.running("b", "specific", at_round=2), until[2].running("b", "specific")
+    )
+    np.testing.assert_array_equal(cache.running("b", "sum"), until[3].running("b", "sum"))
+
+
 @given(
     delta=hnp.arrays(np.float32, P, elements=st.floats(-10, 10, width=32)),
     other=hnp.arrays(np.float32, P, elements=st.floats(-10, 10, width=32)),
