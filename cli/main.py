@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from cli.certs import app as certs
 from cli.data import app as data
 from cli.methods import methods
 from cli.simulate import simulate
+from cli.up import down, up
 from reconsent import __version__
 from reconsent.errors import ReconsentError
 
@@ -25,7 +27,10 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(methods)
+app.command()(up)
+app.command()(down)
 app.add_typer(data, name="data")
+app.add_typer(certs, name="certs")
 
 
 def _print_version(wanted: bool) -> None:

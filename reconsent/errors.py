@@ -10,7 +10,8 @@
     ├── StateError             the state directory cannot be used
     ├── SiteError              a site is unknown, barred, or contradicts the roster
     ├── WithdrawalError        a withdrawal cannot be accepted or carried on
-    └── RoundError             a round cannot be completed
+    ├── RoundError             a round cannot be completed
+    └── DeployError            a process, certificate or key of a deployment cannot be used
 
 A message says what is wrong, where (file, site, round), and what to do.
 """
@@ -65,3 +66,7 @@ class WithdrawalError(ReconsentError):
 
 class RoundError(ReconsentError):
     """A round cannot be completed."""
+
+
+class DeployError(ReconsentError):
+    """A process, certificate or key of a deployment cannot be used."""

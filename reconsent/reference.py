@@ -56,6 +56,7 @@ _TAIL = """## The environment
 | `RECONSENT_DATABASE_URL` | database instead of the file in the state directory, such as PostgreSQL's |
 | `RECONSENT_PHANTOMS` | phantoms of sites without data; default `reconsent-state/phantoms` |
 | `RECONSENT_SIMULATION` | `1`, the default: withdrawals are marked as simulated; `0`: the sites are real |
+| `RECONSENT_DEPLOYMENT` | set by `reconsent up` for its processes, to know them again; leave it alone |
 
 PostgreSQL needs `pip install 'reconsent[postgres]'` and a URL that begins with `postgresql+psycopg://`.
 `reconsent simulate` sets the others for its run. With `flwr run .` they come from the environment of

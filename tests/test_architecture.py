@@ -134,8 +134,8 @@ def test_flower_bundle_holds_what_a_site_runs_and_no_tests(app: Path) -> None:
     migrations = {str(path.relative_to(ROOT)) for path in sources("server/persistence/migrations")}
     assert len(migrations) >= 2
     assert names >= {"server/app.py", "client/app.py", "LICENSE", *presets, *migrations}
-    assert not {name for name in names if name.startswith(("tests/", "bench/", "cli/", "docs/"))}
-    shipped = {str(p.relative_to(ROOT)) for p in sources(*(set(PACKAGES) - {"cli"}))}
+    assert not {name for name in names if name.startswith(("tests/", "bench/", "cli/", "deploy/", "docs/"))}
+    shipped = {str(p.relative_to(ROOT)) for p in sources(*(set(PACKAGES) - {"cli", "deploy"}))}
     assert shipped <= names
 
 

@@ -1,0 +1,104 @@
+"""How SuperLink and SuperNodes are started: their arguments and their environments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from client.site import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
+from deploy.certificates import AUTHORITY, SERVER, SERVER_KEY
+from deploy.flower_control import SWITCHES, executable, local_environment
+from deploy.layout import SUPERLINK, Layout, supernode
+from deploy.ports import LOCAL
+from deploy.processes import MARK
+
+API, FLEET, HEALTH, RUNTIME = "api", "fleet", "health", "runtime"
+"""Purposes of ports: Flower's commands, SuperNodes, health, and a SuperNode's own ClientApps."""
+
+SUPERLINK_PORTS = (API, FLEET, HEALTH)
+SUPERNODE_PORTS = (RUNTIME, HEALTH)
+
+# Looked at every second by default, which a round over gRPC waits for several times.
+_POLLING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"}
+
+# What only the server may know: its database's password above all.
+_OF_THE_SERVER = (STATE_VARIABLE, "RECONSENT_DATABASE_URL")
+
+
+def address(ports: Mapping[str, int], purpose: str) -> str:
+    """Host and port of one of a process's servers."""
+    return f"{LOCAL}:{ports[purpose]}"
+
+
+def superlink_command(layout: Layout, ports: Mapping[str, int], *, insecure: bool) -> tuple[str, ...]:
+    """Program and arguments of the SuperLink."""
+    security = (
+        ("--insecure",)
+        if insecure
+        else (
+            *("--ssl-ca-certfile", str(layout.tls / AUTHORITY)),
+            *("--ssl-certfile", str(layout.tls / SERVER)),
+            *("--ssl-keyfile", str(layout.tls / SERVER_KEY)),
+            "--enable-supernode-auth",
+        )
+    )
+    return (
+        executable("flower-superlink"),
+        *security,
+        *("--database", str(layout.database(insecure=insecure))),
+        *("--host", LOCAL, "--port", str(ports[API])),
+        *("--fleet-api-address", address(ports, FLEET)),
+        *("--health-server-address", address(ports, HEALTH)),
+        "--disable-runtime-dependency-installation",
+    )
+
+
+def supernode_command(
+    layout: Layout, site: str, ports: Mapping[str, int], fleet: str, *, insecure: bool
+) -> tuple[str, ...]:
+    """Program and arguments of a site's SuperNode; ``fleet`` is the SuperLink's address for SuperNodes."""
+    security = (
+        ("--insecure",)
+        if insecure
+        else (
+            *("--root-certificates", str(layout.tls / AUTHORITY)),
+            *("--auth-supernode-private-key", str(layout.private_key(site))),
+        )
+    )
+    # The site's data directory needs no mention: the consortium file beside it has the absolute path.
+    return (
+        executable("flower-supernode"),
+        *security,
+        *("--superlink", fleet),
+        *("--host", LOCAL, "--port", str(ports[RUNTIME])),
+        *("--node-config", f'site="{site}"'),
+        *("--health-server-address", address(ports, HEALTH)),
+    )
+
+
+def superlink_environment(layout: Layout) -> dict[str, str]:
+    """What the ServerApp finds in its environment."""
+    return local_environment({**_common(layout), STATE_VARIABLE: str(layout.state)})
+
+
+def supernode_environment(layout: Layout) -> dict[str, str]:
+    """What a site's ClientApp finds in its environment."""
+    environment = local_environment({**_common(layout), PHANTOMS_VARIABLE: str(layout.sites)})
+    for variable in _OF_THE_SERVER:
+        environment.pop(variable, None)
+    return environment
+
+
+def process_names(sites: list[str]) -> list[str]:
+    """The SuperLink, and the SuperNode of each site."""
+    return [SUPERLINK, *(supernode(site) for site in sites)]
+
+
+def _common(layout: Layout) -> dict[str, str]:
+    return {
+        **SWITCHES,
+        **_POLLING,
+        "FLWR_HOME": str(layout.flower_home),
+        CONSORTIUM_VARIABLE: str(layout.consortium),
+        "OMP_NUM_THREADS": "1",
+        MARK: str(layout.root),
+    }
