@@ -27,6 +27,7 @@ LONGEST_POLL_SECONDS = 0.5
 BARRED_LOOK_SECONDS = 1.0
 """Between two looks at who has been barred, while nothing comes."""
 _WITHDRAWN = "the site was barred while the round ran; its reply is refused"
+_NOT_ASKED = "the site was barred while the round ran; it was not asked any more"
 POLL_SHARE = 0.02
 """An interval between two looks, over the time nothing has come: nobody waits 2 % longer than he must."""
 
@@ -108,14 +109,19 @@ def exchange(
     del messages
     pending: dict[str, tuple[int, float]] = {}
     arrived_at = looked_at = time.monotonic()
-    gone = barred()
+    gone: Collection[str] = ()
     while waiting or pending:
         room = len(waiting) if window is None else max(window, 1) - len(pending)
-        if waiting and room > 0:
-            pending |= _push(grid, [waiting.popleft() for _ in range(min(room, len(waiting)))], timeout)
-        anything = False
-        if time.monotonic() >= looked_at + BARRED_LOOK_SECONDS:
+        sending = waiting and room > 0
+        if sending or time.monotonic() >= looked_at + BARRED_LOOK_SECONDS:
             gone, looked_at = barred(), time.monotonic()
+        if sending:
+            group = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+            late_leavers = [m.metadata.dst_node_id for m in group if allowed[m.metadata.dst_node_id] in gone]
+            pending |= _push(grid, [m for m in group if m.metadata.dst_node_id not in late_leavers], timeout)
+            for node_id in late_leavers:
+                yield Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None)
+        anything = False
         for message_id, (node_id, deadline) in list(pending.items()):
             late = time.monotonic() >= deadline
             found = _pull(grid, message_id, node_id, allowed[node_id])

@@ -175,3 +175,31 @@ def test_a_message_that_outlived_its_time_on_flowers_grid_is_a_timeout(
     time.sleep(0.35)  # Made long ago: their time counts from the send all the same.
     replies = list(exchange(grid, messages, allowed, timeout=0.3, window=1))
     assert [(r.site, r.status) for r in replies] == [("a", "timeout"), ("b", "timeout")]
+
+
+def test_a_site_that_is_barred_while_it_waits_its_turn_is_not_asked() -> None:
+    """With a window, a withdrawal during the round keeps back the messages that were not sent yet."""
+    grid = LateGrid(dict.fromkeys((1, 2, 3), 0.0))
+    allowed = {n: f"site-{n}" for n in grid.delays}
+    barred: set[str] = set()
+    statuses = {}
+    messages = to_train(allowed)
+    for reply in exchange(grid, messages, allowed, timeout=10, window=1, barred=lambda: barred):
+        statuses[reply.node_id] = reply.status
+        barred.add("site-3")
+    assert statuses == {1: "ok", 2: "ok", 3: "withdrawn"}
+    assert {message.metadata.dst_node_id for message in grid.sent} == {1, 2}
+
+
+def test_a_site_that_is_barred_while_it_works_is_not_waited_for() -> None:
+    """Its reply is refused if it is there, and if not the round soon ends without it."""
+    grid = LateGrid({1: 0.0, 2: 60.0})
+    barred: set[str] = set()
+    allowed = {n: f"site-{n}" for n in grid.delays}
+    statuses = []
+    began = time.monotonic()
+    for reply in exchange(grid, to_train(allowed), allowed, timeout=60, barred=lambda: barred):
+        statuses.append((reply.node_id, reply.status))
+        barred.add("site-2")
+    assert statuses == [(1, "ok"), (2, "withdrawn")]
+    assert time.monotonic() - began < 5
