@@ -10,9 +10,16 @@ import typer
 
 from cli.certs import app as certs
 from cli.data import app as data
+from cli.enrolment import add, readmit
 from cli.methods import methods
+from cli.model import app as model
+from cli.server import app as server
 from cli.simulate import simulate
+from cli.site import app as site
+from cli.status import status
+from cli.train import attach, resume, train, unlearn
 from cli.up import down, up
+from cli.withdraw import withdraw
 from reconsent import __version__
 from reconsent.errors import ReconsentError
 
@@ -29,8 +36,15 @@ app.command()(simulate)
 app.command()(methods)
 app.command()(up)
 app.command()(down)
+for command in (train, attach, resume, withdraw, unlearn, status):
+    app.command()(command)
 app.add_typer(data, name="data")
+site.command()(add)
+site.command()(readmit)
+app.add_typer(site, name="site")
+app.add_typer(model, name="model")
 app.add_typer(certs, name="certs")
+app.add_typer(server, name="server")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,14 +1,15 @@
-"""Binds keys to sites, here and at the SuperLink, and takes them away again."""
+"""Takes keys from sites that leave, and gives new ones to those that come."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from deploy.admission import Admission, admit
 from deploy.flower_control import FlowerControl
-from deploy.keys import public_key_fingerprint
+from deploy.keys import NodeKey, public_key_fingerprint
 from reconsent.config import ConsortiumConfig
-from reconsent.errors import DeployError, SiteError
-from server.persistence import Enrolment, Enrolments, Roster, StateDirectory
+from reconsent.errors import SiteError
+from server.persistence import Enrolment, Enrolments, Roster, SiteStatus, StateDirectory
 
 
 def enrol_site(
@@ -17,43 +18,35 @@ def enrol_site(
     consortium: ConsortiumConfig,
     site: str,
     public_key: Path,
-    *,
-    by: str = "operator",
-) -> Enrolment:
+) -> Admission:
     """Let the node with ``public_key`` speak for ``site``, and connect. Repeating it changes nothing.
-
-    The binding is written before Flower is told, so that a key that can connect always has a site.
 
     Raises
     ------
     ConfigError
         If the consortium has no such site.
     SiteError
-        If the key was revoked or speaks for another site, or the site has another key or has withdrawn.
+        If the site has withdrawn, or the key cannot be enrolled for it.
     DeployError
         If the SuperLink cannot be reached, or refuses the key.
     """
     organ = consortium.site(site).organ
-    mark = public_key_fingerprint(public_key)
-    roster, enrolments = Roster(state), Enrolments(state)
-    with state.session() as session:
-        roster.declare(site, organ, session=session)
-        status = roster.get(site, session=session).status
-        if status != "active":
-            raise SiteError(
-                f"Site '{site}' is {status}, so no key can be enrolled for it.",
-                "A site that has withdrawn comes back by `reconsent site readmit` with a new key.",
-            )
-        enrolments.enrol(site, mark, by=by, session=session)
-    known = {node.fingerprint: node for node in control.list_nodes()}
-    node = known.get(mark)
-    if node is not None and node.status == "unregistered":
-        raise DeployError(
-            f"The SuperLink refuses the key of site '{site}' for ever: it was unregistered.",
-            "Make a new key pair: `reconsent site key FILE`.",
+    key = NodeKey(public_key.with_suffix(""), public_key, public_key_fingerprint(public_key))
+    roster = Roster(state)
+    roster.declare(site, organ)
+    status = roster.get(site).status
+    if status is not SiteStatus.ACTIVE:
+        raise SiteError(
+            f"Site '{site}' is {status}, so no key can be enrolled for it.",
+            "A site that has withdrawn comes back by `reconsent site readmit` with a new key.",
         )
-    node_id = node.node_id if node is not None else control.register_node(public_key, site)
-    return enrolments.enrol(site, mark, node_id=node_id, by=by)
+    admission = admit(control, state.path, {site: key})[site]
+    if admission.refusal:
+        raise SiteError(
+            f"The key in {public_key} is not accepted for site '{site}': {admission.refusal}.",
+            "A site speaks with one key, and a revoked one never comes back: `reconsent site key FILE`.",
+        )
+    return admission
 
 
 def unregister_revoked(control: FlowerControl, state: StateDirectory) -> list[Enrolment]:

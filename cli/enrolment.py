@@ -1,0 +1,55 @@
+"""``reconsent site add`` and ``site readmit``: whose key may speak for which site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.deployment import Deployment, StateOption
+
+SiteArgument = Annotated[str, typer.Argument(help="The site's name in the consortium file.")]
+KeyOption = Annotated[
+    Path, typer.Option("--public-key", help="Public key of the site's node: the .pub file it sent.")
+]
+
+
+def add(site: SiteArgument, public_key: KeyOption, state: StateOption = None) -> None:
+    """Enrol a site's node: bind its public key to the site, and let it connect.
+
+    The site makes the key pair with `reconsent site key`, keeps the private key, and sends the .pub file.
+    Check the fingerprint with it by telephone.
+    """
+    from deploy.enrolment import enrol_site
+
+    deployment = Deployment.find(state)
+    with deployment.writing() as opened:
+        admission = enrol_site(deployment.control, opened, deployment.consortium, site, public_key)
+    typer.echo(f"Site {site} is enrolled as node {admission.node_id}; its node can connect now.")
+
+
+def readmit(site: SiteArgument, public_key: KeyOption, state: StateOption = None) -> None:
+    """Take a withdrawn site in again, with a new key.
+
+    It comes back as a newcomer: what it contributed before stays forgotten, and its old key refused.
+    """
+    from deploy.enrolment import enrol_site
+    from deploy.keys import public_key_fingerprint
+    from reconsent.errors import SiteError
+    from server.persistence import Enrolments, Roster, RunEvents
+
+    deployment = Deployment.find(state)
+    deployment.consortium.site(site)
+    mark = public_key_fingerprint(public_key)
+    with deployment.writing() as opened:
+        if any(enrolment.fingerprint == mark for enrolment in Enrolments(opened).all()):
+            raise SiteError(
+                f"The key in {public_key} was used before.",
+                "A site that comes back needs a new key pair: `reconsent site key FILE`.",
+            )
+        with opened.session() as session:
+            Roster(opened).return_of(site, session=session)
+            RunEvents(opened).append("operator", "notice", f"Site {site} is readmitted.", session=session)
+        admission = enrol_site(deployment.control, opened, deployment.consortium, site, public_key)
+    typer.echo(f"Site {site} is readmitted as node {admission.node_id}; its node can connect now.")

@@ -1,0 +1,138 @@
+"""``reconsent model``: versions of the model, their lineage, and files to use them elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.deployment import StateOption
+from reconsent.errors import StateError
+from reconsent.files import write_atomically
+
+if TYPE_CHECKING:
+    from server.persistence import ModelVersion, StateDirectory
+
+app = typer.Typer(no_args_is_help=True, help="Versions of the model: list, show, export.")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+VersionArgument = Annotated[str, typer.Argument(help="Id of the version, or its beginning; or 'latest'.")]
+
+
+@app.command("list")
+def list_versions(state: StateOption = None, json_output: JsonOption = False) -> None:
+    """List every version, oldest first."""
+    with _open(state) as opened:
+        versions = _registry(opened).all()
+    if json_output:
+        typer.echo(json.dumps([_shown(version) for version in versions], indent=2))
+        return
+    table = Table("version", "line", "round", "how", "status", "sites", "file")
+    for v in versions:
+        gone = [f"{site} (forgotten)" if site in v.forgotten else site for site in sorted(v.lineage)]
+        file = "pruned" if v.pruned else f"{v.bytes / 2**20:.1f} MiB"
+        table.add_row(v.id, v.line, str(v.round), v.kind, v.status.value, ", ".join(gone), file)
+    Console().print(table)
+
+
+@app.command()
+def show(version: VersionArgument, state: StateOption = None, json_output: JsonOption = False) -> None:
+    """Show a version: where it comes from, whose updates are in it, and whether it may be used."""
+    with _open(state) as opened:
+        found = _find(opened, version)
+    shown = _shown(found)
+    if json_output:
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    for key, value in shown.items():
+        typer.echo(f"{key:<12} {json.dumps(value) if isinstance(value, dict | list) else value}")
+
+
+@app.command()
+def export(
+    version: VersionArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+    state: StateOption = None,
+    form: Annotated[
+        Literal["safetensors", "state-dict"],
+        typer.Option("--format", help="safetensors, or a PyTorch state dict (torch.load)."),
+    ] = "safetensors",
+    force: Annotated[bool, typer.Option("--force", help="Export it even if it is revoked.")] = False,
+) -> None:
+    """Write a version's parameters to a file, for inference elsewhere.
+
+    A revoked version holds what a withdrawn site contributed; it is refused unless forced.
+    """
+    import io
+
+    import torch
+    from safetensors.numpy import save
+
+    with _open(state) as opened:
+        found = _find(opened, version)
+        arrays = _registry(opened).load(found.id, force=force)
+    if form == "safetensors":
+        about = {"version": found.id, "sha256": found.digest, "status": found.status.value}
+        content = save(arrays, metadata=about)
+    else:
+        buffer = io.BytesIO()
+        torch.save({name: torch.from_numpy(arrays[name].copy()) for name in found.names}, buffer)
+        content = buffer.getvalue()
+    try:
+        write_atomically(out, content)
+    except OSError as error:
+        raise StateError(f"{out} cannot be written: {error}.", "Choose another --out.") from None
+    typer.echo(f"{out}: version {found.id}, {found.status.value}, {len(content) / 2**20:.1f} MiB")
+
+
+def _open(state: Path | None) -> StateDirectory:
+    from server.persistence import StateDirectory, default_state_path
+
+    return StateDirectory.open(default_state_path(state), writable=False)
+
+
+def _registry(opened: StateDirectory) -> Any:
+    from server.persistence import ModelRegistry
+
+    return ModelRegistry(opened)
+
+
+def _find(opened: StateDirectory, wanted: str) -> ModelVersion:
+    from server.bookkeeping import MAIN
+
+    registry = _registry(opened)
+    if wanted == "latest":
+        latest: ModelVersion | None = registry.latest(MAIN)
+        if latest is None:
+            raise StateError("There is no model yet.", "Train first: `reconsent train --rounds 1`.")
+        return latest
+    matches: list[ModelVersion] = [v for v in registry.all() if v.id.startswith(wanted)]
+    exact = [v for v in matches if v.id == wanted]
+    if len(exact or matches) != 1:
+        what = "no version" if not matches else f"{len(matches)} versions"
+        raise StateError(f"{what} begin with '{wanted}'.".capitalize(), "`reconsent model list` names them.")
+    return (exact or matches)[0]
+
+
+def _shown(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "version": version.id,
+        "status": version.status.value,
+        "reason": version.reason,
+        "line": version.line,
+        "round": version.round,
+        "kind": version.kind,
+        "method": version.method,
+        "parent": version.parent,
+        "sha256": version.digest,
+        "bytes": version.bytes,
+        "sites": dict(version.sites),
+        "lineage": {site: [span.first, span.last] for site, span in version.lineage.items()},
+        "forgotten": sorted(version.forgotten),
+        "pruned": version.pruned,
+        "created_at": version.created_at.isoformat(),
+    }

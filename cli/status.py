@@ -1,0 +1,102 @@
+"""``reconsent status``: where a consortium stands."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.deployment import Deployment, StateOption
+from reconsent.errors import DeployError
+
+
+def status(
+    state: StateOption = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show sites and their nodes, rounds, model version, withdrawals and their state."""
+    from server.status import status_of
+
+    deployment = Deployment.find(state)
+    with deployment.reading() as opened:
+        found = status_of(opened, deployment.consortium)
+    found = _online(deployment, found)
+    if json_output:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    _print(found, Console())
+
+
+def _online(deployment: Deployment, found: dict[str, Any]) -> dict[str, Any]:
+    """Add what the processes say of themselves."""
+    from deploy.local_consortium import LocalConsortium
+
+    found["processes"] = [
+        {
+            "name": component.name,
+            "status": component.status,
+            "pid": component.pid,
+            "ports": component.ports,
+            "log": str(component.log),
+        }
+        for component in LocalConsortium(deployment.layout.state).describe()
+    ]
+    try:
+        nodes = {node.fingerprint: node.status for node in deployment.control.list_nodes()}
+        active = deployment.running()
+    except DeployError:
+        nodes, active = {}, None
+    found["running"] = None if active is None else str(active)
+    for site in found["sites"]:
+        key = site["key"]
+        site["node"] = nodes.get(key["fingerprint"], "unknown") if key else "unknown"
+        site["online"] = site["node"] == "online"
+    run = found["run"]
+    if run and run["status"] == "running" and found["running"] != run["id"]:
+        run["status"] = "interrupted"
+    return found
+
+
+def _print(found: dict[str, Any], console: Console) -> None:
+    model, run = found["model"], found["run"]
+    console.print(f"[bold]{found['consortium']}[/bold]", highlight=False)
+    console.print(f"rounds   {found['round']} trained, {found['target']} asked for", highlight=False)
+    if model:
+        console.print(
+            f"model    {model['version']} ({model['kind']}, {model['status']}), "
+            f"made of {', '.join(model['sites']) or 'no site yet'}"
+            + (f"; forgotten: {', '.join(model['forgotten'])}" if model["forgotten"] else ""),
+            highlight=False,
+        )
+    if run:
+        console.print(f"run      {run['id']}: {run['task']}, {run['status']}", highlight=False)
+        if run["error"]:
+            console.print(f"         {run['error']}", highlight=False, style="red")
+        if run["status"] == "interrupted":
+            console.print("         `reconsent up`, then `reconsent resume`, goes on.", highlight=False)
+    table = Table("process", "status", "pid")
+    for process in found["processes"]:
+        table.add_row(process["name"], process["status"], str(process["pid"] or ""))
+    console.print(table)
+    table = Table("site", "organ", "status", "node", "slices", "rounds", "not accepted")
+    for site in found["sites"]:
+        rounds = f"{site['first_round']}-{site['last_round']}" if site["first_round"] else "none"
+        table.add_row(
+            site["name"],
+            site["organ"],
+            site["status"],
+            site["node"],
+            str(site["num_examples"] or ""),
+            rounds,
+            str(found["refused_replies"].get(site["name"], 0)),
+        )
+    console.print(table)
+    if found["withdrawals"]:
+        table = Table("withdrawal", "site", "state", "asked by", "due", "last step")
+        for entry in found["withdrawals"]:
+            row = (entry["id"], entry["site"], entry["state"], entry["requested_by"])
+            table.add_row(*row, entry["due_at"][:10], entry["note"])
+        console.print(table)

@@ -1,0 +1,157 @@
+"""``reconsent train``, ``resume``, ``unlearn`` and ``attach``: runs of a deployed consortium."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from cli.deployment import Deployment, StateOption
+from reconsent.errors import DeployError
+
+if TYPE_CHECKING:
+    from server.persistence import RunEvent, StateDirectory
+
+POLL_SECONDS = 0.5
+"""Between two looks at what the run has written."""
+
+LIFE_SECONDS = 8.0
+"""Between two questions to the SuperLink whether the run still lives, while it writes nothing."""
+
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Submit, and do not wait for the end.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+
+
+def train(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Training rounds to add.")],
+    state: StateOption = None,
+    detach: Detach = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a running consortium for more rounds, and watch.
+
+    Withdrawals that were filed are carried out first, and between rounds. Ctrl-C ends the watching only:
+    the run goes on, and `reconsent attach` returns to it.
+    """
+    _submit(Deployment.find(state), "train", rounds, detach=detach, quiet=quiet)
+
+
+def resume(state: StateOption = None, detach: Detach = False, quiet: Quiet = False) -> None:
+    """Go on with what an interrupted run was asked, from its last completed step.
+
+    After a crash: `reconsent up` starts what died, and `reconsent resume` takes the work up again.
+    """
+    _submit(Deployment.find(state), "resume", 0, detach=detach, quiet=quiet)
+
+
+def unlearn(state: StateOption = None, detach: Detach = False, quiet: Quiet = False) -> None:
+    """Carry out the withdrawals that were filed, and train no further."""
+    _submit(Deployment.find(state), "unlearn", 0, detach=detach, quiet=quiet)
+
+
+def attach(state: StateOption = None, quiet: Quiet = False) -> None:
+    """Watch the run that is under way."""
+    from server.persistence import RunEvents
+
+    deployment = Deployment.find(state)
+    run = deployment.running()
+    if run is None:
+        raise DeployError("No run is under way.", "`reconsent status` says how the last one ended.")
+    with deployment.reading() as opened:
+        events = RunEvents(opened)
+        first = min(
+            (e.number for e in events.after(0) if e.run == str(run)), default=events.last_number() + 1
+        )
+    _follow(deployment, run, first - 1, quiet=quiet)
+
+
+def _submit(deployment: Deployment, task: str, rounds: int, *, detach: bool, quiet: bool) -> None:
+    from deploy.application import application_directory
+    from server.persistence import RunEvents
+
+    running = deployment.running()
+    if running is not None:
+        raise DeployError(
+            f"Run {running} is under way, and a consortium runs one at a time.",
+            "Watch it with `reconsent attach`; when it has ended, ask again.",
+        )
+    with deployment.reading() as state:
+        last = RunEvents(state).last_number()
+    run = deployment.control.submit_run(
+        application_directory(deployment.layout.app),
+        {
+            "task": task,
+            "rounds": rounds,
+            "state": str(deployment.layout.state),
+            "consortium": str(deployment.layout.consortium),
+        },
+    )
+    if detach:
+        typer.echo(f"Run {run} was submitted. Watch it with `reconsent attach`.")
+        return
+    _follow(deployment, run, last, quiet=quiet)
+
+
+def _follow(deployment: Deployment, run: int, last: int, *, quiet: bool) -> None:
+    from cli.progress import ProgressBoard
+    from server.events import Event
+
+    console = Console()
+    try:
+        with ProgressBoard(console, quiet=quiet) as board, deployment.reading() as state:
+            board.say(f"Run {run}. Ctrl-C ends the watching only; the run goes on.")
+            for event in _events(deployment, state, run, last):
+                if event.kind == "failed":
+                    raise DeployError(
+                        f"The run has failed: {event.text}", "Then go on with `reconsent resume`."
+                    )
+                board.listen(
+                    Event(
+                        event.kind,  # type: ignore[arg-type]
+                        event.text,
+                        event.stage,
+                        event.index,
+                        event.total,
+                        event.metrics,
+                    )
+                )
+    except KeyboardInterrupt:
+        sys.stderr.write("\nThe run goes on. `reconsent attach` returns to it.\n")
+        raise typer.Exit(130) from None
+    if not quiet:
+        console.print("The run has ended. `reconsent status` shows where the consortium stands.")
+
+
+def _events(deployment: Deployment, state: StateDirectory, run: int, last: int) -> Iterator[RunEvent]:
+    """The run's events after number ``last`` as they come, until the one that ends it.
+
+    Raises
+    ------
+    DeployError
+        If the run ended without a word.
+    """
+    from server.persistence import RunEvents
+
+    log, heard = RunEvents(state), time.monotonic()
+    while True:
+        over = None
+        if time.monotonic() - heard > LIFE_SECONDS:
+            heard = time.monotonic()
+            over = next((r for r in deployment.control.list_runs() if r.run_id == run and r.finished), None)
+        for event in log.after(last):
+            last, heard = event.number, time.monotonic()
+            if event.run == str(run):
+                yield event
+                if event.kind in ("done", "failed"):
+                    return
+        if over is not None:
+            raise DeployError(
+                f"Run {run} ended without a word: {over.status}. {over.details}".rstrip(),
+                f"Its log is {deployment.layout.log('superlink')}. "
+                "`reconsent up` starts what died, `reconsent resume` goes on from the last completed step.",
+            )
+        time.sleep(POLL_SECONDS)
