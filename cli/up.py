@@ -129,8 +129,8 @@ def _reporter(console: Console, *, quiet: bool) -> Report:
 
 def _print(local: LocalConsortium, config: ConsortiumConfig, components: list[Component]) -> None:
     console = Console()
-    table = Table(title=f"Consortium '{config.name}' in {local.layout.state}", title_justify="left")
-    for heading in ("process", "status", "pid", "listens on 127.0.0.1", "log"):
+    table = Table(box=None, pad_edge=False)
+    for heading in ("process", "status", "pid", "ports on 127.0.0.1"):
         table.add_column(heading, overflow="fold")
     for component in components:
         ports = ", ".join(f"{purpose} {port}" for purpose, port in component.ports.items())
@@ -140,8 +140,11 @@ def _print(local: LocalConsortium, config: ConsortiumConfig, components: list[Co
             f"[{colour}]{component.status}[/]",
             str(component.pid or ""),
             ports,
-            escape(str(component.log.relative_to(local.layout.state))),
         )
     console.print(table)
-    home = local.layout.flower_home
-    console.print(f"Flower's own commands: FLWR_HOME={home} flwr supernode list", soft_wrap=True)
+    for line in (
+        f"Consortium '{config.name}', in {local.layout.state}; logs in {local.layout.logs}",
+        f"Flower's own commands: FLWR_HOME={local.layout.flower_home} flwr supernode list",
+        "Stop it: reconsent down",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

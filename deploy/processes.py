@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,13 @@ MARK = "RECONSENT_DEPLOYMENT"
 _CLOCK_SECONDS = 5.0
 
 _children: list[subprocess.Popen[bytes]] = []
+
+
+@atexit.register
+def _disown() -> None:
+    # They shall outlive this process; Python would warn that it forgot to wait for them.
+    for child in _children:
+        child.returncode = 0
 
 
 class ProcessRecord(BaseModel):
@@ -153,14 +161,15 @@ def find(record: ProcessRecord, mark: str) -> psutil.Process | None:
 def strays(mark: str, known: Iterable[psutil.Process] = ()) -> list[psutil.Process]:
     """Processes with our mark that are neither ``known`` nor descend from them: a killed run's leftovers."""
     _reap()
-    kept = {process.pid for process in known}
-    kept |= {process.pid for process in psutil.Process().parents()} | {psutil.Process().pid}
+    families = {process.pid for process in known}
+    own = {psutil.Process().pid, *(process.pid for process in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid in kept or process.environ().get(MARK) != mark:
+            if process.pid in families | own or process.environ().get(MARK) != mark:
                 continue
-            if process.status() != psutil.STATUS_ZOMBIE and not kept & {p.pid for p in process.parents()}:
+            orphan = families.isdisjoint(parent.pid for parent in process.parents())
+            if orphan and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
