@@ -1,0 +1,155 @@
+"""The Kubernetes objects fit the published schemas, refer to each other, and are confined."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.deploy.deployment_files import DEPLOY, parse_command, yaml_documents
+
+KUBERNETES = DEPLOY / "kubernetes"
+BASES = [KUBERNETES / "server", KUBERNETES / "site"]
+# The oldest release whose schema knows everything used here, and a recent one.
+RELEASES = ("1.29", "1.34")
+
+
+def plain_objects(base: Path) -> list[dict[str, Any]]:
+    """Every object in a base's own files, without what Kustomize generates."""
+    table = yaml_documents(base / "kustomization.yaml")[0]
+    files = [base / name for name in table["resources"] if name.endswith(".yaml")]
+    return [document for file in files for document in yaml_documents(file)]
+
+
+def named(objects: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+    return {o["metadata"]["name"]: o for o in objects if o["kind"] == kind}
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    """With the selector that Kustomize's labels put there; the schema demands it."""
+    if document["kind"] != "StatefulSet":
+        return document
+    labels = {"app": "reconsent"}
+    spec = document["spec"]
+    template = {**spec["template"], "metadata": {"labels": labels}}
+    return {**document, "spec": {**spec, "template": template, "selector": {"matchLabels": labels}}}
+
+
+@pytest.fixture(params=BASES, ids=lambda path: path.name)
+def base(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture
+def pod(base: Path) -> dict[str, Any]:
+    (workload,) = named(plain_objects(base), "StatefulSet").values()
+    return dict(workload["spec"]["template"]["spec"])
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_objects_fit_the_schemas(base: Path, release: str) -> None:
+    """Every object is what Kubernetes says it must be, with no field that it does not know."""
+    for document in plain_objects(base):
+        kubernetes_validate.validate(completed(document), release, strict=True)
+
+
+def test_a_misspelt_field_is_found(base: Path) -> None:
+    """The check above can fail."""
+    (workload,) = named(plain_objects(base), "StatefulSet").values()
+    wrong = completed(workload)
+    wrong["spec"]["template"]["spec"]["automountServiceAcountToken"] = False
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, RELEASES[-1], strict=True)
+
+
+def test_kustomize_lists_files_that_exist_and_all_of_them() -> None:
+    """No base names a file that is missing, and no file lies about that no base names."""
+    for file in KUBERNETES.glob("*/kustomization.yaml"):
+        table = yaml_documents(file)[0]
+        generated = {name for entry in table.get("configMapGenerator", []) for name in entry["files"]}
+        listed = {*table.get("resources", []), *generated}
+        assert all((file.parent / name).exists() for name in listed)
+        present = {path.name for path in file.parent.iterdir()} - {"kustomization.yaml"}
+        assert present == {name for name in listed if not name.startswith("../")}
+
+
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl, which holds Kustomize, is not installed"
+)
+def test_kustomize_builds_objects_that_fit_the_schemas(base: Path) -> None:
+    """What Kustomize makes of a base is valid, and its selectors find its own pods only."""
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(base)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    objects = [document for document in yaml.safe_load_all(done.stdout) if document]
+    for document in objects:
+        kubernetes_validate.validate(document, RELEASES[-1], strict=True)
+    (workload,) = named(objects, "StatefulSet").values()
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    (policy,) = named(objects, "NetworkPolicy").values()
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    for service in named(objects, "Service").values():
+        assert service["spec"]["selector"].items() <= labels.items()
+
+
+def test_whatever_a_pod_mounts_is_there_or_is_for_the_operator(base: Path, pod: dict[str, Any]) -> None:
+    """Claims and ConfigMaps are defined, or are named in the base's instructions, as Secrets are."""
+    head = (base / "kustomization.yaml").read_text(encoding="utf-8")
+    objects = plain_objects(base)
+    generated = {
+        entry["name"]
+        for folder in (base, KUBERNETES / "consortium")
+        for entry in yaml_documents(folder / "kustomization.yaml")[0].get("configMapGenerator", [])
+    }
+    for volume in pod["volumes"]:
+        if claim := volume.get("persistentVolumeClaim"):
+            assert claim["claimName"] in named(objects, "PersistentVolumeClaim")
+        elif config := volume.get("configMap"):
+            assert config["name"] in generated or f"configmap {config['name']}" in head
+        elif secret := volume.get("secret"):
+            assert f"secret generic {secret['secretName']}" in head
+        else:
+            assert "emptyDir" in volume
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    containers = [*pod["containers"], *pod.get("initContainers", [])]
+    mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
+    assert mounted == volumes
+
+
+def test_pods_are_confined(pod: dict[str, Any]) -> None:
+    """No root, no capabilities, no escalation, a read-only root, a system call filter, no token."""
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+
+
+def test_commands_are_those_of_the_program(pod: dict[str, Any]) -> None:
+    """The program has the command and its options, and there is a probe for start and for life."""
+    (container,) = pod["containers"]
+    parse_command(container["args"])
+    assert {"startupProbe", "livenessProbe"} <= set(container)
+
+
+def test_nothing_but_the_sites_port_is_let_in() -> None:
+    """The server is reached on the sites' port alone, and opens nothing; a site is reached not at all."""
+    (server,) = named(plain_objects(BASES[0]), "NetworkPolicy").values()
+    (site,) = named(plain_objects(BASES[1]), "NetworkPolicy").values()
+    assert server["spec"]["ingress"] == [{"ports": [{"port": 9092, "protocol": "TCP"}]}]
+    assert server["spec"]["egress"] == []
+    assert site["spec"]["ingress"] == []
+    assert set(site["spec"]["policyTypes"]) == set(server["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    (service,) = named(plain_objects(BASES[0]), "Service").values()
+    assert [port["port"] for port in service["spec"]["ports"]] == [9092]
