@@ -50,7 +50,8 @@ def run(
     """
     from cli.progress import ProgressBoard
     from client.node.checks import check_node
-    from client.node.command import node_command
+    from client.node.command import node_command, program_directory
+    from client.node.own_code import write_program
     from client.node.settings import load_node
 
     settings = load_node(file)
@@ -69,6 +70,8 @@ def run(
     if check:
         return
     command = node_command(settings)
+    if settings.code == "installed":
+        write_program(program_directory(settings))
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(command.program, command.arguments, dict(command.environment))  # noqa: S606 - no shell is wanted

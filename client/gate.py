@@ -2,9 +2,9 @@
 
 A Flower mod: it asks the site's policy, keeps the site's log, and lets no identifier out with an error.
 
-What it does not do: it is part of the app, and the app comes from the server. A server that means harm could
-send an app without it. A site that does not trust its server's code sets ``trusted-entities`` for its node:
-then its SuperNode itself, which is installed at the site, runs only what a key it knows has signed.
+It holds against any server where the site runs its own installed app, as ``reconsent site run`` makes it do
+(:mod:`client.node.own_code`). Where the app comes from the server, as Flower does by itself, a server that
+means harm could send one without this gate.
 """
 
 from __future__ import annotations

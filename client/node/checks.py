@@ -210,9 +210,9 @@ def _check_program(settings: NodeSettings, report: NodeReport) -> None:
         report.problems.append(
             Finding("program", f"There is no {supernode_program()}.", "Install Reconsent again.")
         )
-    if settings.trusted_entities is not None and not settings.trusted_entities.is_file():
-        report.problems.append(
-            Finding("trusted-entities", f"There is no file {settings.trusted_entities}.", "Check the path.")
+    if settings.code == "received":
+        report.notes.append(
+            Finding("code", "The node runs whatever code the server sends.", 'Set code = "installed".')
         )
     if settings.data is not None:
         try:

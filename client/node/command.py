@@ -41,6 +41,11 @@ def supernode_program() -> Path:
     return Path(sys.executable).with_name("flower-supernode")
 
 
+def program_directory(settings: NodeSettings) -> Path:
+    """Where the program lies that runs the installed code; see :mod:`client.node.own_code`."""
+    return settings.home / "reconsent" / "bin"
+
+
 def node_command(settings: NodeSettings, environment: Mapping[str, str] = os.environ) -> NodeCommand:
     """How to start the node.
 
@@ -66,11 +71,12 @@ def node_command(settings: NodeSettings, environment: Mapping[str, str] = os.env
     ]
     if settings.health_port is not None:
         arguments += ["--health-server-address", f"127.0.0.1:{settings.health_port}"]
-    if settings.trusted_entities is not None:
-        arguments += ["--trusted-entities", str(settings.trusted_entities)]
     passed = {key: value for key, value in environment.items() if key not in OURS}
-    # The SuperNode starts its helpers by name.
-    passed["PATH"] = os.pathsep.join([str(Path(program).parent), passed.get("PATH", os.defpath)])
+    # The SuperNode starts its helpers by name, the app among them.
+    places = [str(Path(program).parent), passed.get("PATH", os.defpath)]
+    if settings.code == "installed":
+        places.insert(0, str(program_directory(settings)))
+    passed["PATH"] = os.pathsep.join(places)
     passed |= QUIET_FLOWER
     passed[CONSORTIUM_VARIABLE] = str(settings.consortium)
     passed[PHANTOMS_VARIABLE] = str(settings.consortium.parent / "phantoms")
@@ -78,8 +84,7 @@ def node_command(settings: NodeSettings, environment: Mapping[str, str] = os.env
         passed[POLICY_VARIABLE] = str(settings.policy)
     if settings.log_file is not None:
         passed[LOG_VARIABLE] = str(settings.log_file)
-    if settings.flower_home is not None:
-        passed["FLWR_HOME"] = str(settings.flower_home)
+    passed["FLWR_HOME"] = str(settings.home)
     return NodeCommand(program, tuple(arguments), passed)
 
 

@@ -91,7 +91,7 @@ def _files(settings: NodeSettings) -> list[str]:
         "hash, how many bytes and seconds; no patient and no file name"
         if settings.log_file
         else "writes no log of its own",
-        f"keeps the apps it is sent in {settings.flower_home or '~/.flwr'}",
+        f"uses {settings.home} for Flower and for the program that works a message",
     ]
 
 
@@ -122,20 +122,21 @@ def _withdrawal(settings: NodeSettings) -> str:
 
 
 def _trust(settings: NodeSettings) -> str:
-    text = (
-        "The app that works the messages is sent by the operator's server when a run begins, and runs with "
-        "the rights of this node's user. Policy and log are part of that app; trusted-code notices an app "
-        "that was changed by mistake, not one that was made to deceive. "
+    advice = (
+        " Give the node a user of its own that can read the scans and nothing else, and let its machine out "
+        "to the address above only."
     )
-    if settings.trusted_entities is not None:
-        return text + (
-            f"This node runs only apps that are signed by a key in {settings.trusted_entities}; Flower's "
-            "node, installed here, checks that."
+    if settings.code == "installed":
+        return (
+            "The code that works the messages is the Reconsent that is installed on this machine; the code "
+            "that the server sends with a run is not even unpacked. So this policy, this log and these "
+            "limits hold whatever the server is or becomes. They change when you install another version."
+            + advice
         )
-    return text + (
-        "To run only apps that somebody you trust has signed, set trusted-entities. In any case give the "
-        "node a user of its own that can read the scans and nothing else, and let its machine out to the "
-        "address above only."
+    return (
+        'Because of code = "received", the code that works the messages is sent by the server when a run '
+        "begins, and runs with the rights of this node's user. Policy and log are part of that code; "
+        "trusted-code notices code that was changed by mistake, not code that was made to deceive." + advice
     )
 
 

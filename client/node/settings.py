@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -14,7 +14,7 @@ Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 RUNTIME_PORT = 9094
-_PATHS = ("ca", "key", "consortium", "data", "policy", "log", "trusted_entities", "flower_home")
+_PATHS = ("ca", "key", "consortium", "data", "policy", "log", "flower_home")
 
 
 class NodeSettings(Settings):
@@ -35,12 +35,10 @@ class NodeSettings(Settings):
     runtime_port: Port = Field(
         default=RUNTIME_PORT, description="between the node and its app, on this machine; one for each node"
     )
-    trusted_entities: Path | None = Field(
-        default=None, description="YAML file of keys; only apps that one of them signed are run"
+    code: Literal["installed", "received"] = Field(
+        default="installed", description="run the code installed here, or what the server sends"
     )
-    flower_home: Path | None = Field(
-        default=None, description="where Flower keeps the apps it was sent; empty: ~/.flwr"
-    )
+    flower_home: Path | None = Field(default=None, description="Flower's own directory; empty: ~/.flwr")
 
     @property
     def log_file(self) -> Path | None:
@@ -48,6 +46,11 @@ class NodeSettings(Settings):
         if self.log is not None or self.policy is None:
             return self.log
         return self.policy.with_suffix(".log.jsonl")
+
+    @property
+    def home(self) -> Path:
+        """Flower's own directory."""
+        return self.flower_home or Path.home() / ".flwr"
 
     @property
     def host_and_port(self) -> tuple[str, int]:

@@ -23,8 +23,8 @@ log = "site.log.jsonl"                 # what it did ask, and what was answered
 # organ = "knee"                       # must be that of the consortium file
 # health-port = 9098                   # gRPC health check, on this machine only
 # runtime-port = 9094                  # another one for each node on this machine
-# trusted-entities = "entities.yaml"   # run only apps signed by one of these keys
-# flower-home = "flower"               # where received apps are kept
+# code = "installed"                   # "received" would run whatever code the server sends
+# flower-home = "flower"               # Flower's own directory (default ~/.flwr)
 """
 
 POLICY_TOML = """\

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
 import stat
@@ -30,6 +32,7 @@ from client.node.checks import check_node
 from client.node.command import node_command, quoted
 from client.node.findings import NodeReport
 from client.node.keys import read_private_key
+from client.node.own_code import RUNNER, use_installed_app
 from client.node.settings import load_node
 from client.node.tls import check_certificates
 from client.site import identify_site
@@ -161,7 +164,7 @@ def test_node_in_order(node: Path) -> None:
 
 
 def test_everything_wrong_is_said_at_once(node: Path) -> None:
-    """Eight things that are wrong give eight problems in one run, each with its key, and status 1."""
+    """Seven things that are wrong give seven problems in one run, each with its key, and status 1."""
     root = node.parent
     (root / "node.key").chmod(0o644)
     (root / "ca.crt").write_text("no certificate")
@@ -173,12 +176,11 @@ def test_everything_wrong_is_said_at_once(node: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         change(node, "health-port", taken.getsockname()[1])
-        change(node, "trusted-entities", "gone.yaml")
         found = {problem.key for problem in report(node).problems}
         result = invoke("run", node, "--check")
-    assert found == {"key", "ca", "policy", "data", "name", "log", "health-port", "trusted-entities"}
+    assert found == {"key", "ca", "policy", "data", "name", "log", "health-port"}
     assert result.exit_code == 1
-    for words in ("chmod 600", "did you mean 'may-train'", "Sites are: north, south", "8 problems"):
+    for words in ("chmod 600", "did you mean 'may-train'", "Sites are: north, south", "7 problems"):
         assert words in " ".join(result.output.split())
 
 
@@ -296,6 +298,50 @@ def test_site_file_is_checked(line: str, words: str, node: Path) -> None:
     node.write_text("\n".join([*kept, line]))
     with pytest.raises(ConfigError, match=words):
         load_node(node)
+
+
+# ---- whose code is run ----------------------------------------------------------------------------------
+
+
+def test_received_code_is_not_touched() -> None:
+    """In Flower's runner, unpacking does nothing, and loading gives the installed app."""
+    program = (
+        "import sys\n"
+        "from client.node.own_code import RUNNER, use_installed_app\n"
+        "use_installed_app()\n"
+        "runner = sys.modules[RUNNER]\n"
+        "assert runner.install_from_fab(b'no bundle', skip_prompt=True) is None\n"
+        "load = runner.get_load_client_app_fn(default_app_ref='', app_path=None, multi_app=True)\n"
+        "from client.app import app\n"
+        "assert load('evil/app', '1.0', 'hash') is app\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If Flower loaded apps in another way, the node would run nothing instead of what it was sent."""
+    monkeypatch.delattr(importlib.import_module(RUNNER), "install_from_fab")
+    with pytest.raises(ConfigError, match="install_from_fab is not there"):
+        use_installed_app()
+
+
+def test_installed_code_comes_first(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node finds our flwr-clientapp before Flower's, unless the site wants what the server sends."""
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr("cli.site.os.execve", lambda _program, _arguments, e: started.append(e))
+    change(node, "flower-home", "it's flower")
+    assert invoke("run", node, "--skip-data").exit_code == 0
+    found = shutil.which("flwr-clientapp", path=started[0]["PATH"])
+    assert found == str(node.parent / "it's flower" / "reconsent" / "bin" / "flwr-clientapp")
+    environment = {**started[0], "PYTHONPATH": str(Path(__file__).parents[2])}
+    shown = subprocess.run([found, "--help"], env=environment, capture_output=True, text=True, check=True)
+    assert "--runtime-api-address" in shown.stdout
+    change(node, "code", "received")
+    assert [note.key for note in report(node).notes] == ["code"]
+    path = node_command(load_node(node)).environment["PATH"]
+    assert shutil.which("flwr-clientapp", path=path) == str(Path(sys.executable).with_name("flwr-clientapp"))
 
 
 # ---- what is started ------------------------------------------------------------------------------------
