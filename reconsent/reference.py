@@ -55,6 +55,8 @@ _TAIL = """## The environment
 | `RECONSENT_STATE` | the server's state directory; goes before `state`; default `./reconsent-state` |
 | `RECONSENT_DATABASE_URL` | database instead of the file in the state directory, such as PostgreSQL's |
 | `RECONSENT_PHANTOMS` | phantoms of sites without data; default `reconsent-state/phantoms` |
+| `RECONSENT_SITE_POLICY` | a site's policy file; goes before `policy` of its node configuration ([sites](site.md)) |
+| `RECONSENT_SITE_LOG` | a site's log; goes before `log` of its node configuration; default: beside the policy, or none |
 | `RECONSENT_SIMULATION` | `1`, the default: withdrawals are marked as simulated; `0`: the sites are real |
 | `RECONSENT_DEPLOYMENT` | set by `reconsent up` for its processes, to know them again; leave it alone |
 
@@ -69,6 +71,9 @@ A SuperNode says which site it is in its node configuration:
 | --- | --- |
 | `site` | the site's name in the consortium file |
 | `data` | its data directory, if it is not the one in the consortium file |
+| `policy`, `log` | the site's own [policy and log](site.md) |
+
+`reconsent site run SITE.toml` sets all of these for a hospital's node.
 """
 
 
