@@ -6,6 +6,7 @@ All that needs torch is here, so that the ClientApp can answer what does not wit
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from logging import WARNING
 
 import torch
@@ -17,6 +18,7 @@ from client.training import mean_loss, train_locally
 from mri.evaluation import evaluate
 from mri.quality import mean_quality
 from mri.reconstructors import Reconstructor, build_reconstructor
+from reconsent.config import TrainingConfig
 from reconsent.errors import ModelError, ReconsentError
 from reconsent.seeds import derive_seed
 from strategies import messages as msg
@@ -64,7 +66,7 @@ def train(site: Site, message: Message, *, may_evaluate: bool = True) -> RecordD
     result = train_locally(
         model,
         dataset,
-        site.consortium.training,
+        _training(site.consortium.training, told),
         learning_rate=float(told[msg.LEARNING_RATE]),
         seed=derive_seed(
             site.consortium.seed, "train", site.name, told.get(msg.STREAM, ""), told[msg.SERVER_ROUND]
@@ -123,6 +125,17 @@ def _use_one_thread() -> None:
     # One thread a client and as many clients as cores is faster than several threads a client, and it
     # keeps the order of floating-point sums, hence the result, the same on every machine.
     torch.set_num_threads(1)
+
+
+def _training(configured: TrainingConfig, told: Mapping[str, object]) -> TrainingConfig:
+    """What the consortium file says, times the effort that this round asks for."""
+    effort = max(1, int(str(told.get(msg.EFFORT, 1))))
+    if effort == 1:
+        return configured
+    steps = None if configured.local_steps is None else configured.local_steps * effort
+    return configured.model_copy(
+        update={"local_epochs": configured.local_epochs * effort, "local_steps": steps}
+    )
 
 
 def _load(site: Site, message: Message) -> Reconstructor:

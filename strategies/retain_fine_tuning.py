@@ -27,6 +27,9 @@ class RetainFineTuningSettings(Settings):
     schedule: Literal["constant", "linear", "cosine", "geometric"] = Field(
         default="geometric", description="way from the first learning rate to the last"
     )
+    effort: int = Field(
+        default=1, ge=1, description="local epochs (or steps) of a retain round, times those of the training"
+    )
     momentum: float = Field(
         default=0.0, ge=0, lt=1, description="server momentum, zero in the last quarter of the rounds"
     )
@@ -48,8 +51,11 @@ class RetainFineTuning(UnlearningStrategy):
     def __init__(self, departure: Departure, settings: RetainFineTuningSettings, **kwargs: Any) -> None:
         own: RoundConfig = kwargs.pop("round_config", None) or (lambda _round: {})
         super().__init__(departure, settings, **kwargs)
-        self.round_config = lambda t: {**own(t), msg.LEARNING_RATE: self.learning_rate(t)}
+        self.round_config = lambda t: {**own(t), msg.LEARNING_RATE: self.learning_rate(t), **self._effort()}
         self._momentum: Vector | None = None
+
+    def _effort(self) -> dict[str, int]:
+        return {msg.EFFORT: self.settings.effort} if self.settings.effort != 1 else {}
 
     def learning_rate(self, server_round: int) -> float:
         """The sites' learning rate in ``server_round`` (from 1)."""
