@@ -1,0 +1,144 @@
+"""The server's command: it checks before it starts, and what it becomes is reached as it should be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy import probe
+from deploy.certificates import make_certificates
+from deploy.flower_control import FlowerControl
+from deploy.health import status
+from deploy.layout import Layout
+from deploy.ports import find_ports
+from deploy.processes import MARK
+from deploy.superlink import SuperLinkSettings, prepare_superlink
+from reconsent.config import load_consortium
+from reconsent.errors import ConfigError, DeployError
+from tests.deploy.deployment_files import flower_options
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SuperLinkSettings:
+    """Of a server with certificates, on ports that are free."""
+    make_certificates(Layout(tmp_path / "state").tls, ["superlink.example"])
+    api, fleet, health = find_ports([None, None, None])
+    return SuperLinkSettings(
+        state=tmp_path / "state",
+        consortium="tiny",
+        fleet_address=f"127.0.0.1:{fleet}",
+        api_port=api,
+        health_address=f"127.0.0.1:{health}",
+    )
+
+
+def test_the_command_has_only_options_that_flower_has(settings: SuperLinkSettings) -> None:
+    """What is executed is understood by the SuperLink that is installed."""
+    command = prepare_superlink(settings).command
+    assert {word for word in command if word.startswith("--")} <= flower_options("flower-superlink")
+
+
+def test_commands_without_password_stay_on_the_loopback(settings: SuperLinkSettings) -> None:
+    """Wherever the sites connect, Flower's own commands listen on 127.0.0.1, with nodes authenticated."""
+    port = settings.fleet_address.partition(":")[2]
+    command = list(prepare_superlink(replace(settings, fleet_address=f"0.0.0.0:{port}")).command)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert "--enable-supernode-auth" in command
+    assert "--insecure" not in command
+
+
+def test_later_commands_find_consortium_and_connection(settings: SuperLinkSettings) -> None:
+    """The consortium file and Flower's configuration are where `reconsent train` looks for them."""
+    prepare_superlink(settings)
+    layout = Layout(settings.state)
+    assert load_consortium(layout.consortium) == load_consortium("tiny")
+    table = tomllib.loads((layout.flower_home / "config.toml").read_text(encoding="utf-8"))
+    connection = table["superlink"][table["superlink"]["default"]]
+    assert connection["address"] == f"127.0.0.1:{settings.api_port}"
+    assert Path(connection["root-certificates"]) == layout.tls / "ca.crt"
+
+
+def test_up_and_down_do_not_take_it_for_a_leftover(settings: SuperLinkSettings) -> None:
+    """It carries no mark of the local consortium, by which `reconsent down` knows what to end."""
+    assert MARK not in prepare_superlink(settings).environment
+
+
+def test_certificates_may_lie_elsewhere_and_need_no_authority_key(
+    settings: SuperLinkSettings, tmp_path: Path
+) -> None:
+    """The authority's key can be kept off the server's machine."""
+    elsewhere = tmp_path / "secrets"
+    make_certificates(elsewhere)
+    (elsewhere / "ca.key").unlink()
+    command = prepare_superlink(replace(settings, tls=elsewhere)).command
+    assert str(elsewhere / "server.key") in command
+
+
+def test_without_certificates_it_says_how_to_make_them(settings: SuperLinkSettings, tmp_path: Path) -> None:
+    """No certificate is made by the way, since only the operator knows the names; nothing is written."""
+    with pytest.raises(DeployError, match="reconsent certs make"):
+        prepare_superlink(replace(settings, state=tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_occupied_port_is_named(settings: SuperLinkSettings) -> None:
+    """A second server on the same ports is refused before it starts."""
+    taken = f"127.0.0.1:{settings.api_port} cannot"
+    with socket.create_server(("127.0.0.1", settings.api_port)), pytest.raises(DeployError, match=taken):
+        prepare_superlink(settings)
+
+
+@pytest.mark.parametrize("address", ["9092", "localhost:", "0.0.0.0:99999", ":9092"])
+def test_what_is_no_address_is_refused(settings: SuperLinkSettings, address: str) -> None:
+    """Host and port are both needed."""
+    with pytest.raises(DeployError, match="not an address"):
+        prepare_superlink(replace(settings, fleet_address=address))
+
+
+def test_an_unknown_consortium_is_refused(settings: SuperLinkSettings) -> None:
+    """A consortium that is neither file nor preset is named."""
+    with pytest.raises(ConfigError, match="neither a preset"):
+        prepare_superlink(replace(settings, consortium="nobody"))
+
+
+def test_it_becomes_a_superlink_that_serves_and_ends_when_told(settings: SuperLinkSettings) -> None:
+    """The real program: one process, healthy, its commands answer, and SIGTERM ends it with its helpers."""
+    command = [
+        *(str(Path(sys.executable).parent / "reconsent"), "server", "run"),
+        *("--state", str(settings.state), "--consortium", settings.consortium),
+        *("--fleet-address", settings.fleet_address, "--api-port", str(settings.api_port)),
+        *("--health-address", settings.health_address),
+    ]
+    log = settings.state.parent / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        while status(settings.health_address) != "serving":
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(0.2)
+        assert probe.main([settings.health_address]) == 0
+        assert FlowerControl(Layout(settings.state).flower_home).list_nodes() == []
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+        assert probe.main([settings.health_address]) == 1
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=10)
+
+
+def test_the_probe_says_how_it_is_called() -> None:
+    """A probe without an address is a mistake of its own, not an ill process."""
+    assert probe.main([]) == 2
+    assert probe.main(["localhost"]) == 2
