@@ -67,9 +67,9 @@ def up(
       reconsent up hospitals.toml --state /srv/reconsent
     """
     from deploy.local_consortium import LocalConsortium
-    from server.persistence import default_state_path
+    from reconsent.environment import state_path
 
-    local = LocalConsortium(default_state_path(state))
+    local = LocalConsortium(state_path(state))
     config = _chosen(local, consortium, sites)
     notes = Console(stderr=True)
     if insecure:
@@ -96,9 +96,9 @@ def down(state: StateOption = None, as_json: JsonFlag = False, quiet: QuietFlag 
       reconsent down --state /srv/reconsent
     """
     from deploy.local_consortium import LocalConsortium
-    from server.persistence import default_state_path
+    from reconsent.environment import state_path
 
-    local = LocalConsortium(default_state_path(state))
+    local = LocalConsortium(state_path(state))
     stopped = local.down(report=_reporter(Console(stderr=True), quiet=quiet or as_json))
     if as_json:
         typer.echo(json.dumps({"stopped": stopped}, indent=2))

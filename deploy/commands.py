@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from client.site import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
 from deploy.certificates import AUTHORITY, SERVER, SERVER_KEY
 from deploy.flower_control import SWITCHES, executable, local_environment
 from deploy.layout import SUPERLINK, Layout, supernode
 from deploy.ports import LOCAL
 from deploy.processes import MARK
+from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
 
 API, FLEET, HEALTH, RUNTIME = "api", "fleet", "health", "runtime"
 """Purposes of ports: Flower's commands, SuperNodes, health, and a SuperNode's own ClientApps."""

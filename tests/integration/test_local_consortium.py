@@ -1,0 +1,284 @@
+"""A consortium of real processes: TLS, registered keys, a run, refusals, crashes, and nothing left behind."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy import commands, processes
+from deploy.application import application_directory
+from deploy.certificates import AUTHORITY, make_certificates
+from deploy.flower_control import FlowerControl
+from deploy.keys import node_key
+from deploy.layout import SUPERLINK, supernode
+from deploy.local_consortium import Component, LocalConsortium
+from deploy.ports import find_ports
+from deploy.processes import ProcessTable
+from reconsent.config import ConsortiumConfig, load_consortium
+from reconsent.errors import DeployError
+from server.bookkeeping import MAIN, Bookkeeping
+from server.persistence import Enrolments, StateDirectory
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PASSWORD = "postgresql+psycopg://u:secret@127.0.0.1/none"  # noqa: S105 - never used to connect
+
+
+@pytest.fixture(scope="module")
+def config() -> ConsortiumConfig:
+    """Two sites of the preset ``tiny``, one short round, nobody leaves."""
+    tiny = load_consortium("tiny")
+    return tiny.model_copy(
+        update={
+            "sites": tiny.sites[:2],
+            "withdrawals": (),
+            "training": tiny.training.model_copy(
+                update={"rounds": 1, "local_steps": 1, "evaluate_every": 0, "join_seconds": 300.0}
+            ),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def local(config: ConsortiumConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalConsortium]:
+    """A consortium that is up."""
+    consortium = LocalConsortium(tmp_path_factory.mktemp("consortium") / "state")
+    try:
+        consortium.up(config)
+        yield consortium
+    finally:
+        consortium.down()
+        assert processes.strays(str(consortium.layout.root)) == []
+
+
+def pids(components: list[Component]) -> dict[str, int | None]:
+    return {component.name: component.pid for component in components}
+
+
+def environment_of(pid: int | None) -> dict[str, str]:
+    return psutil.Process(pid).environ()
+
+
+def start_node(local: LocalConsortium, key: Path, *security: str, log: Path) -> subprocess.Popen[bytes]:
+    """A SuperNode of our own making, that gives up after one more attempt."""
+    link = ProcessTable.load(local.layout.processes).processes[SUPERLINK]
+    runtime, health = find_ports([None, None])
+    fleet = commands.address(link.ports, commands.FLEET)
+    ports = {"runtime": runtime, "health": health}
+    command = list(commands.supernode_command(local.layout, key.name, ports, fleet, insecure=True))
+    command.remove("--insecure")
+    # Without the mark: these are not the consortium's own, and it must leave them alone.
+    environment = commands.supernode_environment(local.layout)
+    del environment[processes.MARK]
+    # Not a pipe: the node's own child would hold it open.
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [*command, *security, "--max-retries", "1"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def test_everything_runs_and_is_registered(local: LocalConsortium, config: ConsortiumConfig) -> None:
+    """All processes serve; each site's node is on line under its own key; secrets stay private."""
+    components = local.describe()
+    assert {c.name: c.status for c in components} == {
+        SUPERLINK: "running",
+        **{supernode(site.name): "running" for site in config.sites},
+    }
+    nodes = {node.name: node for node in local.control.list_nodes()}
+    with StateDirectory.open(local.layout.state, writable=False) as state:
+        for site in config.sites:
+            enrolment = Enrolments(state).valid(site.name)
+            assert enrolment is not None
+            assert nodes[site.name].status == "online"
+            assert (enrolment.fingerprint, enrolment.node_id) == (
+                nodes[site.name].fingerprint,
+                nodes[site.name].node_id,
+            )
+            assert local.layout.private_key(site.name).stat().st_mode & 0o777 == 0o600
+    for directory in (local.layout.root, local.layout.tls, local.layout.keys, local.layout.logs):
+        assert directory.stat().st_mode & 0o777 == 0o700
+    node = environment_of(pids(components)[supernode("brain")])
+    assert not {"RECONSENT_STATE", "RECONSENT_DATABASE_URL"} & set(node)
+    assert environment_of(pids(components)[SUPERLINK])["RECONSENT_STATE"] == str(local.layout.state)
+
+
+def test_up_again_changes_nothing(local: LocalConsortium, config: ConsortiumConfig) -> None:
+    """The same processes go on, and the keys are registered once."""
+    before, known = pids(local.describe()), local.control.list_nodes()
+    assert pids(local.up(config)) == before
+    assert [node.fingerprint for node in local.control.list_nodes()] == [node.fingerprint for node in known]
+
+
+def test_another_consortium_is_refused(local: LocalConsortium, config: ConsortiumConfig) -> None:
+    """While one runs, neither another one nor the same one without TLS is started over it."""
+    with pytest.raises(DeployError, match="Another consortium runs"):
+        local.up(config.model_copy(update={"seed": 1}))
+    with pytest.raises(DeployError, match="with TLS"):
+        local.up(config, insecure=True)
+    assert local.config() == config
+
+
+def test_uninvited_nodes_are_refused(local: LocalConsortium, tmp_path: Path) -> None:
+    """A key that was not registered, a foreign authority, and plain text: none of them gets in."""
+    stranger = node_key(tmp_path / "stranger")
+    make_certificates(tmp_path / "foreign")
+    known = {node.fingerprint for node in local.control.list_nodes()}
+    key = ("--auth-supernode-private-key", str(stranger.private))
+    ours = ("--root-certificates", str(local.layout.tls / AUTHORITY))
+    theirs = ("--root-certificates", str(tmp_path / "foreign" / AUTHORITY))
+    attempts = {
+        "unregistered": (*ours, *key),
+        "foreign": (*theirs, *key),
+        "keyless": ours,
+        "plain": ("--insecure",),
+    }
+    started = {
+        name: start_node(local, stranger.private, *security, log=tmp_path / f"{name}.log")
+        for name, security in attempts.items()
+    }
+    for name, node in started.items():
+        try:
+            status = node.wait(120)
+        finally:
+            processes.stop([psutil.Process(node.pid)] if node.returncode is None else [])
+        said = (tmp_path / f"{name}.log").read_text()
+        assert status != 0, f"{name}: {said}"
+        assert "SuperNode ID" not in said, name
+    assert {node.fingerprint for node in local.control.list_nodes()} == known
+
+
+def test_commands_need_the_right_authority(local: LocalConsortium, tmp_path: Path) -> None:
+    """Flower's commands refuse a SuperLink whose certificate another authority signed, and plain text."""
+    make_certificates(tmp_path / "foreign")
+    link = ProcessTable.load(local.layout.processes).processes[SUPERLINK]
+    for authority in (tmp_path / "foreign" / AUTHORITY, None):
+        control = FlowerControl(tmp_path / "home")
+        control.connect(commands.address(link.ports, commands.API), authority)
+        with pytest.raises(DeployError):
+            control.list_nodes()
+        with pytest.raises(DeployError, match="flwr list"):
+            control.list_runs()
+
+
+def test_killed_node_comes_back_as_itself(local: LocalConsortium, config: ConsortiumConfig) -> None:
+    """After kill -9 the same site has the same node id and ports; what the dead left running is gone."""
+    before = {component.name: component for component in local.describe()}
+    name = supernode("brain")
+    pid = before[name].pid
+    assert pid is not None
+    orphans = psutil.Process(pid).children(recursive=True)
+    assert orphans, "its SuperExec"
+    os.kill(pid, signal.SIGKILL)
+    after = {component.name: component for component in local.up(config)}
+    assert after[name].pid not in (None, pid)
+    assert after[name].ports == before[name].ports
+    assert {n: c.pid for n, c in after.items() if n != name} == {
+        n: c.pid for n, c in before.items() if n != name
+    }
+    assert not [orphan for orphan in orphans if processes.is_alive(orphan)]
+    assert len(local.control.list_nodes()) == len(config.sites)
+
+
+def test_run_is_carried_out(local: LocalConsortium) -> None:
+    """A submitted run trains with every site, over TLS, and is completed."""
+    settings = {"state": str(local.layout.state), "task": "train", "rounds": 1}
+    run_id = local.control.submit_run(application_directory(local.layout.app), settings)
+    deadline = time.monotonic() + 400
+    run = None
+    while time.monotonic() < deadline:
+        (run,) = local.control.list_runs()
+        if run.finished:
+            break
+        time.sleep(1)
+    log = processes.tail(local.layout.log(SUPERLINK), 40)
+    assert run is not None and (run.run_id, run.status) == (run_id, "finished:completed"), log
+    with StateDirectory.open(local.layout.state, writable=False) as state:
+        (record,) = Bookkeeping(state).log.all(MAIN)
+        assert {outcome.site for outcome in record.sites} == {"brain", "abdomen"}
+    assert sorted(path.name for path in local.layout.sites.iterdir()) == ["abdomen", "brain"]
+    with pytest.raises(DeployError, match="flwr stop"):
+        local.control.stop_run(run_id)
+
+
+def test_unregistered_node_is_kept_out_for_good(local: LocalConsortium, config: ConsortiumConfig) -> None:
+    """Once its key is unregistered, `up` names the site and the reason, and starts all others."""
+    nodes = {node.name: node.node_id for node in local.control.list_nodes()}
+    local.control.unregister_node(nodes["abdomen"])
+    after = {component.name: component for component in local.up(config)}
+    assert after[supernode("abdomen")].status == "kept out"
+    assert "unregistered" in after[supernode("abdomen")].remark
+    assert after[supernode("abdomen")].pid is None
+    assert after[supernode("brain")].status == "running"
+
+
+def test_down_leaves_nothing(local: LocalConsortium) -> None:
+    """Everything ends, the SuperLink last; the second time there is nothing to stop."""
+    stopped = local.down()
+    assert stopped == [supernode("brain"), SUPERLINK]
+    assert processes.strays(str(local.layout.root)) == []
+    assert local.down() == []
+    assert {component.status for component in local.describe()} == {"stopped"}
+    with pytest.raises(DeployError, match="reconsent up"):
+        local.control.list_nodes()
+
+
+def test_expired_server_certificate_is_refused(tmp_path: Path) -> None:
+    """`up` does not start with one; and a SuperLink that uses one is not talked to."""
+    local = LocalConsortium(tmp_path / "state")
+    local.layout.make()
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=30)
+    make_certificates(local.layout.tls, days=29, now=past)
+    with pytest.raises(DeployError, match="expired on"):
+        local.up(load_consortium("tiny"))
+    assert processes.strays(str(local.layout.root)) == []
+    ports = dict(zip(commands.SUPERLINK_PORTS, find_ports([None] * 3), strict=True))
+    command = commands.superlink_command(local.layout, ports, insecure=False)
+    environment = commands.superlink_environment(local.layout)
+    log = local.layout.log(SUPERLINK)
+    processes.start(SUPERLINK, command, environment, log)
+    try:
+        deadline = time.monotonic() + 60
+        while "Uvicorn running" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        local.control.connect(commands.address(ports, commands.API), local.layout.tls / AUTHORITY)
+        with pytest.raises(DeployError, match="expired"):
+            local.control.list_nodes()
+    finally:
+        processes.stop(processes.strays(str(local.layout.root)))
+
+
+def test_failed_start_leaves_nothing(config: ConsortiumConfig, tmp_path: Path) -> None:
+    """If a process does not start, the error has its name and its last words, and nothing goes on running."""
+    local = LocalConsortium(tmp_path / "state")
+    local.layout.make()
+    local.layout.database(insecure=False).mkdir()
+    with pytest.raises(DeployError, match="superlink ended at once") as caught:
+        local.up(config)
+    assert "unable to open database file" in caught.value.problem
+    assert processes.strays(str(local.layout.root)) == []
+    assert pids(local.describe()) == dict.fromkeys(pids(local.describe()))
+
+
+def test_without_tls_only_on_request(config: ConsortiumConfig, tmp_path: Path) -> None:
+    """With ``insecure`` it comes up without certificates and keys, and goes down again."""
+    local = LocalConsortium(tmp_path / "state")
+    try:
+        components = local.up(config, insecure=True)
+        assert {component.status for component in components} == {"running"}
+        assert not list(local.layout.tls.iterdir()) and not list(local.layout.keys.iterdir())
+        assert len(local.control.list_nodes()) == len(config.sites)
+    finally:
+        local.down()
+    assert processes.strays(str(local.layout.root)) == []
