@@ -114,9 +114,9 @@ def check(state: StateOption = None, directory: DirectoryOption = None, as_json:
 
 def _directory(state: Path | None, directory: Path | None) -> Path:
     from deploy.layout import Layout
-    from server.persistence import default_state_path
+    from reconsent.environment import state_path
 
-    return directory.absolute() if directory is not None else Layout(default_state_path(state)).tls
+    return directory.absolute() if directory is not None else Layout(state_path(state)).tls
 
 
 def _show(statuses: list[CertificateStatus], *, as_json: bool) -> None:

@@ -44,9 +44,9 @@ class Deployment:
         from deploy.flower_control import FlowerControl
         from deploy.layout import Layout
         from reconsent.config import load_consortium
-        from server.persistence import default_state_path
+        from reconsent.environment import state_path
 
-        layout = Layout(default_state_path(state))
+        layout = Layout(state_path(state))
         if not layout.consortium.is_file():
             raise DeployError(
                 f"There is no consortium in {layout.state}.",

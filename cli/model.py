@@ -90,9 +90,10 @@ def export(
 
 
 def _open(state: Path | None) -> StateDirectory:
-    from server.persistence import StateDirectory, default_state_path
+    from reconsent.environment import state_path
+    from server.persistence import StateDirectory
 
-    return StateDirectory.open(default_state_path(state), writable=False)
+    return StateDirectory.open(state_path(state), writable=False)
 
 
 def _registry(opened: StateDirectory) -> Any:

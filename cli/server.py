@@ -67,10 +67,10 @@ def run(
       reconsent server run --consortium hospitals.toml
     """
     from deploy.superlink import SuperLinkSettings, prepare_superlink, run_superlink
-    from server.persistence import default_state_path
+    from reconsent.environment import state_path
 
     start = prepare_superlink(
-        SuperLinkSettings(default_state_path(state), consortium, tls, fleet_address, api_port, health_address)
+        SuperLinkSettings(state_path(state), consortium, tls, fleet_address, api_port, health_address)
     )
     for warning in start.warnings:
         Console(stderr=True).print(f"[yellow]{escape(warning)}[/]", highlight=False, soft_wrap=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.site import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
+from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
 from reconsent.errors import ConfigError, DataError, ReconsentError
 from reconsent.files import write_atomically
 
@@ -86,7 +86,7 @@ class RunDirectory:
             {
                 CONSORTIUM_VARIABLE: str(self.consortium.resolve()),
                 PHANTOMS_VARIABLE: str(self.data.resolve()),
-                "RECONSENT_STATE": str(self.state.resolve()),
+                STATE_VARIABLE: str(self.state.resolve()),
                 "FLWR_TELEMETRY_ENABLED": "0",
                 "FLWR_DISABLE_UPDATE_CHECK": "1",
                 "RAY_USAGE_STATS_ENABLED": "0",

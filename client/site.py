@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,30 +12,13 @@ from mri.directory import list_volumes
 from mri.fastmri_file import VolumeHeader, read_header
 from mri.split import Split, split_patients
 from reconsent.config import ConsortiumConfig, SiteConfig, load_consortium
+from reconsent.environment import consortium_source, phantoms_path
 from reconsent.errors import ConfigError, DataError
 from reconsent.seeds import derive_seed
 
 # Over gRPC each message is a process of its own: who only says who he is must not wait for torch.
 if TYPE_CHECKING:
     from mri.dataset import SiteDataset
-
-CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
-PHANTOMS_VARIABLE = "RECONSENT_PHANTOMS"
-STATE_VARIABLE = "RECONSENT_STATE"
-
-
-def phantom_root(
-    run_config: Mapping[str, object] | None = None, environment: Mapping[str, str] = os.environ
-) -> Path:
-    """Where phantoms are kept, one directory a site: ``RECONSENT_PHANTOMS``, or in the state directory.
-
-    Which state directory that is, is found as the server finds it: the run configuration's, that of the
-    environment, or ``./reconsent-state``.
-    """
-    if environment.get(PHANTOMS_VARIABLE):
-        return Path(environment[PHANTOMS_VARIABLE]).absolute()
-    state = (run_config or {}).get("state") or environment.get(STATE_VARIABLE) or "reconsent-state"
-    return Path(str(state)).absolute() / "phantoms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +27,7 @@ class Site:
 
     consortium: ConsortiumConfig
     config: SiteConfig
-    phantoms: Path = field(default_factory=phantom_root)
+    phantoms: Path = field(default_factory=lambda: phantoms_path({}))
 
     @property
     def name(self) -> str:
@@ -91,13 +73,7 @@ def identify_site(
     ConfigError
         If neither is given, or the site is not in the consortium.
     """
-    source = environment.get(CONSORTIUM_VARIABLE) or run_config.get("consortium")
-    if not source:
-        raise ConfigError(
-            "This site does not know its consortium.",
-            f"Set consortium in the run configuration, or {CONSORTIUM_VARIABLE} in the environment.",
-        )
-    consortium = _consortium(str(source))
+    consortium = _consortium(consortium_source(run_config, environment))
     if "site" in node_config:
         config = consortium.site(str(node_config["site"]))
         if "data" in node_config:
@@ -115,7 +91,7 @@ def identify_site(
             "This node does not say which site it is.",
             "Start the SuperNode with --node-config 'site=\"NAME\"'.",
         )
-    return Site(consortium, config, phantom_root(run_config, environment))
+    return Site(consortium, config, phantoms_path(run_config, environment))
 
 
 def site_directory(
@@ -141,7 +117,7 @@ def site_directory(
         return config.data
     from mri.site_data import synthesise_directory
 
-    directory = (root or phantom_root()) / config.name
+    directory = (root or phantoms_path({})) / config.name
     synthesise_directory(
         directory,
         config.organ,

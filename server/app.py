@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 
 from reconsent.config import load_consortium
-from reconsent.errors import ConfigError, ReconsentError
+from reconsent.environment import consortium_source, state_path
+from reconsent.errors import ReconsentError
 from server.coordinator import Coordinator
-from server.persistence import StateDirectory, default_state_path
+from server.persistence import StateDirectory
 from server.service import Service, Task, recording
-
-CONSORTIUM_VARIABLE = "RECONSENT_CONSORTIUM"
 
 app = ServerApp()
 
@@ -33,17 +30,12 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, context: Context) -> None:
-    source = os.environ.get(CONSORTIUM_VARIABLE) or context.run_config.get("consortium")
-    if not source:
-        raise ConfigError(
-            "The run does not say which consortium to train.",
-            f"Set consortium in the run configuration, or {CONSORTIUM_VARIABLE} in the environment.",
-        )
-    state = default_state_path(str(context.run_config.get("state") or ""))
+    source = consortium_source(context.run_config)
+    state = state_path(context.run_config.get("state"))
     # Flower's simulation engine alone keeps its messages in memory.
     simulated = isinstance(grid, InMemoryGrid)
     with StateDirectory.open(state) as directory:
-        coordinator = Coordinator(grid, load_consortium(str(source)), directory, simulated=simulated)
+        coordinator = Coordinator(grid, load_consortium(source), directory, simulated=simulated)
         task = Task.of(context.run_config)
         with recording(directory, str(context.run_id), task):
             if task.kind == "plan":

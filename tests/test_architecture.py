@@ -142,7 +142,7 @@ def test_flower_bundle_holds_what_a_site_runs_and_no_tests(app: Path) -> None:
 def test_run_configuration_declares_the_keys_the_apps_read() -> None:
     """[tool.flwr.app.config] has exactly the keys that server and client look up: Flower refuses others."""
     read = set()
-    for path in sources("server", "client"):
+    for path in sources("server", "client", "reconsent"):
         read |= set(
             re.findall(r"""run_config(?:\.get\(|\[)["']([\w.-]+)["']""", path.read_text(encoding="utf-8"))
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from client.node.settings import NodeSettings
 from client.policy import POLICY_VARIABLE
-from client.site import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
 from client.site_log import LOG_VARIABLE
+from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
 from reconsent.errors import ConfigError
 
 QUIET_FLOWER = {

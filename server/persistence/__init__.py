@@ -7,7 +7,7 @@ from server.persistence.roster import Roster, RosterEntry, SiteStatus
 from server.persistence.round_records import RoundCost, RoundRecord, SiteOutcome
 from server.persistence.rounds import RoundLog
 from server.persistence.run_events import RunEvent, RunEvents
-from server.persistence.state import StateDirectory, default_state_path
+from server.persistence.state import StateDirectory
 from server.persistence.versions import ModelVersion, RoundSpan, VersionStatus
 from server.persistence.withdrawal_records import WithdrawalEvent, WithdrawalRecord
 from server.persistence.withdrawals import Withdrawals
@@ -33,5 +33,4 @@ __all__ = [
     "WithdrawalEvent",
     "WithdrawalRecord",
     "Withdrawals",
-    "default_state_path",
 ]

@@ -15,6 +15,7 @@ from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
 
+from reconsent.environment import DATABASE_VARIABLE
 from reconsent.errors import StateError
 from server.persistence.engine import build_engine, explain
 from server.persistence.lock import DirectoryLock
@@ -22,11 +23,6 @@ from server.persistence.schema import check_schema
 
 DATABASE = "state.sqlite"
 LOCK = "server.lock"
-
-
-def default_state_path(given: str | Path | None = None) -> Path:
-    """The state directory: ``given``, else ``RECONSENT_STATE``, else ``./reconsent-state``."""
-    return Path(given or os.environ.get("RECONSENT_STATE") or "reconsent-state").absolute()
 
 
 class StateDirectory:
@@ -241,7 +237,7 @@ def _check_writable(database: Path) -> None:
 
 
 def _database_url(path: Path, url: str | None) -> URL:
-    given = url if url is not None else os.environ.get("RECONSENT_DATABASE_URL", "")
+    given = url if url is not None else os.environ.get(DATABASE_VARIABLE, "")
     if not given:
         return URL.create("sqlite", database=str(path / DATABASE))
     try:

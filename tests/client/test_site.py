@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from client.site import Site, identify_site, phantom_root, site_directory, site_split
+from client.site import Site, identify_site, site_directory, site_split
 from reconsent.config import ConsortiumConfig, PhantomConfig, SiteConfig, dump_consortium
+from reconsent.environment import phantoms_path
 from reconsent.errors import ConfigError, DataError
 
 PHANTOM = PhantomConfig(patients=8, slices=1, matrix=(32, 32), coils=1)
@@ -51,7 +52,7 @@ def test_environment_stands_above_the_run(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("node", "run", "words"),
     [
-        ({"site": "north"}, {}, "does not know its consortium"),
+        ({"site": "north"}, {}, "not said which consortium"),
         ({}, {"consortium": "two"}, "does not say which site"),
         ({"site": "nroth"}, {"consortium": "two"}, "Sites are: north, south"),
         ({"partition-id": 2}, {"consortium": "two"}, "Simulate 2 nodes"),
@@ -78,11 +79,11 @@ def test_missing_data_directory(tmp_path: Path) -> None:
 
 def test_phantoms_lie_in_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a directory of their own phantoms go where the server keeps its state, found in its order."""
-    assert phantom_root({}, {"RECONSENT_PHANTOMS": "/p", "RECONSENT_STATE": "/s"}) == Path("/p")
-    assert phantom_root({"state": "/r"}, {"RECONSENT_STATE": "/s"}) == Path("/r/phantoms")
-    assert phantom_root({"state": ""}, {"RECONSENT_STATE": "/s"}) == Path("/s/phantoms")
+    assert phantoms_path({}, {"RECONSENT_PHANTOMS": "/p", "RECONSENT_STATE": "/s"}) == Path("/p")
+    assert phantoms_path({"state": "/r"}, {"RECONSENT_STATE": "/s"}) == Path("/r/phantoms")
+    assert phantoms_path({"state": ""}, {"RECONSENT_STATE": "/s"}) == Path("/s/phantoms")
     monkeypatch.chdir(tmp_path)
-    assert phantom_root({"state": ""}, {}) == tmp_path / "reconsent-state" / "phantoms"
+    assert phantoms_path({"state": ""}, {}) == tmp_path / "reconsent-state" / "phantoms"
 
 
 def test_identified_site_uses_the_run_s_state(file: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from reconsent.environment import state_path
 from reconsent.errors import StateError
-from server.persistence import Roster, RunProgress, StateDirectory, Withdrawals, default_state_path
+from server.persistence import Roster, RunProgress, StateDirectory, Withdrawals
 from server.persistence.state import DATABASE
 
 
@@ -289,7 +290,7 @@ def test_the_database_may_be_elsewhere(home: Path, tmp_path: Path, monkeypatch: 
 def test_the_default_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An argument goes before the environment, the environment before the default."""
     monkeypatch.chdir(tmp_path)
-    assert default_state_path() == tmp_path / "reconsent-state"
+    assert state_path() == tmp_path / "reconsent-state"
     monkeypatch.setenv("RECONSENT_STATE", "/srv/reconsent")
-    assert default_state_path("") == Path("/srv/reconsent")
-    assert default_state_path("here") == tmp_path / "here"
+    assert state_path("") == Path("/srv/reconsent")
+    assert state_path("here") == tmp_path / "here"
