@@ -15,7 +15,8 @@ from rich.table import Table
 from reconsent.config import ConsortiumConfig, load_consortium
 
 if TYPE_CHECKING:
-    from deploy.local_consortium import Component, LocalConsortium, Report
+    from deploy.component import Component, Report
+    from deploy.local_consortium import LocalConsortium
 
 StateOption = Annotated[
     Path | None,

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
-from deploy import commands, health, processes
+from deploy import commands, processes, readiness
 from deploy.admission import Admission, admit
 from deploy.certificates import AUTHORITY, check_certificates, make_certificates
+from deploy.component import Component, Report, silent
 from deploy.flower_control import FlowerControl
 from deploy.keys import node_key
 from deploy.layout import SUPERLINK, Layout, supernode
-from deploy.ports import LOCAL, find_ports
+from deploy.ports import find_ports
 from deploy.processes import ProcessRecord, ProcessTable
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
 from reconsent.errors import DeployError, StateError
@@ -27,49 +26,6 @@ from server.persistence.lock import DirectoryLock
 
 START_SECONDS = 120.0
 """Time for a process to be ready; a busy machine needs many seconds to start Python alone."""
-
-
-class Report(Protocol):
-    """Is told what is being done, and what deserves attention (``warning``)."""
-
-    def __call__(self, text: str, *, warning: bool = False) -> None:
-        """Take note."""
-
-
-def silent(text: str, *, warning: bool = False) -> None:
-    """A :class:`Report` that says nothing."""
-    del text, warning
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """A process of the consortium, as it is now.
-
-    Attributes
-    ----------
-    name
-        ``superlink``, or ``supernode-SITE``.
-    site
-        Whose SuperNode it is; empty for the SuperLink.
-    status
-        ``running``, ``stopped``, ``not serving`` (it runs but does not answer), or ``kept out``.
-    pid
-        Its number; ``None`` unless it runs.
-    ports
-        Purpose → port.
-    log
-        Its log.
-    remark
-        Why a site is kept out.
-    """
-
-    name: str
-    site: str
-    status: str
-    pid: int | None
-    ports: dict[str, int]
-    log: Path
-    remark: str = ""
 
 
 @dataclass(slots=True)
@@ -186,7 +142,7 @@ class LocalConsortium:
             self._start(SUPERLINK, command, commands.superlink_environment(self.layout), table, now)
         authority = None if table.insecure else self.layout.tls / AUTHORITY
         self.control.connect(commands.address(link.ports, commands.API), authority)
-        self._wait(now, [SUPERLINK], lambda: self._link_is_ready(link))
+        self._wait(now, [SUPERLINK], lambda: readiness.link_is_ready(link))
         admissions = {site: Admission(site, None) for site in sites}
         if not table.insecure:
             report("Registering the sites' keys")
@@ -197,10 +153,16 @@ class LocalConsortium:
             if admissions[site].refusal:
                 report(f"Site '{site}' is kept out: {admissions[site].refusal}", warning=True)
         self._stop_nodes_without_place(table, admitted, now, report)
-        self._start_nodes(table, admitted, link, now, report)
         nodes = {site: admissions[site].node_id for site in admitted}
+        dead = {site: node_id for site, node_id in nodes.items() if supernode(site) not in now.running}
+        readiness.await_release(self.control, dead, report)
+        self._start_nodes(table, admitted, link, now, report)
         names = [supernode(site) for site in admitted]
-        self._wait(now, [SUPERLINK, *names], lambda: self._nodes_are_ready(table, nodes))
+        records = {site: table.processes[supernode(site)] for site in admitted}
+        ready = readiness.nodes_are_ready
+        self._wait(
+            now, [SUPERLINK, *names], lambda: ready(self.control, records, nodes, insecure=table.insecure)
+        )
         return admissions
 
     def _start_nodes(
@@ -291,7 +253,7 @@ class LocalConsortium:
 
     def _slowest(self, names: list[str]) -> str:
         table = ProcessTable.load(self.layout.processes)
-        return next((name for name in names if not self._serves(table.processes[name])), names[-1])
+        return next((name for name in names if not readiness.serves(table.processes[name])), names[-1])
 
     def _failure(self, name: str, what: str) -> DeployError:
         log = self.layout.log(name)
@@ -300,29 +262,6 @@ class LocalConsortium:
             f"{name} {what}. The last lines of {log}:\n{last}\n",
             "Mend what it complains of, and repeat `reconsent up`; nothing that it started is left running.",
         )
-
-    def _link_is_ready(self, link: ProcessRecord) -> bool:
-        # Health is served a moment before the commands' port is listened on.
-        if not self._serves(link):
-            return False
-        try:
-            with socket.create_connection((LOCAL, link.ports[commands.API]), timeout=2.0):
-                return True
-        except OSError:
-            return False
-
-    def _nodes_are_ready(self, table: ProcessTable, nodes: dict[str, int | None]) -> bool:
-        if not all(self._serves(table.processes[supernode(site)]) for site in nodes):
-            return False
-        online = {node.node_id for node in self.control.list_nodes() if node.status == "online"}
-        if table.insecure:
-            # Without keys a node's number is new at each start, so they can only be counted.
-            return len(online) >= len(nodes)
-        return {node_id for node_id in nodes.values() if node_id is not None} <= online
-
-    @staticmethod
-    def _serves(record: ProcessRecord) -> bool:
-        return health.status(commands.address(record.ports, commands.HEALTH), timeout=1.0) == "serving"
 
     # ---- recognising ------------------------------------------------------------------------------------
 
@@ -364,7 +303,7 @@ class LocalConsortium:
             process = running.get(name)
             status = "kept out" if refusal else "stopped"
             if process is not None:
-                status = "running" if self._serves(record) else "not serving"
+                status = "running" if readiness.serves(record) else "not serving"
             pid = None if process is None else process.pid
             components.append(
                 Component(name, site, status, pid, record.ports, self.layout.log(name), refusal)

@@ -198,7 +198,11 @@ def stop(processes: Collection[psutil.Process], *, patience: float = 15.0) -> li
         with suppress(psutil.Error):
             process.terminate()
     psutil.wait_procs(list(processes), timeout=patience)
-    # Children follow their parents within moments; whoever does not is not waited for any longer.
+    # Children follow their parents by themselves, but Flower's take seconds to notice.
+    for process in families.values():
+        if is_alive(process):
+            with suppress(psutil.Error):
+                process.terminate()
     _, alive = psutil.wait_procs(list(families.values()), timeout=2.0)
     forced = [process for process in alive if is_alive(process)]
     for process in forced:

@@ -16,10 +16,11 @@ import pytest
 from deploy import commands, processes
 from deploy.application import application_directory
 from deploy.certificates import AUTHORITY, make_certificates
+from deploy.component import Component
 from deploy.flower_control import FlowerControl
 from deploy.keys import node_key
 from deploy.layout import SUPERLINK, supernode
-from deploy.local_consortium import Component, LocalConsortium
+from deploy.local_consortium import LocalConsortium
 from deploy.ports import find_ports
 from deploy.processes import ProcessTable
 from reconsent.config import ConsortiumConfig, load_consortium
