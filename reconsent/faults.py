@@ -12,7 +12,7 @@ import signal
 VARIABLE = "RECONSENT_KILL_AT"
 
 POINTS = (
-    "round-sent",
+    "update-kept",
     "round-averaged",
     "round-before-commit",
     "round-committed",
@@ -27,16 +27,16 @@ POINTS = (
 )
 """Every point there is, in the order in which a withdrawal reaches them."""
 
-_wanted = os.environ.get(VARIABLE, "")
 _seen = 0
 
 
 def reached(point: str) -> None:
     """Die here if this is the point, and the time, that the environment names."""
     global _seen
-    if not _wanted:
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
         return
-    name, _, count = _wanted.partition(":")
+    name, _, count = wanted.partition(":")
     if name != point:
         return
     _seen += 1

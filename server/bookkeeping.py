@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from flwr.app import ArrayRecord
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from server.persistence import (
     SiteOutcome,
     StateDirectory,
 )
+from server.persistence.round_records import Outcome
 from server.retention import Retention
 from strategies import ContributionAveraging, RoundOutcome
 from strategies import SiteOutcome as Exchanged
@@ -90,10 +91,19 @@ class Bookkeeping:
         *,
         method: str | None = None,
     ) -> ModelVersion:
-        """Make a round last; returns the model version it ended with (``parent`` if it was taken back)."""
+        """Make a round last; returns the model version it ended with (``parent`` if it was taken back).
+
+        Raises
+        ------
+        SiteError
+            If a site whose update is in it was barred meanwhile; nothing of the round is kept.
+        """
         with self._state.session() as session:
             version = parent
             if outcome.accepted:
+                if line == MAIN:
+                    # First: if a site was barred meanwhile, not even a file of what it sent may come to be.
+                    self.roster.took_part(outcome.weights, outcome.round, session=session)
                 version = self.registry.add(
                     msg.named_arrays(outcome.arrays),
                     line=line,
@@ -105,8 +115,6 @@ class Bookkeeping:
                     session=session,
                 )
                 self._discard_later(session, strategy.commit(outcome.round, session=session))
-                if line == MAIN:
-                    self.roster.took_part(outcome.weights, outcome.round, session=session)
             self.log.append(_record(outcome, line, version, evaluation), session=session)
             self.retention.prune(version, evaluated=bool(evaluation), session=session)
         return version
@@ -137,11 +145,11 @@ def _record(
 
 
 def _site(site: Exchanged) -> SiteOutcome:
-    known = {"ok": "ok", "refused": "refused", "timeout": "timeout"}
+    known: dict[str, Outcome] = {kind: kind for kind in get_args(Outcome)}
     reason = site.reason if site.outcome in known else f"{site.outcome}: {site.reason}"
     loss = site.metrics.get(msg.TRAIN_LOSS)
     return SiteOutcome(
-        outcome=known.get(site.outcome, "failed"),  # type: ignore[arg-type]
+        outcome=known.get(site.outcome, "failed"),
         reason=reason,
         num_examples=int(_amount(site.metrics.get(msg.NUM_EXAMPLES, 0.0))),
         update_norm=site.norm if site.outcome == "ok" else None,

@@ -83,6 +83,11 @@ class Checkpoints:
         self._progress = RunProgress(state)
         self._directory = state.path / "unlearning"
 
+    def sites(self) -> set[str]:
+        """Whose unlearning is under way; empty if nobody's is."""
+        saved = self._progress.get(KEY)
+        return set() if saved is None else set(saved["sites"])
+
     def load(self, sites: frozenset[str]) -> Checkpoint | None:
         """The checkpoint of the unlearning of ``sites``; ``None`` if it has not begun.
 

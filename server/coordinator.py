@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -108,7 +109,22 @@ class Coordinator:
         candidates = [n for n, site in active.items() if site not in set(leaving)] or list(active)
         if not candidates:
             raise RoundError("No site is online to build the reconstructor.", "Start the SuperNodes.")
-        node_id = min(candidates, key=lambda n: active[n])
+        failures = []
+        for node_id in sorted(candidates, key=lambda n: active[n]):
+            built = self._built_by(node_id, active)
+            if not isinstance(built, str):
+                break
+            failures.append(built)
+            announce(Event("notice", built))
+        else:
+            raise RoundError(
+                f"No site could build the reconstructor. {' '.join(failures)}",
+                "Check the [model] table and the sites' logs.",
+            )
+        return self.books.registry.add(built, line=MAIN, round=0, kind="initial", parent=None, sites={})
+
+    def _built_by(self, node_id: int, active: Mapping[int, str]) -> msg.NamedArrays | str:
+        """The untrained model as one site builds it, or what is wrong with it in words."""
         timeout = self.consortium.training.timeout_seconds
         message = Message(
             msg.content(config={}),
@@ -118,15 +134,17 @@ class Coordinator:
             group_id="initialise",
         )
         reply = next(iter(exchange(self.grid, [message], active, timeout=timeout)))
+        where = f"Site '{reply.site}' could not build the reconstructor:"
         record = msg.arrays_of(reply.message) if reply.message is not None else None
         if record is None:
-            raise RoundError(
-                f"Site '{reply.site}' could not build the reconstructor: {reply.status} {reply.reason}.",
-                "Check the [model] table and that site's log.",
-            )
-        return self.books.registry.add(
-            msg.named_arrays(record), line=MAIN, round=0, kind="initial", parent=None, sites={}
-        )
+            return f"{where} {reply.status} {reply.reason}."
+        try:
+            arrays = msg.named_arrays(record)
+        except (ValueError, TypeError, EOFError) as error:
+            return f"{where} its arrays cannot be decoded ({error})."
+        if not arrays or not all(np.isfinite(array).all() for array in arrays.values()):
+            return f"{where} it has no arrays, or values that are not finite."
+        return arrays
 
     def train(self, until: int, *, pausing: bool = False) -> bool:
         """Train with the active sites up to training round ``until``.
@@ -152,8 +170,9 @@ class Coordinator:
                 # A site was barred after its update was averaged: the round is not kept, and done again.
                 announce(Event("notice", f"A round is repeated: {error.problem}"))
             except RoundError as error:
-                if self.simulated or len(self.membership.active()) >= self.consortium.training.min_sites:
+                if self.simulated or self.membership.enough():
                     raise
+                # Sites left in the middle of it: whoever comes back is waited for.
                 announce(Event("notice", str(error)))
         return True
 
@@ -181,7 +200,9 @@ class Coordinator:
             if pausing and self.withdrawing.due():
                 return
             if done < until:
-                self.membership.wait(outcome.round + 1)
+                self.membership.refresh(outcome.round + 1)
+                if not self.membership.enough():
+                    return
 
     def withdraw(self, sites: Sequence[str]) -> WithdrawalRecord:
         """Take ``sites`` out, together; see :meth:`server.withdrawing.Withdrawing.carry_out`."""

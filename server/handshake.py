@@ -14,13 +14,16 @@ from reconsent.errors import RoundError, SiteError
 from server.events import Event, announce
 from server.persistence import Roster, SiteStatus
 from strategies import messages as msg
-from strategies.exchange import exchange
+from strategies.exchange import exchange, readable
 
 _BARRED = "its site has withdrawn or is withdrawing"
 _NO_KEY = "its key is enrolled for no site, or was revoked"
 
 KeyHolder = Callable[[int], str | None]
 """Which site the key of a node speaks for; ``None`` if for none."""
+
+MOST_EXAMPLES = 2**53
+LONGEST_ORGAN = 64
 
 ANSWER_SECONDS = 120.0
 """A node's time to say who it is; it may have to read its data for that."""
@@ -39,6 +42,7 @@ def identify_sites(
     known: Mapping[int, str] | None = None,
     key_holder: KeyHolder | None = None,
     quiet: bool = False,
+    refused: dict[int, str] | None = None,
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
@@ -70,6 +74,8 @@ def identify_sites(
         Which site a node's key speaks for, where nodes are authenticated.
     quiet
         Do not mention sites that are missing.
+    refused
+        Node id → why it is not let in; those in it are not asked again, new ones are added.
 
     Returns
     -------
@@ -82,7 +88,7 @@ def identify_sites(
     """
     deadline = time.monotonic() + patience
     members: dict[int, str] = dict(known or {})
-    refused: dict[int, str] = {}
+    refused = {} if refused is None else refused
     while True:
         unknown = [n for n in sorted(grid.get_node_ids()) if n not in members and n not in refused]
         if key_holder is not None:
@@ -147,7 +153,7 @@ def _enrol(
     if message is None:
         return "no answer"
     told = msg.config_of(message)
-    site, organ = str(told.get(msg.SITE, "")), str(told.get(msg.ORGAN, ""))
+    site, organ = readable(str(told.get(msg.SITE, ""))), readable(str(told.get(msg.ORGAN, "")))
     if holder is not None and site != holder:
         return f"it says it is site '{site}', but its key is enrolled for site '{holder}'"
     if site in {entry.site for entry in roster.all() if entry.status is not SiteStatus.ACTIVE}:
@@ -157,9 +163,14 @@ def _enrol(
     if site in members.values():
         return f"it says it is site '{site}', which another node is already"
     examples = told.get(msg.NUM_EXAMPLES, 0)
-    if not isinstance(examples, int) or examples < 0:
-        return f"'{msg.NUM_EXAMPLES}' must be a whole number, got {examples!r}"
+    if not isinstance(examples, int) or not 0 <= examples < MOST_EXAMPLES:
+        return f"'{msg.NUM_EXAMPLES}' must be a whole number, got {examples!r:.40}"
+    if len(organ) > LONGEST_ORGAN:
+        return f"its organ has a name of {len(organ)} characters"
     try:
+        if holder is not None:
+            # The key says who it is: a node with a former key of the site speaks for it no more.
+            roster.supersede(site, node_id)
         roster.enrol(site, node_id, organ, examples, round=round_)
     except SiteError as error:
         return str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Protocol
 
 from flwr.serverapp import Grid
@@ -20,6 +21,12 @@ SIMULATED_PATIENCE_SECONDS = 5.0
 
 LOOK_SECONDS = 1.0
 """Between two looks at who has come online, while too few are."""
+
+
+ASK_AGAIN_SECONDS = 600.0
+"""A node that was asked who it is and did not answer is asked again after so long."""
+
+_UNANSWERED = ("timeout", "message_unavailable", "node_unavailable")
 
 
 class _Node(Protocol):
@@ -63,7 +70,10 @@ class Membership:
         self._enrolments = Enrolments(state)
         self._simulated = simulated
         self._nodes: dict[int, str] = {}
-        self._refused: set[int] = set()
+        # Why those were not let in who are not in _nodes, what there was to know then, and when it was.
+        self._refused: dict[int, str] = {}
+        self._known: object = None
+        self._asked_at = 0.0
 
     def meet(self, round_: int) -> None:
         """Find out which node is which site, at the beginning of a run.
@@ -75,6 +85,8 @@ class Membership:
         """
         authenticated = self._authenticated()
         self._roster.start_run(ephemeral=not authenticated)
+        self._refused = {}
+        self._asked_at = time.monotonic()
         training = self._consortium.training
         expected = self._expected()
         patience, at_least, answer = training.join_seconds, training.min_sites, ANSWER_SECONDS
@@ -96,17 +108,22 @@ class Membership:
             remedy=remedy,
             answer_seconds=answer,
             key_holder=self._key_holder() if authenticated else None,
+            refused=self._refused,
         )
-        self._refused = set(self._grid.get_node_ids()) - set(self._nodes)
+        self._known = self._circumstances()
 
     def active(self) -> dict[int, str]:
         """Node id → site of the sites that are online and not withdrawn, those with most data first.
 
-        In a simulation fewer clients run at once than there are sites: the longest first wastes least.
+        A node whose key was revoked since it joined is none of them. In a simulation fewer clients run at
+        once than there are sites: the longest first wastes least.
         """
         online = set(self._grid.get_node_ids())
         size = {entry.site: entry.num_examples for entry in self._roster.active()}
         nodes = [(n, site) for n, site in self._nodes.items() if n in online and site in size]
+        if self._authenticated():
+            holder = self._key_holder()
+            nodes = [(n, site) for n, site in nodes if holder(n) == site]
         return dict(sorted(nodes, key=lambda node: (-size[node[1]], node[1])))
 
     def barred(self) -> frozenset[str]:
@@ -123,9 +140,14 @@ class Membership:
             return
         online = set(self._grid.get_node_ids())
         gone = [n for n in self._nodes if n not in online]
-        if not (online - set(self._nodes) - self._refused):
+        self._reconsider(online)
+        if not (online - set(self._nodes) - set(self._refused)):
             return
-        if not self._authenticated():
+        if self._authenticated():
+            holder = self._key_holder()
+            # A node without a valid key must not keep its site from the one that has it.
+            self._nodes = {n: site for n, site in self._nodes.items() if n in gone or holder(n) == site}
+        else:
             # Without keys a restarted node has a new id, and its site must be free for it.
             self._nodes = {n: site for n, site in self._nodes.items() if n not in gone}
             for node_id in gone:
@@ -142,8 +164,9 @@ class Membership:
             known=self._nodes,
             key_holder=self._key_holder() if self._authenticated() else None,
             quiet=True,
+            refused=self._refused,
         )
-        self._refused |= online - set(self._nodes)
+        self._known = self._circumstances()
         for site in sorted(set(self._nodes.values()) - before):
             announce(Event("notice", f"Site {site} has joined."))
 
@@ -157,6 +180,12 @@ class Membership:
         """
         needed = self._consortium.training.min_sites
         limit = self._consortium.training.wait_seconds
+        if (there_are := len(self._expected())) < needed:
+            raise RoundError(
+                f"Only {there_are} sites remain, and a round needs {needed} (training.min-sites).",
+                "Lower training.min-sites in the consortium file, or admit another site; then run "
+                "`reconsent resume`.",
+            )
         began, told = time.monotonic(), -1
         while True:
             self.refresh(round_)
@@ -184,6 +213,24 @@ class Membership:
                 )
             time.sleep(min(LOOK_SECONDS, limit))
 
+    def enough(self) -> bool:
+        """Whether a round could begin now."""
+        return len(self.active()) >= self._consortium.training.min_sites
+
+    def _reconsider(self, online: set[int]) -> None:
+        """Forget refusals whose reason may be gone: they would keep out a site that is welcome now."""
+        self._refused = {n: why for n, why in self._refused.items() if n in online}
+        if (known := self._circumstances()) != self._known:
+            self._known, self._refused = known, {}
+        elif time.monotonic() > self._asked_at + ASK_AGAIN_SECONDS:
+            self._asked_at = time.monotonic()
+            self._refused = {n: why for n, why in self._refused.items() if not why.startswith(_UNANSWERED)}
+
+    def _circumstances(self) -> object:
+        """What decides who is let in: sites that take part, valid keys, and who is there of those let in."""
+        keys = {(e.fingerprint, e.site) for e in self._enrolments.all() if e.revoked_at is None}
+        return self._expected(), keys, set(self._nodes) & set(self._grid.get_node_ids())
+
     def _expected(self) -> set[str]:
         barred = self.barred()
         return {site.name for site in self._consortium.sites} - barred
@@ -193,12 +240,9 @@ class Membership:
 
     def _key_holder(self) -> KeyHolder:
         nodes: Iterable[_Node] = self._grid.get_nodes()
-        keys = {node.node_id: bytes(node.public_key) for node in nodes}
-
-        def holder(node_id: int) -> str | None:
-            try:
-                return self._enrolments.site_of(fingerprint(keys[node_id])) if node_id in keys else None
-            except SiteError:
-                return None
-
-        return holder
+        valid = {e.fingerprint: e.site for e in self._enrolments.all() if e.revoked_at is None}
+        sites = {}
+        for node in nodes:
+            with suppress(SiteError):
+                sites[node.node_id] = valid.get(fingerprint(bytes(node.public_key)))
+        return sites.get

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, Self, cast, get_args
 
@@ -124,7 +124,9 @@ def recording(state: StateDirectory, run: str, task: Task) -> Iterator[None]:
         try:
             yield
         except ReconsentError as error:
-            events.append(run, "failed", str(error))
-            note("failed", str(error))
+            # On a full disk neither can be written; what ended the run matters more.
+            with suppress(ReconsentError):
+                events.append(run, "failed", str(error))
+                note("failed", str(error))
             raise
         note("completed")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord
 
-from reconsent.errors import ContributionError, ReconsentError, SiteError
+from reconsent.errors import ContributionError, ReconsentError, RoundError, SiteError, WithdrawalError
 from reconsent.faults import reached
 from server.bookkeeping import MAIN
 from server.checkpoint import Checkpoint, Checkpoints
@@ -16,10 +17,16 @@ from server.persistence import ModelVersion, WithdrawalRecord, Withdrawals
 from strategies import UnlearningStrategy
 from strategies import messages as msg
 from unlearning.contributions import discard
+from unlearning.spool import UpdateSpool
 from unlearning.withdrawal import WithdrawalState
 
 if TYPE_CHECKING:
     from server.coordinator import Coordinator
+
+_ELSEWHERE = (WithdrawalState.REFUSED, WithdrawalState.CANCELLED, WithdrawalState.LEGAL_HOLD)
+"""Where somebody may have taken a withdrawal while the server was busy with it."""
+
+_MEASURED = "measured at the remaining sites"
 
 _ON_THE_WAY = (
     WithdrawalState.RECEIVED,
@@ -47,6 +54,7 @@ class Withdrawing:
         self.register = Withdrawals(coordinator.state)
         self.checkpoints = Checkpoints(coordinator.state)
         self.checkpoints.sweep()
+        self._drop_stale_checkpoint()
 
     def carry_out(self, sites: Sequence[str]) -> WithdrawalRecord:
         """Carry a withdrawal out as far as it goes.
@@ -79,8 +87,15 @@ class Withdrawing:
                 record = step(record)
         except ReconsentError as error:
             current = self.register.get(record.id)
+            if current.state in _ELSEWHERE:
+                # Cancelled, refused or put on hold by somebody while it was carried out: that is no failure.
+                self._drop_stale_checkpoint()
+                self._explain(current)
+                return current
             if current.state.resumable:
-                self._move(current, WithdrawalState.FAILED, str(error))
+                # On a full disk this cannot be noted; it is then found on its way by the next run.
+                with suppress(ReconsentError):
+                    self._move(current, WithdrawalState.FAILED, str(error))
             raise
         if record.state is not WithdrawalState.COMPLETED:
             self._explain(record)
@@ -109,12 +124,17 @@ class Withdrawing:
         while True:
             self._of.membership.wait(self._of.books.log.last_round(MAIN) + 1)
             try:
-                self.unlearn(frozenset(record.sites))
+                self.unlearn(record)
                 break
             except SiteError as error:
                 # Another site was barred after its update was averaged: gone on with from the last round.
                 announce(Event("notice", f"A round is repeated: {error.problem}"))
-        return self._move(record, WithdrawalState.VERIFYING, "measured at the remaining sites")
+            except RoundError as error:
+                if self._of.simulated or self._of.membership.enough():
+                    raise
+                # Sites left in the middle of it: whoever comes back is waited for.
+                announce(Event("notice", str(error)))
+        return self._move(record, WithdrawalState.VERIFYING, _MEASURED)
 
     def _verified(self, record: WithdrawalRecord) -> WithdrawalRecord:
         return self._move(record, WithdrawalState.PROPAGATING, "revoking models, erasing contributions")
@@ -129,8 +149,11 @@ class Withdrawing:
             reached("erasure-before-commit")
             state.after_commit(session, lambda: reached("erasure-committed"))
             state.after_commit(session, lambda: discard(files))
-        # Only now: a withdrawal that says it is completed must have no file left.
+        # Only now: a withdrawal that says it is completed must have no file left, nor one of a round that
+        # was broken off.
         cache.sweep()
+        books.registry.sweep()
+        UpdateSpool(state.path / "spool").clear()
         moved = self._move(record, WithdrawalState.COMPLETED, "unlearned; contributions erased")
         reached("withdrawal-completed")
         return moved
@@ -172,8 +195,15 @@ class Withdrawing:
 
     # ---- unlearning ------------------------------------------------------------------------------------
 
-    def unlearn(self, departed: frozenset[str]) -> None:
-        """Run the configured method from the last model trained with everybody, or go on with it."""
+    def unlearn(self, record: WithdrawalRecord) -> None:
+        """Run the configured method from the last model trained with everybody, or go on with it.
+
+        Raises
+        ------
+        WithdrawalError
+            If the withdrawal was cancelled, refused or put on hold meanwhile.
+        """
+        departed = frozenset(record.sites)
         books, config = self._of.books, self._of.consortium.unlearning
         latest = self._latest()
         if departed <= set(latest.forgotten):
@@ -212,15 +242,35 @@ class Withdrawing:
             reached("unlearning-round-committed")
             arrays = outcome.arrays
             self._of.announce_round("unlearn", outcome, checkpoint.done, total, evaluation)
-        self._finish(departed, strategy, version, arrays)
+            self._check_wanted(record)
+            self._of.membership.refresh(outcome.round + 1)
+        self._finish(record, strategy, version, arrays)
+
+    def _check_wanted(self, record: WithdrawalRecord) -> None:
+        current = self.register.get(record.id)
+        if current.state in _ELSEWHERE:
+            raise WithdrawalError(
+                f"Withdrawal {record.id} is {current.state.value}; its unlearning ends here."
+            )
+
+    def _drop_stale_checkpoint(self) -> None:
+        """Drop what is left of an unlearning nobody wants any more; it would be in the way of others'."""
+        sites = self.checkpoints.sites()
+        wanted = any(
+            set(record.sites) == sites and WithdrawalState.UNLEARNING in (record.state, record.failed_in)
+            for record in self.register.open()
+        )
+        if sites and not wanted:
+            with self._of.state.session() as session:
+                self.checkpoints.end(session=session)
 
     def _latest(self) -> ModelVersion:
         return self._of.books.version(MAIN, "train", "unlearned", "initial")
 
     @staticmethod
     def _bystanders(sites: frozenset[str], latest: ModelVersion) -> frozenset[str]:
-        """Those of ``sites`` of which no update is in the model or in those it came from."""
-        return frozenset(site for site in sites if site not in latest.lineage)
+        """Those of ``sites`` of which no update is in the model, or none since it was unlearned."""
+        return frozenset(site for site in sites if not latest.depends_on(site))
 
     def _start(
         self, departed: frozenset[str], strategy: UnlearningStrategy, latest: ModelVersion
@@ -240,7 +290,7 @@ class Withdrawing:
 
     def _finish(
         self,
-        departed: frozenset[str],
+        record: WithdrawalRecord,
         strategy: UnlearningStrategy,
         version: ModelVersion,
         arrays: ArrayRecord,
@@ -262,9 +312,11 @@ class Withdrawing:
                 parent=version.id,
                 sites={},
                 method=strategy.name,
-                forgets=sorted(departed),
+                forgets=sorted(record.sites),
                 session=session,
             )
+            # In one transaction: what was cancelled a moment before does not become the model after all.
+            self.register.advance(record.id, WithdrawalState.VERIFYING, note=_MEASURED, session=session)
             self.checkpoints.end(session=session)
         reached("unlearning-finished")
         books.retention.protect(unlearned)

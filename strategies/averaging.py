@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from sqlalchemy.orm import Session
 
 from reconsent.errors import RoundError
+from reconsent.faults import reached
 from strategies import messages as msg
 from strategies.exchange import Reply, exchange
 from strategies.members import Members, RoundConfig, connected_nodes
@@ -372,6 +373,7 @@ class ContributionAveraging(Strategy):
                 )
             else:
                 self.spool.put(reply.site, screened.update, examples=screened.examples, norm=screened.norm)
+                reached("update-kept")
                 outcome = SiteOutcome(reply.site, "ok", "", metrics, screened.norm, sent_bytes, received)
         if outcome.outcome != "ok":
             log(WARNING, "aggregate_train: site %s: %s (%s)", reply.site, outcome.outcome, outcome.reason)

@@ -28,6 +28,9 @@ BARRED_LOOK_SECONDS = 1.0
 """Between two looks at who has been barred, while nothing comes."""
 _WITHDRAWN = "the site was barred while the round ran; its reply is refused"
 _NOT_ASKED = "the site was barred while the round ran; it was not asked any more"
+_NOT_TAKEN = "the message was not taken: its node has left, or it is too large for the SuperLink"
+LONGEST_REASON = 1000
+"""Characters of an error that a site sends; who sends a novel may not fill the logs."""
 POLL_SHARE = 0.02
 """An interval between two looks, over the time nothing has come: nobody waits 2 % longer than he must."""
 
@@ -118,7 +121,12 @@ def exchange(
         if sending:
             group = [waiting.popleft() for _ in range(min(room, len(waiting)))]
             late_leavers = [m.metadata.dst_node_id for m in group if allowed[m.metadata.dst_node_id] in gone]
-            pending |= _push(grid, [m for m in group if m.metadata.dst_node_id not in late_leavers], timeout)
+            sent, lost = _push(
+                grid, [m for m in group if m.metadata.dst_node_id not in late_leavers], timeout
+            )
+            pending |= sent
+            for node_id in lost:
+                yield Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None)
             for node_id in late_leavers:
                 yield Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None)
         anything = False
@@ -151,20 +159,28 @@ def poll_seconds(quiet_seconds: float) -> float:
     return min(max(SHORTEST_POLL_SECONDS, POLL_SHARE * quiet_seconds), LONGEST_POLL_SECONDS)
 
 
-def _push(grid: Grid, group: list[Message], timeout: float) -> dict[str, tuple[int, float]]:
-    """Send a group; returns message id → (node id, deadline)."""
+def readable(text: str) -> str:
+    """What a site says, fit for logs and databases: its beginning, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text[:LONGEST_REASON])
+
+
+def _push(grid: Grid, group: list[Message], timeout: float) -> tuple[dict[str, tuple[int, float]], list[int]]:
+    """Send a group; returns message id → (node id, deadline), and nodes whose message was not taken."""
     deadline = time.monotonic() + timeout
     for message in group:
         # A message's time to live counts from here, not from when it was made: it may have waited its turn.
         message.metadata.created_at = time.time()
-    grid.push_messages(group)
-    return {m.metadata.message_id: (m.metadata.dst_node_id, deadline) for m in group}
+    taken = set(grid.push_messages(group))
+    sent = {m.metadata.message_id: (m.metadata.dst_node_id, deadline) for m in group}
+    lost = [m.metadata.dst_node_id for m in group if m.metadata.message_id not in taken]
+    return {message_id: where for message_id, where in sent.items() if message_id in taken}, lost
 
 
 def _pull(grid: Grid, message_id: str, node_id: int, site: str) -> Reply | None:
     for reply in grid.pull_messages([message_id]):
         if reply.has_error():
             status = _ERROR_STATUS.get(reply.error.code, "app_error")
-            return Reply(node_id, site, status, reply.error.reason or f"error {reply.error.code}", None)
+            reason = readable(reply.error.reason or f"error {reply.error.code}")
+            return Reply(node_id, site, status, reason, None)
         return Reply(node_id, site, "ok", "", reply)
     return None

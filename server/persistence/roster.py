@@ -182,6 +182,13 @@ class Roster:
             for row in own.scalars(select(SiteRow).where(SiteRow.node_id == str(node_id))):
                 row.node_id, row.updated_at = None, _now()
 
+    def supersede(self, site: str, node_id: int, *, session: Session | None = None) -> None:
+        """Unbind whichever other node spoke for ``site``: ``node_id`` has the key that is valid now."""
+        with self._state.session(session) as own:
+            row = own.get(SiteRow, site, with_for_update=True)
+            if row is not None and row.node_id not in (None, str(node_id)):
+                row.node_id, row.updated_at = None, _now()
+
     def took_part(self, sites: Iterable[str], round: int, *, session: Session | None = None) -> None:
         """Note that the model of ``round`` has an update of each of ``sites``.
 

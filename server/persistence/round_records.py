@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from server.persistence.tables import RoundRow
 
-Outcome = Literal["ok", "refused", "failed", "timeout"]
+Outcome = Literal["ok", "refused", "failed", "timeout", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,8 @@ class SiteOutcome:
     Attributes
     ----------
     outcome
-        ``ok``; ``refused`` by screening; ``failed`` at the site or on the way; ``timeout``.
+        ``ok``; ``refused`` by screening; ``failed`` at the site or on the way; ``timeout``; ``withdrawn``,
+        as the site was barred while the round ran.
     reason
         Why it is not ``ok``.
     num_examples

@@ -182,7 +182,8 @@ class Withdrawals:
         if not names:
             raise WithdrawalError("The withdrawal names no site.", "Say who leaves.")
         # All rows of the roster, locked: two requests must not each leave the other's site as the last.
-        roster = {row.name: row for row in session.scalars(select(SiteRow).with_for_update())}
+        rows = session.scalars(select(SiteRow).order_by(SiteRow.name).with_for_update())
+        roster = {row.name: row for row in rows}
         leaving: set[str] = set()
         for row in _in_order(session):
             if WithdrawalState(row.state).closed:

@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 
 from strategies import ContributionAveraging
 from strategies import messages as msg
-from strategies.exchange import LONGEST_POLL_SECONDS, SHORTEST_POLL_SECONDS, Reply, exchange, poll_seconds
+from strategies.exchange import (
+    LONGEST_POLL_SECONDS,
+    LONGEST_REASON,
+    SHORTEST_POLL_SECONDS,
+    Reply,
+    exchange,
+    poll_seconds,
+    readable,
+)
 from strategies.local_grid import LocalGrid
 from tests.linear_app import model, quadratic_app
 from unlearning.contributions import ContributionCache
@@ -203,3 +211,20 @@ def test_a_site_that_is_barred_while_it_works_is_not_waited_for() -> None:
         barred.add("site-2")
     assert statuses == [(1, "ok"), (2, "withdrawn")]
     assert time.monotonic() - began < 5
+
+
+def test_a_message_that_is_not_taken_is_not_waited_for() -> None:
+    """What the grid does not take (a node that left, a message too large) is said at once, for each node."""
+    grid = LateGrid({1: 0.0, 2: 0.0, 3: 0.0})
+    grid.push_messages = lambda _: []  # type: ignore[method-assign]
+    began = time.monotonic()
+    replies = run(grid, timeout=30)
+    assert [(r.node_id, r.status) for r in replies] == [(n, "node_unavailable") for n in (1, 2, 3)]
+    assert time.monotonic() - began < 10
+
+
+def test_errors_are_made_readable() -> None:
+    """What a site raises comes without control characters, and cut: databases refuse a zero byte."""
+    told = readable("a\x00b\x1b[31mc\n" + "x" * 10_000)
+    assert told.startswith("a b [31mc x")
+    assert len(told) == LONGEST_REASON
