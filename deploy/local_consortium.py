@@ -27,6 +27,9 @@ from server.persistence.lock import DirectoryLock
 START_SECONDS = 120.0
 """Time for a process to be ready; a busy machine needs many seconds to start Python alone."""
 
+ANSWER_SECONDS = 30.0
+"""Time for running processes to answer before they count as hung; patient, as a run may be under way."""
+
 
 @dataclass(slots=True)
 class _Start:
@@ -86,6 +89,7 @@ class LocalConsortium:
             table = ProcessTable.load(self.layout.processes)
             now = _Start(running=self._running(table))
             self._check_same(config, table, now.running, insecure=insecure)
+            self._stop_silent(now.running, table, report)
             self._end_strays(now.running, report)
             if not insecure:
                 make_certificates(self.layout.tls)
@@ -285,6 +289,20 @@ class LocalConsortium:
             raise DeployError(f"The consortium in {self.layout.state} runs {how}.", remedy)
         if self.config() != config:
             raise DeployError(f"Another consortium runs in {self.layout.state}.", remedy)
+
+    def _stop_silent(self, running: dict[str, psutil.Process], table: ProcessTable, report: Report) -> None:
+        """Forget what dies at this moment, and end what runs but has long ceased to answer."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        for name, process in list(running.items()):
+            while not readiness.serves(table.processes[name]):
+                if not processes.is_alive(process):
+                    del running[name]
+                    break
+                if time.monotonic() > deadline:
+                    report(f"{name} runs but does not answer, and is started again", warning=True)
+                    processes.stop([running.pop(name)])
+                    break
+                time.sleep(0.2)
 
     def _end_strays(self, running: dict[str, psutil.Process], report: Report) -> list[str]:
         left = processes.strays(self._mark, running.values())
