@@ -21,7 +21,7 @@ def length_of_reach(
     """Length of ascent that carries the remaining sites a given share of the way back to the untrained model.
 
     Solves (ℓ(s) − ℓ(0)) / (ℓ_untrained − ℓ(0)) = reach for s, where ℓ(s) is the remaining sites' loss after
-    an ascent of length s, before any repair. Brackets by doubling from 1, then interpolates (Illinois variant
+    an ascent of length s, before any repair. Brackets by doubling from 2, then interpolates (Illinois variant
     of regula falsi; Dowell and Jarratt, BIT 11, 1971), because each probe costs a message to every site.
 
     Parameters
@@ -62,7 +62,7 @@ def length_of_reach(
         return min(share, 1.0) - reach
 
     low, at_low = 0.0, -reach
-    high = min(1.0, longest)
+    high = min(2.0, longest)
     at_high = excess(high)
     used = 1
     while at_high < -tolerance and high < longest and used < probes:
@@ -74,7 +74,9 @@ def length_of_reach(
         return high
     kept = 0
     while used < probes:
-        middle = (low * at_high - high * at_low) / (at_high - at_low)
+        # Where the model is as bad as untrained the loss is flat, and says nothing of where it rose.
+        flat = kept == 0 and at_high > 0.95 - reach
+        middle = (low + high) / 2 if flat else (low * at_high - high * at_low) / (at_high - at_low)
         found = excess(middle)
         used += 1
         if abs(found) <= tolerance:
@@ -86,5 +88,5 @@ def length_of_reach(
         else:
             high, at_high = middle, found
             at_low = at_low / 2 if kept > 0 else at_low
-            kept = 1
+            kept = 0 if flat else 1
     return (low * at_high - high * at_low) / (at_high - at_low)
