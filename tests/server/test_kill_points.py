@@ -1,0 +1,102 @@
+"""Killed at every point where it matters, and at any other moment, a server ends with the same model."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconsent.faults import POINTS
+from server.bookkeeping import MAIN
+from server.coordinator import cache_policy
+from server.persistence import ModelRegistry, RoundLog, StateDirectory, Withdrawals
+from tests.server.killable import CONFIG, Killable, started
+from unlearning.contributions import ContributionCache
+from unlearning.withdrawal import WithdrawalState
+
+ONCE = {
+    "withdrawal-restricted",
+    "unlearning-begun",
+    "unlearning-finished",
+    "erasure-before-commit",
+    "erasure-committed",
+    "withdrawal-completed",
+}
+"""Points that one withdrawal reaches once; the others are killed at the second time."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Killable]:
+    with started() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: Killable, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    path = tmp_path_factory.mktemp("undisturbed")
+    assert server.run(path) == 0
+    return checked(path)
+
+
+def checked(path: Path) -> tuple[str, ...]:
+    """Look into everything a finished job left; returns the digests of all models that were not pruned."""
+    # Not by a coordinator: that would sweep away what is to be found.
+    with StateDirectory.open(path / "state", url="", writable=False) as state:
+        registry, register = ModelRegistry(state), Withdrawals(state)
+        cache = ContributionCache(state.contributions_dir, state.reading, cache_policy(CONFIG), line=MAIN)
+        with state.engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+        (record,) = register.all()
+        assert record.state is WithdrawalState.COMPLETED
+        assert len(register.events(record.id)) == 6
+        assert [(r.kind, r.round) for r in RoundLog(state).all(MAIN)] == [
+            *(("train", t) for t in (1, 2, 3)),
+            *(("retain", t) for t in (4, 5)),
+            *(("train", t) for t in (6, 7)),
+        ]
+        assert registry.verify() == []
+        assert cache.problems() == []
+        assert cache.sites() == ["alpha", "beta", "gamma"]
+        assert list(state.path.rglob("*delta*")) == []
+        assert list(state.path.rglob("*.part")) == []
+        for empty in ("spool", "unlearning"):
+            assert list((state.path / empty).glob("*")) == []
+        named = {v.filename for v in registry.all() if not v.pruned}
+        assert {file.name for file in state.models_dir.iterdir()} == named
+        return tuple(v.digest for v in registry.all() if not v.pruned)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_a_point(
+    point: str, server: Killable, undisturbed: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Killed at this point, the next process ends the job with the same models, nothing left over."""
+    at = point if point in ONCE else f"{point}:2"
+    assert server.run(tmp_path, at) == -signal.SIGKILL
+    assert server.run(tmp_path) == 0
+    assert checked(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_any_time(
+    seed: int, server: Killable, undisturbed: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Killed again and again after random times, the job is done in the end, with the same models."""
+    random_ = random.Random(seed)
+    ends = [server.run(tmp_path, milliseconds=random_.uniform(20, 700)) for _ in range(8)]
+    assert set(ends) <= {-signal.SIGKILL, 0}
+    assert server.run(tmp_path) == 0
+    assert checked(tmp_path) == undisturbed
+
+
+def test_killed_at_every_point_in_turn(
+    server: Killable, undisturbed: tuple[str, ...], tmp_path: Path
+) -> None:
+    """One job killed at one point after the other, as far as it reaches them, ends with the same models."""
+    for point in POINTS:
+        assert server.run(tmp_path, point) in (-signal.SIGKILL, 0)
+    assert server.run(tmp_path) == 0
+    assert checked(tmp_path) == undisturbed
