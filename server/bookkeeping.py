@@ -137,6 +137,7 @@ def _record(
         metrics={
             "accepted": outcome.accepted,
             "evaluation": {site: dict(values) for site, values in evaluation.items()},
+            "incoming": outcome.incoming(),
             "notes": dict(outcome.notes),
         },
         seconds=outcome.seconds,

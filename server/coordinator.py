@@ -278,7 +278,11 @@ class Coordinator:
         return screen
 
     def _told(self, training_round: int) -> dict[str, int | float | str | bool]:
-        return {msg.LEARNING_RATE: self._learning_rate(training_round)}
+        told: dict[str, int | float | str | bool] = {msg.LEARNING_RATE: self._learning_rate(training_round)}
+        every = self.consortium.training.evaluate_every
+        if not self.simulated and every and training_round > 1 and (training_round - 1) % every == 0:
+            told[msg.EVALUATE_INCOMING] = True
+        return told
 
     def _learning_rate(self, training_round: int) -> float:
         t = self.consortium.training
@@ -290,6 +294,9 @@ class Coordinator:
         """Have the active sites measure a round's model, if it is one to be measured."""
         every = self.consortium.training.evaluate_every
         if not every or (index % every and not last):
+            return {}
+        if not self.simulated and not last:
+            # Over gRPC a phase takes seconds whatever it does, so the next training message asks for it.
             return {}
         return strategy.evaluate(self.grid, outcome.round, outcome.arrays, {msg.SPLIT: msg.SPLIT_TEST})
 
@@ -303,7 +310,8 @@ class Coordinator:
     ) -> None:
         """Tell whoever watches about a committed round."""
         metrics = {k: float(v) for k, v in outcome.metrics().items() if isinstance(v, int | float)}
-        metrics |= {f"psnr/{s}": v[msg.PSNR] for s, v in evaluation.items() if msg.PSNR in v}
+        measured = {**outcome.incoming(), **evaluation}
+        metrics |= {f"psnr/{s}": v[msg.PSNR] for s, v in measured.items() if msg.PSNR in v}
         metrics |= dict(outcome.notes)
         failed = [f"{s.site}: {s.outcome} ({s.reason})" for s in outcome.sites if s.outcome != "ok"]
         text = "; ".join(failed) or ("" if outcome.accepted else "step taken back and halved")

@@ -233,7 +233,8 @@ class Withdrawing:
         )
         for outcome in rounds:
             reached("unlearning-round-averaged")
-            evaluation = self._of.evaluate(strategy, outcome, checkpoint.done + 1, last=True)
+            ended = self._of.simulated or checkpoint.done + 1 == total
+            evaluation = self._of.evaluate(strategy, outcome, checkpoint.done + 1, last=ended)
             with self._of.state.session() as session:
                 version = books.commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
                 checkpoint = self.checkpoints.advance(

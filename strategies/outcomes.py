@@ -38,6 +38,10 @@ class SiteOutcome:
     bytes_up: int = 0
 
 
+_QUALITY = (msg.PSNR, msg.SSIM, msg.NMSE)
+_NOT_OF_TRAINING = {msg.NUM_EXAMPLES, msg.TEST_EXAMPLES, msg.EVALUATION_SECONDS, *_QUALITY}
+
+
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
     """One finished round.
@@ -71,10 +75,21 @@ class RoundOutcome:
     notes: Mapping[str, float] = field(default_factory=dict)
     accepted: bool = True
 
+    def incoming(self) -> dict[str, dict[str, float]]:
+        """Quality of the model that the round began with, at each site that measured it."""
+        return {
+            site.site: {key: site.metrics[key] for key in _QUALITY if key in site.metrics}
+            for site in self.sites
+            if msg.TEST_EXAMPLES in site.metrics
+        }
+
     def metrics(self) -> MetricRecord:
-        """Weighted means of the sites' metrics, and the number of sites."""
+        """Weighted means of the sites' metrics, and the number of sites.
+
+        What a site says of the model it received is no part of it; see :meth:`incoming`.
+        """
         record = MetricRecord({"sites": len(self.weights)})
-        for key in sorted({key for site in self.sites for key in site.metrics} - {msg.NUM_EXAMPLES}):
+        for key in sorted({key for site in self.sites for key in site.metrics} - _NOT_OF_TRAINING):
             values = [
                 (self.weights[s.site], s.metrics[key])
                 for s in self.sites
