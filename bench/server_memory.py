@@ -89,7 +89,13 @@ def _in_process(where: str, kind: str, sites: int, parameters: int) -> dict[str,
 
 
 def _measure(where: str, kind: str, sites: int, parameters: int) -> dict[str, float]:
-    os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    os.environ |= {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray starts its workers with niceness 15: on a busy machine they would hardly ever run.
+        "RAY_worker_niceness": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     anonymous = _AnonymousPeak()
     with anonymous:
         (_on_local_grid if where == "server" else _on_engine)(kind, sites, parameters)
@@ -132,7 +138,7 @@ def _client_app() -> Any:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         del context
-        arrays = {k: v + np.float32(1e-3) for k, v in msg.named_arrays(msg.arrays_of(message)).items()}  # type: ignore[arg-type]
+        arrays = {k: v + np.float32(1e-3) for k, v in msg.named_arrays(msg.arrays_of(message)).items()}
         content = msg.content(arrays=msg.array_record(arrays), metrics={msg.NUM_EXAMPLES: 1})
         return Message(content, reply_to=message)
 
@@ -154,7 +160,8 @@ def _server(kind: str, sites: int, parameters: int) -> Callable[[Any], None]:
                 window = 2 * CLIENTS_AT_ONCE if kind.endswith("window") else None
                 cache = ContributionCache.open(Path(directory))
                 ours = ContributionAveraging(cache=cache, min_sites=sites, window=window)
-                ours.start(grid, initial, num_rounds=ROUNDS)
+                for outcome in ours.rounds(grid, initial, ROUNDS):
+                    ours.commit(outcome.round)
             else:
                 vanilla = FedAvg(
                     fraction_train=1.0,
