@@ -265,7 +265,7 @@ class Coordinator:
         training = self.consortium.training
         return {
             "members": lambda _grid: self.active_nodes(),
-            "barred_now": self.membership.barred,
+            "barred_now": self.membership.refused_now,
             "min_sites": training.min_sites,
             "timeout": training.timeout_seconds,
             "spool": self.state.path / "spool",

@@ -130,6 +130,14 @@ class Membership:
         """Sites that are withdrawn or withdrawing at this moment."""
         return frozenset(e.site for e in self._roster.all() if e.status is not SiteStatus.ACTIVE)
 
+    def refused_now(self) -> frozenset[str]:
+        """Sites whose replies may not be used any more: those barred, and those whose key was revoked."""
+        barred = self.barred()
+        if not self._authenticated():
+            return barred
+        valid = {e.site for e in self._enrolments.all() if e.revoked_at is None}
+        return barred | {site for site in self._nodes.values() if site not in valid}
+
     def missing(self) -> list[str]:
         """Sites that should be there and are not online."""
         return sorted(self._expected() - set(self.active().values()))
