@@ -39,8 +39,8 @@ class AtomicWrites:
         """Write ``path`` piece by piece; may be called by several threads at once, for different paths."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         with self._lock:
-            self._temporary[path] = temporary
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary[path] = temporary
         with temporary.open("wb", buffering=0) as file:
             for part in parts:
                 _write_all(file.fileno(), memoryview(part))

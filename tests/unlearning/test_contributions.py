@@ -250,3 +250,20 @@ def test_an_update_that_cannot_be_spooled_says_what_to_do(tmp_path: Path) -> Non
     with pytest.raises(ContributionError, match=r"'a' cannot be written .* Free space"):
         spool.put("a", np.zeros(P, dtype=np.float32), examples=1, norm=0.0)
     assert spool.updates() == []
+
+
+def test_a_round_that_cannot_be_written_leaves_the_cache_as_it_was(tmp_path: Path) -> None:
+    """If one site's file cannot be written, no site has the round, no part is left, and the error helps."""
+    cache = ContributionCache.open(tmp_path / "c")
+    rounds = random_rounds(2)
+    feed(cache, tmp_path, [{s: u for s, u in rounds[0].items() if s != "b"}])
+    before = cache.running("a", "sum").tobytes()
+    (tmp_path / "c" / "b").write_bytes(b"no directory")
+    spool = UpdateSpool(tmp_path / "spool")
+    for site, (examples, update) in rounds[1].items():
+        spool.put(site, update, examples=examples, norm=1.0)
+    with pytest.raises(ContributionError, match=r"'b' of round 2 cannot be written.*Free space"):
+        cache.record(2, spool, rounds[1]["a"][1])
+    assert cache.running("a", "sum").tobytes() == before
+    assert cache.last_round() == 1
+    assert [f.name for f in (tmp_path / "c").glob("*/*")] == ["running-000001.safetensors"] * 2
