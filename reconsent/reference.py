@@ -52,11 +52,11 @@ _TAIL = """## The environment
 | variable | meaning |
 | --- | --- |
 | `RECONSENT_CONSORTIUM` | consortium file or preset; goes before `consortium` of the run configuration |
-| `RECONSENT_STATE` | the server's state directory; goes before `state`; default `./reconsent-state` |
+| `RECONSENT_STATE` | the server's state directory, unless `state` says so; default `./reconsent-state` |
 | `RECONSENT_DATABASE_URL` | database instead of the file in the state directory, such as PostgreSQL's |
-| `RECONSENT_PHANTOMS` | phantoms of sites without data; default `reconsent-state/phantoms` |
-| `RECONSENT_SITE_POLICY` | a site's policy file; goes before `policy` of its node configuration ([sites](site.md)) |
-| `RECONSENT_SITE_LOG` | a site's log; goes before `log` of its node configuration; default: beside the policy, or none |
+| `RECONSENT_PHANTOMS` | phantoms of sites without data; default: `phantoms` in the state directory |
+| `RECONSENT_SITE_POLICY` | a site's policy file; goes before its node configuration ([sites](site.md)) |
+| `RECONSENT_SITE_LOG` | a site's log; goes before its node configuration; default: beside the policy |
 | `RECONSENT_SIMULATION` | `1`, the default: withdrawals are marked as simulated; `0`: the sites are real |
 | `RECONSENT_DEPLOYMENT` | set by `reconsent up` for its processes, to know them again; leave it alone |
 
