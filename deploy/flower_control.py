@@ -177,7 +177,8 @@ class FlowerControl:
         DeployError
             If the app cannot be bundled, a key is unknown, or the SuperLink cannot be reached.
         """
-        overrides = tomli_w.dumps(dict(run_config)).splitlines()
+        # Flower drops, without a word, what has spaces around the equals sign.
+        overrides = [line.replace(" = ", "=", 1) for line in tomli_w.dumps(dict(run_config)).splitlines()]
         arguments = [part for line in overrides for part in ("--run-config", line)]
         return int(self._call("run", str(app), CONNECTION, *arguments)["run-id"])
 
