@@ -12,6 +12,9 @@ from flwr.app import Message
 from strategies.messages import NUM_EXAMPLES, arrays_of, metrics_of, viewed_arrays
 from unlearning.parameters import ParameterLayout, Vector, norm
 
+MOST_EXAMPLES = 2**53
+"""No site has more; beyond, floating-point numbers do not count any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Screened:
@@ -70,7 +73,7 @@ class UpdateScreen:
         The update, or the reason of its refusal in words.
         """
         examples = metrics_of(message).get(NUM_EXAMPLES)
-        if examples is None or not math.isfinite(examples) or examples < 1 or examples != int(examples):
+        if examples is None or not 1 <= examples < MOST_EXAMPLES or examples != int(examples):
             return f"'{NUM_EXAMPLES}' must be a whole number above zero, got {examples}"
         record = arrays_of(message)
         if record is None:
