@@ -44,7 +44,7 @@ class CachedAscentSettings(RetainFineTuningSettings):
         default=0.25, gt=0, description="the same in the last round; empty: as rate"
     )
     alpha: float | None = Field(
-        default=None,
+        default=1.85,
         ge=0,
         description="length of all ascent steps together, in units of R; empty: found by probing the "
         "remaining sites' loss, see reach",

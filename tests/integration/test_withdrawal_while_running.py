@@ -1,0 +1,143 @@
+"""An operator's day, by the command line: train, withdraw in the middle, lose the SuperLink, go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import processes
+from deploy.layout import SUPERLINK
+from deploy.local_consortium import LocalConsortium
+from reconsent.config import dump_consortium, load_consortium
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SITES = ("brain", "abdomen", "knee")
+
+
+class Operator:
+    """Types commands, and reads what they print."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+
+    def __call__(self, *arguments: str) -> str:
+        """Run a command that must succeed; returns what it printed."""
+        command = [str(Path(sys.executable).parent / "reconsent"), *arguments, "--state", str(self.state)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        """What `reconsent status --json` says."""
+        found: dict[str, Any] = json.loads(self("status", "--json"))
+        return found
+
+    def wait(self, until: Callable[[dict[str, Any]], bool], seconds: float = 400) -> dict[str, Any]:
+        """Ask for the status until it is as wanted."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.status()
+            if until(found):
+                return found
+            assert time.monotonic() < deadline, json.dumps(found, indent=2)
+            time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """A consortium of three hospitals that is up."""
+    directory = tmp_path_factory.mktemp("day")
+    tiny = load_consortium("tiny")
+    config = tiny.model_copy(
+        update={
+            "sites": tuple(site for site in tiny.sites if site.name in SITES),
+            "withdrawals": (),
+            "training": tiny.training.model_copy(
+                update={"local_steps": 1, "evaluate_every": 2, "join_seconds": 300.0}
+            ),
+            "unlearning": tiny.unlearning.model_copy(update={"rounds_fraction": 0.5}),
+        }
+    )
+    file = directory / "consortium.toml"
+    file.write_text(dump_consortium(config))
+    typed = Operator(directory / "state")
+    try:
+        typed("up", str(file))
+        yield typed
+    finally:
+        typed("down")
+        assert processes.strays(str(LocalConsortium(typed.state).layout.root)) == []
+
+
+def test_a_withdrawal_filed_while_rounds_run(operator: Operator) -> None:
+    """The site is barred at once, unlearned by the others, and the training reaches its target without it."""
+    assert {site["name"] for site in operator.status()["sites"]} == set(SITES)
+    operator("train", "--rounds", "4", "--detach")
+    operator.wait(lambda found: found["round"] >= 1)
+    operator("withdraw", "knee", "--reason", "consent withdrawn", "--requested-by", "dpo@example.org")
+    status = {site["name"]: site for site in operator.status()["sites"]}
+    assert status["knee"]["status"] in ("restricted", "withdrawn")
+    assert status["knee"]["key"]["revoked"]
+    found = operator.wait(lambda found: found["run"]["status"] in ("completed", "failed"))
+    assert found["run"] == {**found["run"], "task": "train", "status": "completed", "error": ""}
+    assert found["round"] == found["target"] == 4
+    assert [(w["site"], w["state"]) for w in found["withdrawals"]] == [("knee", "completed")]
+    knee = next(site for site in found["sites"] if site["name"] == "knee")
+    assert (knee["status"], knee["node"]) == ("withdrawn", "unregistered")
+    assert found["model"]["forgotten"] == ["knee"]
+    assert found["contributions"]["sites"] == ["abdomen", "brain"]
+    assert not list((operator.state / "contributions").glob("knee*"))
+    versions = json.loads(operator("model", "list", "--json"))
+    held = [v for v in versions if "knee" in v["lineage"] and "knee" not in v["forgotten"]]
+    assert held
+    assert {v["status"] for v in held} == {"revoked"}
+
+
+def test_the_superlink_is_killed_while_rounds_run(operator: Operator) -> None:
+    """After `up` and `resume` the training goes on from the last completed round to its target."""
+    before = operator.status()["round"]
+    operator("train", "--rounds", "3", "--detach")
+    operator.wait(lambda found: found["round"] > before)
+    link = next(c for c in LocalConsortium(operator.state).describe() if c.name == SUPERLINK)
+    assert link.pid is not None
+    os.kill(link.pid, signal.SIGKILL)
+    done = operator.wait(lambda found: found["run"]["status"] == "interrupted")["round"]
+    operator("up")
+    operator("resume")
+    found = operator.status()
+    assert found["round"] == found["target"] == before + 3 > done
+    assert found["run"]["status"] == "completed"
+    assert {w["state"] for w in found["withdrawals"]} == {"completed"}
+
+
+def test_a_site_comes_back_with_a_new_key_only(operator: Operator, tmp_path: Path) -> None:
+    """The old key is refused for ever; with a new one the site is a newcomer."""
+    old = operator.state / "deployment" / "keys" / "knee.pub"
+    with pytest.raises(AssertionError, match="used before"):
+        operator("site", "readmit", "knee", "--public-key", str(old))
+    reconsent = str(Path(sys.executable).parent / "reconsent")
+    subprocess.run([reconsent, "site", "key", str(tmp_path / "knee")], check=True, capture_output=True)
+    operator("site", "readmit", "knee", "--public-key", str(tmp_path / "knee.pub"))
+    knee = next(site for site in operator.status()["sites"] if site["name"] == "knee")
+    assert (knee["status"], knee["first_round"], knee["node"]) == ("active", None, "registered")
+
+
+def test_a_revoked_version_is_exported_by_force_only(operator: Operator, tmp_path: Path) -> None:
+    """The current model is written to a file; one that holds the withdrawn site's updates is refused."""
+    operator("model", "export", "latest", "--out", str(tmp_path / "model.safetensors"))
+    assert (tmp_path / "model.safetensors").stat().st_size > 1000
+    versions = json.loads(operator("model", "list", "--json"))
+    revoked = next(v["version"] for v in versions if v["status"] == "revoked" and not v["pruned"])
+    with pytest.raises(AssertionError, match="revoked"):
+        operator("model", "export", revoked, "--out", str(tmp_path / "no.safetensors"))
+    assert not (tmp_path / "no.safetensors").exists()
