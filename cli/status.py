@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -77,11 +78,11 @@ def _print(found: dict[str, Any], console: Console) -> None:
             console.print(f"         {run['error']}", highlight=False, style="red")
         if run["status"] == "interrupted":
             console.print("         `reconsent up`, then `reconsent resume`, goes on.", highlight=False)
-    table = Table("process", "status", "pid")
+    table = Table("process", "status", "pid", box=box.SIMPLE)
     for process in found["processes"]:
         table.add_row(process["name"], process["status"], str(process["pid"] or ""))
     console.print(table)
-    table = Table("site", "organ", "status", "node", "slices", "rounds", "not accepted")
+    table = Table("site", "organ", "status", "node", "slices", "rounds", "refused", box=box.SIMPLE)
     for site in found["sites"]:
         rounds = f"{site['first_round']}-{site['last_round']}" if site["first_round"] else "none"
         table.add_row(
@@ -95,7 +96,8 @@ def _print(found: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     if found["withdrawals"]:
-        table = Table("withdrawal", "site", "state", "asked by", "due", "last step")
+        table = Table("withdrawal", "site", "state", "asked by", "due", "last step", box=box.SIMPLE)
+        table.columns[0].no_wrap = True
         for entry in found["withdrawals"]:
             row = (entry["id"], entry["site"], entry["state"], entry["requested_by"])
             table.add_row(*row, entry["due_at"][:10], entry["note"])
