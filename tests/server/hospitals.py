@@ -85,7 +85,12 @@ class Run:
 
 @contextmanager
 def opened(
-    path: Path, config: ConsortiumConfig, nodes: LocalGrid | None = None, *, simulated: bool = True
+    path: Path,
+    config: ConsortiumConfig,
+    nodes: LocalGrid | None = None,
+    *,
+    simulated: bool = True,
+    url: str = "",
 ) -> Iterator[Run]:
     """A coordinator on a state directory, with what it announces."""
     nodes = nodes or grid()
@@ -96,5 +101,5 @@ def opened(
         events.append(event)
         sent_at.setdefault(event.text, len(nodes.sent))
 
-    with StateDirectory.open(path / "state", url="") as state, listening(listen):
+    with StateDirectory.open(path / "state", url=url) as state, listening(listen):
         yield Run(Coordinator(nodes, config, state, simulated=simulated), events, sent_at)

@@ -1,7 +1,8 @@
 """A server that may be killed: a process of its own that has everything imported, and forks for each run.
 
-``python -m tests.server.killable`` reads lines ``DIRECTORY POINT MILLISECONDS`` (``-`` for none), runs the
-whole job of :func:`work` in a fork that dies at that point or after that time, and answers with how it ended.
+``python -m tests.server.killable`` reads lines ``DIRECTORY POINT MILLISECONDS DATABASE`` (``-`` for none),
+runs the whole job of :func:`work` in a fork that dies at that point or after that time, and answers with how
+it ended.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ CONFIG = consortium(
 ROOT = Path(__file__).parents[2]
 
 
-def work(path: Path) -> None:
+def work(path: Path, url: str = "") -> None:
     """Three rounds, a withdrawal, its unlearning, two more rounds; whatever of it is not done yet."""
-    with opened(path, CONFIG, simulated=False) as run:
+    with opened(path, CONFIG, simulated=False, url=url) as run:
         service, progress = Service(run.coordinator), RunProgress(run.coordinator.state)
         if not run.coordinator.withdrawals.all():
             service.carry_out(Task("resume") if progress.get(TARGET) else Task("train", 3))
@@ -46,11 +47,11 @@ class Killable:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, path: Path, point: str = "-", milliseconds: float | None = None) -> int:
+    def run(self, path: Path, point: str = "-", milliseconds: float | None = None, url: str = "") -> int:
         """Do the job; returns the exit code, or minus the signal that ended it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{path} {point} {milliseconds or '-'}\n")
+        self._process.stdin.write(f"{path} {point} {milliseconds or '-'} {url or '-'}\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
@@ -72,7 +73,7 @@ def started() -> Iterator[Killable]:
         process.stdin.close()
 
 
-def _fork(path: Path, point: str, milliseconds: str) -> int:
+def _fork(path: Path, point: str, milliseconds: str, url: str) -> int:
     child = os.fork()
     if child == 0:
         os.environ.pop(VARIABLE, None)
@@ -80,7 +81,7 @@ def _fork(path: Path, point: str, milliseconds: str) -> int:
             os.environ[VARIABLE] = point
         code = 1
         try:
-            work(path)
+            work(path, "" if url == "-" else url)
             code = 0
         finally:
             os._exit(code)
@@ -92,6 +93,6 @@ def _fork(path: Path, point: str, milliseconds: str) -> int:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        told, at, after = line.split()
-        sys.stdout.write(f"{_fork(Path(told), at, after)}\n")
+        told, at, after, database = line.split()
+        sys.stdout.write(f"{_fork(Path(told), at, after, database)}\n")
         sys.stdout.flush()

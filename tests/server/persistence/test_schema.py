@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -99,9 +97,8 @@ def test_a_foreign_database_is_refused_unchanged(state: StateDirectory) -> None:
     engine.dispose()
 
 
-@pytest.mark.skipif(os.environ.get("RECONSENT_TEST_POSTGRES_URL", "") != "", reason="tested for real")
 def test_migrations_can_be_written_for_postgresql(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a PostgreSQL server at hand: the migration at least renders as SQL for it."""
+    """The migrations render as SQL for PostgreSQL, also where none is at hand."""
     from alembic.operations import Operations
     from alembic.script import ScriptDirectory
 
