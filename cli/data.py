@@ -252,6 +252,8 @@ def check(
 
 def _print_import(report: ImportReport, console: Console) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("format", report.kind)
     table.add_row("volumes", f"{len(report.volumes)} in {report.destination}")
     table.add_row("patients", f"{len(report.patients)}: {_some(report.patients)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -266,6 +267,8 @@ class Coordinator:
         return {
             "members": lambda _grid: self.active_nodes(),
             "barred_now": self.membership.refused_now,
+            # The simulation engine keeps every message it was sent: only as many as will soon be worked on.
+            "window": 2 * (os.cpu_count() or 1) if self.simulated else None,
             "min_sites": training.min_sites,
             "timeout": training.timeout_seconds,
             "spool": self.state.path / "spool",

@@ -18,6 +18,8 @@ from deploy import processes
 from deploy.layout import SUPERLINK
 from deploy.local_consortium import LocalConsortium
 from reconsent.config import dump_consortium, load_consortium
+from server.persistence import StateDirectory
+from server.status import status_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -43,12 +45,14 @@ class Operator:
         return found
 
     def wait(self, until: Callable[[dict[str, Any]], bool], seconds: float = 400) -> dict[str, Any]:
-        """Ask for the status until it is as wanted."""
+        """Look at the state until it is as wanted; then ask for the status."""
         deadline = time.monotonic() + seconds
+        consortium = load_consortium(LocalConsortium(self.state).layout.consortium)
         while True:
-            found = self.status()
+            with StateDirectory.open(self.state, url="", writable=False) as looking:
+                found = status_of(looking, consortium)
             if until(found):
-                return found
+                return self.status()
             assert time.monotonic() < deadline, json.dumps(found, indent=2)
             time.sleep(1)
 
@@ -111,7 +115,11 @@ def test_the_superlink_is_killed_while_rounds_run(operator: Operator) -> None:
     link = next(c for c in LocalConsortium(operator.state).describe() if c.name == SUPERLINK)
     assert link.pid is not None
     os.kill(link.pid, signal.SIGKILL)
-    done = operator.wait(lambda found: found["run"]["status"] == "interrupted")["round"]
+    while LocalConsortium(operator.state).describe()[0].status == "running":
+        time.sleep(0.2)
+    killed = operator.status()
+    assert killed["run"]["status"] == "interrupted"
+    done = killed["round"]
     operator("up")
     operator("resume")
     found = operator.status()
