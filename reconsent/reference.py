@@ -59,6 +59,7 @@ _TAIL = """## The environment
 | `RECONSENT_SITE_LOG` | a site's log; goes before its node configuration; default: beside the policy |
 | `RECONSENT_SIMULATION` | `1`, the default: withdrawals are marked as simulated; `0`: the sites are real |
 | `RECONSENT_DEPLOYMENT` | set by `reconsent up` for its processes, to know them again; leave it alone |
+| `RECONSENT_KILL_AT` | for tests: a point of `reconsent.faults` at which the process kills itself |
 
 PostgreSQL needs `pip install 'reconsent[postgres]'` and a URL that begins with `postgresql+psycopg://`.
 `reconsent simulate` sets the others for its run. With `flwr run .` they come from the environment of
