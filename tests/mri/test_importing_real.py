@@ -18,7 +18,7 @@ from reconsent.errors import DataError
 def real_data() -> Path:
     """Directory of real scans: ``RECONSENT_REAL_DATA``, or ``shared/data`` beside the project."""
     beside = Path(__file__).parents[2].parent / "shared" / "data"
-    directory = Path(os.environ.get("RECONSENT_REAL_DATA", beside))
+    directory = Path(os.environ.get("RECONSENT_REAL_DATA") or beside)
     if not directory.is_dir():
         pytest.skip("real scans are not at hand; set RECONSENT_REAL_DATA to their directory")
     return directory
