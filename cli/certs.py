@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.deployment import StateOption
+
 if TYPE_CHECKING:
     from deploy.certificates import CertificateStatus
 
@@ -21,14 +23,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-StateOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--state",
-        help="State directory (default: RECONSENT_STATE, else reconsent-state).",
-        show_default=False,
-    ),
-]
 DirectoryOption = Annotated[
     Path | None,
     typer.Option("--dir", help="Directory of the certificates, if it is another.", show_default=False),

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 StateOption = Annotated[
     Path | None,
-    typer.Option("--state", help="State directory (default: RECONSENT_STATE, or ./reconsent-state)."),
+    typer.Option(
+        "--state",
+        help="State directory (default: RECONSENT_STATE, or ./reconsent-state).",
+        show_default=False,
+    ),
 ]
 
 
@@ -66,10 +70,9 @@ class Deployment:
     @contextmanager
     def writing(self) -> Iterator[StateDirectory]:
         """The state, for short transactions beside a running server."""
-        from server.persistence import StateDirectory
+        from deploy.admission import open_beside_server
 
-        self._make_database()
-        with StateDirectory.open(self.layout.state, exclusive=False) as state:
+        with open_beside_server(self.layout.state) as state:
             yield state
 
     def running(self) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,20 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.deployment import StateOption
 from reconsent.config import ConsortiumConfig, load_consortium
 
 if TYPE_CHECKING:
     from deploy.component import Component, Report
     from deploy.local_consortium import LocalConsortium
 
-StateOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--state",
-        help="State directory (default: RECONSENT_STATE, else reconsent-state).",
-        show_default=False,
-    ),
-]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")]
 

@@ -68,9 +68,7 @@ def train(site: Site, message: Message, *, may_evaluate: bool = True) -> RecordD
         dataset,
         _training(site.consortium.training, told),
         learning_rate=float(told[msg.LEARNING_RATE]),
-        seed=derive_seed(
-            site.consortium.seed, "train", site.name, told.get(msg.STREAM, ""), told[msg.SERVER_ROUND]
-        ),
+        seed=derive_seed(site.consortium.seed, "train", site.name, "", told[msg.SERVER_ROUND]),
     )
     seconds = time.perf_counter() - began - incoming.get(msg.EVALUATION_SECONDS, 0.0)
     metrics = {msg.NUM_EXAMPLES: len(dataset), msg.TRAIN_LOSS: result.loss, msg.SECONDS: seconds, **incoming}

@@ -26,8 +26,6 @@ METRICS: Final = "metrics"
 
 # Configuration, server to site
 SERVER_ROUND: Final = "server-round"
-STREAM: Final = "stream"
-"""Names the random stream of a phase of training; the same stream and round give the same batches."""
 LEARNING_RATE: Final = "learning-rate"
 EFFORT: Final = "effort"
 """In a train message: how many times the configured local epochs (or steps) to train; 1 if left out."""
