@@ -16,9 +16,10 @@ remembers the state it failed in, and is resumed there.
 
 from __future__ import annotations
 
-import calendar
 import datetime as dt
 from enum import StrEnum
+
+from dateutil.relativedelta import relativedelta
 
 from reconsent.errors import WithdrawalError
 
@@ -127,12 +128,10 @@ def add_months(moment: dt.datetime, months: int) -> dt.datetime:
     ends on the last day of the month where the date does not occur (Regulation (EEC, Euratom) 1182/71,
     Art. 3(2)(c)).
     """
-    index = moment.month - 1 + months
-    year, month = moment.year + index // 12, index % 12 + 1
-    return moment.replace(year=year, month=month, day=min(moment.day, calendar.monthrange(year, month)[1]))
+    return moment + relativedelta(months=months)
 
 
-def deadline(received: dt.datetime, *, extended: bool = False) -> dt.datetime:
+def deadline(received: dt.datetime, *, extended: bool = False, zone: dt.tzinfo = dt.UTC) -> dt.datetime:
     """When the requester must have been answered at the latest, in UTC.
 
     Parameters
@@ -141,6 +140,9 @@ def deadline(received: dt.datetime, *, extended: bool = False) -> dt.datetime:
         When the request was received; must carry a time zone.
     extended
         Whether the period was extended by two months. Both periods are counted from receipt.
+    zone
+        Where the months are counted: what is 1 March, 00:30 in Berlin is still February in UTC, and due
+        three days earlier. The time of day stays that of the zone, through a change to summer time too.
 
     Raises
     ------
@@ -150,4 +152,4 @@ def deadline(received: dt.datetime, *, extended: bool = False) -> dt.datetime:
     if received.tzinfo is None:
         raise ValueError(f"{received!r} has no time zone")
     months = RESPONSE_MONTHS + (EXTENSION_MONTHS if extended else 0)
-    return add_months(received.astimezone(dt.UTC), months)
+    return add_months(received.astimezone(zone), months).astimezone(dt.UTC)

@@ -78,6 +78,7 @@ class WithdrawalRow(Base):
     """A withdrawal and where it stands."""
 
     __tablename__ = "withdrawals"
+    __table_args__ = (Index(None, "request_id", unique=True),)
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(32), unique=True)
@@ -94,6 +95,15 @@ class WithdrawalRow(Base):
     restricted_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
     extended_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
     closed_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+    # Empty in withdrawals of releases that did not know them.
+    filed_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    ground: Mapped[str | None] = mapped_column(String(32))
+    scope: Mapped[str | None] = mapped_column(String(16))
+    patients: Mapped[int | None]
+    owner: Mapped[str | None] = mapped_column(String(255))
+    time_zone: Mapped[str | None] = mapped_column(String(64))
+    in_part: Mapped[bool | None]
 
 
 class WithdrawalEventRow(Base):
@@ -109,6 +119,35 @@ class WithdrawalEventRow(Base):
     old_state: Mapped[str | None] = mapped_column(String(16))
     new_state: Mapped[str] = mapped_column(String(16))
     note: Mapped[str] = mapped_column(Text)
+
+
+class WithdrawalActRow(Base):
+    """Something done about a withdrawal that leaves its state. Append-only, as its events are."""
+
+    __tablename__ = "withdrawal_acts"
+    __table_args__ = (Index(None, "withdrawal"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    withdrawal: Mapped[str] = mapped_column(String(32), ForeignKey("withdrawals.id"))
+    at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(255))
+    kind: Mapped[str] = mapped_column(String(16))
+    body: Mapped[Json] = mapped_column(JSON)
+
+
+class ExportRow(Base):
+    """A model version that was given to somebody. Append-only."""
+
+    __tablename__ = "exports"
+    __table_args__ = (Index(None, "version"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    version: Mapped[str] = mapped_column(String(32), ForeignKey("models.id"))
+    digest: Mapped[str] = mapped_column(String(64))
+    recipient: Mapped[str] = mapped_column(String(255))
+    actor: Mapped[str] = mapped_column(String(255))
+    form: Mapped[str] = mapped_column(String(16))
 
 
 class ProgressRow(Base):

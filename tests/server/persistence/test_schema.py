@@ -113,4 +113,4 @@ def test_migrations_can_be_written_for_postgresql(capsys: pytest.CaptureFixture[
     written = capsys.readouterr().out
     for name in tables.Base.metadata.tables:
         assert f"CREATE TABLE {name} (" in written
-    assert written.count("CREATE TRIGGER") == 3
+    assert written.count("CREATE TRIGGER") == 3 * written.count("RETURNS trigger") >= 9

@@ -1,0 +1,181 @@
+"""What a withdrawal request says: its ground, its scope, and whatever text or file comes with it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import stat
+import unicodedata
+import zoneinfo
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from reconsent.errors import WithdrawalError
+
+LONGEST_TEXT = 4000
+"""Characters of a reason or note."""
+LONGEST_NAME = 255
+"""Characters of a person's name or address, bytes of a file's name."""
+OLDEST_YEARS = 10
+"""A request is not received longer ago than that: more likely a mistyped year."""
+
+
+class Ground(StrEnum):
+    """Why somebody withdraws."""
+
+    CONSENT_WITHDRAWN = "consent-withdrawn"
+    NO_LONGER_NECESSARY = "no-longer-necessary"
+    OBJECTION = "objection"
+    UNLAWFUL = "unlawful"
+    LEGAL_OBLIGATION = "legal-obligation"
+    CONTRACT_ENDED = "contract-ended"
+    REGULATOR = "regulator"
+    DATA_SUBJECTS = "data-subjects"
+    OPT_OUT = "opt-out"
+    UNSTATED = "unstated"
+
+    @property
+    def words(self) -> str:
+        """The ground and the article it rests on."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Ground.CONSENT_WITHDRAWN: "consent was withdrawn (GDPR Art. 7(3), 17(1)(b); HIPAA 164.508(b)(5))",
+    Ground.NO_LONGER_NECESSARY: "the data are no longer necessary (GDPR Art. 17(1)(a))",
+    Ground.OBJECTION: "objection to the processing (GDPR Art. 17(1)(c), 21)",
+    Ground.UNLAWFUL: "the data were processed unlawfully (GDPR Art. 17(1)(d))",
+    Ground.LEGAL_OBLIGATION: "a legal obligation to erase (GDPR Art. 17(1)(e))",
+    Ground.CONTRACT_ENDED: "the contract ended (GDPR Art. 28(3)(g); HIPAA 164.504(e)(2)(ii)(J))",
+    Ground.REGULATOR: "order of a supervisory authority (GDPR Art. 58(2)(g))",
+    Ground.DATA_SUBJECTS: "requests of data subjects, handed on by the site (GDPR Art. 17)",
+    Ground.OPT_OUT: "opt-out from secondary use (Regulation (EU) 2025/327, Art. 71)",
+    Ground.UNSTATED: "not stated",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A document that belongs to a withdrawal, known by its hash; the document itself is not kept.
+
+    Attributes
+    ----------
+    name
+        The file's name without its directory.
+    sha256
+        Of its content, hexadecimal.
+    bytes
+        Its size.
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+def attachment_of(path: Path) -> Attachment:
+    """Hash a file.
+
+    Raises
+    ------
+    WithdrawalError
+        If it is no regular file, cannot be read, or has a name that could deceive whoever reads it.
+    """
+    name = checked_text(path.name, "The name of the attached file", longest=LONGEST_NAME, lines=False)
+    digest, size = hashlib.sha256(), 0
+    try:
+        # Asked before it is opened: opening a named pipe would wait for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise WithdrawalError(f"{path} is no regular file.", "Attach a document.")
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+    except OSError as error:
+        raise WithdrawalError(
+            f"The attachment {path} cannot be read: {error.strerror}.", "Check the path."
+        ) from None
+    return Attachment(name, digest.hexdigest(), size)
+
+
+def checked_text(text: str, what: str, *, longest: int = LONGEST_TEXT, lines: bool = True) -> str:
+    """``text`` without blanks around it, if it can be shown to people as it is.
+
+    Parameters
+    ----------
+    text
+        What somebody typed.
+    what
+        What it is, for the message; begins it.
+    longest
+        Most characters, and for one line most bytes.
+    lines
+        Whether it may have several lines.
+
+    Raises
+    ------
+    WithdrawalError
+        If it is empty or too long, or holds characters that control a terminal, turn the direction of
+        writing, or are no characters at all: a record must read the same to everybody.
+    """
+    trimmed = text.strip()
+    if not trimmed:
+        raise WithdrawalError(f"{what} is empty.", "Say it in words.")
+    allowed = {"\n", "\t"} if lines else set()
+    for character in trimmed:
+        if unicodedata.category(character)[0] == "C" and character not in allowed:
+            raise WithdrawalError(
+                f"{what} holds the character U+{ord(character):04X}, which cannot be shown.",
+                "Remove it; for a file, rename it.",
+            )
+    size = len(trimmed) if lines else len(trimmed.encode())
+    if size > longest:
+        raise WithdrawalError(f"{what} is {size} long; at most {longest} is kept.", "Shorten it.")
+    return trimmed
+
+
+def checked_receipt(received: dt.datetime, now: dt.datetime) -> dt.datetime:
+    """``received`` in UTC, if a request can have been received then.
+
+    Raises
+    ------
+    WithdrawalError
+        If it has no time zone, lies in the future, or more than :data:`OLDEST_YEARS` years back.
+    """
+    if received.tzinfo is None:
+        raise WithdrawalError(f"{received} has no time zone.", "Write it as 2027-01-31T09:30+01:00.")
+    try:
+        moment = received.astimezone(dt.UTC)
+    except OverflowError:
+        moment = dt.datetime.min.replace(tzinfo=dt.UTC)
+    if moment > now:
+        raise WithdrawalError(
+            f"The request was received at {received.isoformat()}, which is after now ({now.isoformat()}).",
+            "Correct --received-at, or this machine's clock.",
+        )
+    if now.year - moment.year > OLDEST_YEARS:
+        raise WithdrawalError(
+            f"The request was received at {received.isoformat()}, over {OLDEST_YEARS} years ago.",
+            "Correct --received-at.",
+        )
+    return moment
+
+
+def time_zone(name: str) -> dt.tzinfo:
+    """The time zone called ``name``, as ``Europe/Berlin``.
+
+    Raises
+    ------
+    WithdrawalError
+        If there is none.
+    """
+    if name == "UTC":
+        return dt.UTC
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise WithdrawalError(
+            f"There is no time zone '{name}' on this machine.",
+            "Name one as Europe/Berlin; where the system has none at all, install the package tzdata.",
+        ) from None
