@@ -150,7 +150,10 @@ def override(
         key, separator, value = item.partition("=")
         if not separator:
             raise ConfigError(f"--set wants key=value, got '{item}'.", "For example --set alpha=2.0.")
-        table["unlearning"]["settings"] = {**table["unlearning"]["settings"], key.strip(): _value(value)}
+        table["unlearning"]["settings"] = {
+            **table["unlearning"]["settings"],
+            key.strip(): setting_value(value),
+        }
     if oracle is not None:
         table["assessment"]["oracle"] = oracle
     if continue_rounds is not None:
@@ -160,7 +163,8 @@ def override(
     return parse_consortium(table, where="The command line", base=Path())
 
 
-def _value(text: str) -> bool | int | float | str:
+def setting_value(text: str) -> bool | int | float | str:
+    """What a setting's text on the command line stands for."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):

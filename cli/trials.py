@@ -1,0 +1,238 @@
+"""Consortia that are trained once, and unlearned from there again and again.
+
+The same server, sites and strategies as in ``reconsent simulate``; instead of on Flower's simulation engine,
+each site's messages are answered in worker processes of :class:`strategies.local_grid.LocalGrid`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord
+
+from cli.assessment import Observer, Split
+from cli.simulation import RunDirectory, prepare_data
+from reconsent.config import ConsortiumConfig
+from reconsent.files import write_atomically
+from server.bookkeeping import MAIN, ORACLE
+from server.coordinator import Coordinator
+from server.persistence import StateDirectory
+from strategies import messages as msg
+from strategies.local_grid import LocalGrid
+
+BASELINE = "baseline.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the observer finds of one model.
+
+    Attributes
+    ----------
+    psnr, ssim
+        ``retain_test``, ``forget_test`` and ``forget_train``: means over volumes, in dB and without unit.
+    relearn
+        Steps of fine-tuning on fresh data of the withdrawn organs → PSNR on their test volumes, in dB.
+    """
+
+    psnr: dict[str, float]
+    ssim: dict[str, float]
+    relearn: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One unlearning by one method at one setting.
+
+    Attributes
+    ----------
+    figures
+        Of the unlearned model.
+    gaps, relearn_gaps
+        PSNR over the oracle's in dB; zero is perfect in both directions.
+    cost
+        ``rounds``, ``client_seconds`` and ``bytes`` over those of the training.
+    notes
+        What the strategy says of each round.
+    seconds
+        Wall-clock duration of the unlearning.
+    """
+
+    figures: Figures
+    gaps: dict[str, float]
+    relearn_gaps: dict[str, float]
+    cost: dict[str, float]
+    notes: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class TrainedConsortium:
+    """A consortium trained to its end, its oracle, and an observer with everybody's data.
+
+    Made by :func:`trained`. An attempt changes nothing of the state: every method begins from the same G.
+
+    Attributes
+    ----------
+    left
+        The sites that withdraw.
+    original, oracle
+        What the observer finds of G and Ĝ.
+    """
+
+    def __init__(self, coordinator: Coordinator, observer: Observer, directory: RunDirectory) -> None:
+        self.coordinator = coordinator
+        self._observer = observer
+        self.left = leaving(coordinator.consortium)
+        known = directory.path / BASELINE
+        if not known.exists():
+            books = coordinator.books
+            found = {
+                "original": asdict(self.measure(books.arrays(books.version(MAIN, "train")))),
+                "oracle": asdict(self.measure(books.arrays(books.version(ORACLE)))),
+            }
+            write_atomically(known, json.dumps(found).encode())
+        table = json.loads(known.read_text())
+        self.original, self.oracle = Figures(**table["original"]), Figures(**table["oracle"])
+
+    def attempt(self, method: str, settings: Mapping[str, Any]) -> Attempt:
+        """Unlearn by ``method`` from G, and measure what comes of it.
+
+        Raises
+        ------
+        ReconsentError
+            If the method cannot run: unknown settings, something it needs was not kept, a model that
+            diverges.
+        """
+        c = self.coordinator
+        strategy = c.method(frozenset(self.left), c.consortium.training.rounds, method, settings)
+        began = time.time()
+        arrays = strategy.begin(c.grid, c.books.arrays(c.books.version(MAIN, "train")))
+        outcomes = []
+        # The same round numbers, hence the same batches, as in a real run.
+        first = c.books.log.last_round(MAIN) + 1
+        for outcome in strategy.rounds(c.grid, arrays, strategy.num_rounds, first_round=first):
+            arrays = outcome.arrays
+            outcomes.append(outcome)
+        arrays = strategy.finish(arrays)
+        seconds = time.time() - began
+        trained = c.books.log.cost(MAIN, {"train"})
+        sites = [site for outcome in outcomes for site in outcome.sites]
+        spent = sum(site.metrics.get(msg.SECONDS, 0.0) for site in sites)
+        moved = sum(site.bytes_down + site.bytes_up for site in sites)
+        figures = self.measure(arrays)
+        return Attempt(
+            figures=figures,
+            gaps={k: figures.psnr[k] - self.oracle.psnr[k] for k in figures.psnr},
+            relearn_gaps={k: figures.relearn[k] - self.oracle.relearn[k] for k in figures.relearn},
+            cost={
+                "rounds": len(outcomes) / c.consortium.training.rounds,
+                "client_seconds": spent / trained.client_seconds if trained.client_seconds else 0.0,
+                "bytes": moved / (trained.bytes_up + trained.bytes_down or 1),
+            },
+            notes=[{"accepted": float(outcome.accepted), **outcome.notes} for outcome in outcomes],
+            seconds=seconds,
+        )
+
+    def measure(self, arrays: ArrayRecord) -> Figures:
+        """Measure a model on all test volumes, the leavers' training data, and by relearning."""
+        model = {"m": msg.named_arrays(arrays)}
+        splits: list[tuple[str, Split]] = [(s.name, "test") for s in self.coordinator.consortium.sites]
+        splits += [(site, "train") for site in self.left]
+        rows = self._observer.quality([("m", model["m"], *split) for split in splits], lambda: None)
+        groups = {
+            "retain_test": [r for r in rows if r.split == "test" and r.site not in self.left],
+            "forget_test": [r for r in rows if r.split == "test" and r.site in self.left],
+            "forget_train": [r for r in rows if r.split == "train"],
+        }
+        curve = self._observer.relearn(model, self.left, lambda: None)
+        return Figures(
+            psnr={name: statistics.fmean(r.psnr for r in group) for name, group in groups.items()},
+            ssim={name: statistics.fmean(r.ssim for r in group) for name, group in groups.items()},
+            relearn={str(steps): value for steps, value in curve.get("m", {}).items()},
+        )
+
+
+def leaving(consortium: ConsortiumConfig) -> list[str]:
+    """The sites that the consortium file withdraws, in the order of their names."""
+    return sorted({site for withdrawal in consortium.withdrawals for site in withdrawal.sites})
+
+
+@contextmanager
+def trained(
+    path: Path, consortium: ConsortiumConfig, *, workers: int, like: Path | None = None
+) -> Iterator[TrainedConsortium]:
+    """Train a consortium and its oracle, or take them up where they were; then unlearn as often as wished.
+
+    Parameters
+    ----------
+    path
+        Directory of the run.
+    consortium
+        What is trained; its withdrawals name the sites that leave.
+    workers
+        Processes.
+    like
+        Directory of a run of :func:`train` that differs only in who leaves: its training is taken over.
+
+    Raises
+    ------
+    ConfigError
+        If ``path`` holds a run of another consortium.
+    """
+    directory = RunDirectory(path)
+    if like is not None and not path.exists():
+        _take_over(like, path)
+    left, rounds = set(leaving(consortium)), consortium.training.rounds
+    with _coordinator(directory, consortium, workers) as coordinator:
+        coordinator.initialise(left)
+        coordinator.train(rounds)
+        coordinator.retrain_oracle(left, rounds)
+        with Observer(directory.consortium, coordinator.books.registry, workers=workers) as observer:
+            yield TrainedConsortium(coordinator, observer, directory)
+
+
+def train(path: Path, consortium: ConsortiumConfig, *, workers: int) -> None:
+    """Train a consortium in which nobody leaves, for :func:`trained` to take over.
+
+    Raises
+    ------
+    ConfigError
+        If ``path`` holds a run of another consortium.
+    """
+    with _coordinator(RunDirectory(path), consortium, workers) as coordinator:
+        coordinator.initialise()
+        coordinator.train(consortium.training.rounds)
+
+
+@contextmanager
+def _coordinator(
+    directory: RunDirectory, consortium: ConsortiumConfig, workers: int
+) -> Iterator[Coordinator]:
+    directory.prepare(consortium)
+    directory.set_environment()
+    prepare_data(consortium, lambda *_: None)
+    nodes = {number: {"partition-id": number - 1} for number in range(1, len(consortium.sites) + 1)}
+    grid = LocalGrid("client.app:app", nodes, workers=workers)
+    try:
+        with StateDirectory.open(directory.state) as state:
+            coordinator = Coordinator(grid, consortium, state, simulated=True)
+            coordinator.meet()
+            yield coordinator
+    finally:
+        grid.close()
+
+
+def _take_over(source: Path, target: Path) -> None:
+    """Copy a run; whole or not at all."""
+    unfinished = target.with_name(target.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("consortium.toml", "*.lock"))
+    unfinished.rename(target)
