@@ -11,6 +11,8 @@
     ├── SiteError              a site is unknown, barred, or contradicts the roster
     ├── WithdrawalError        a withdrawal cannot be accepted or carried on
     ├── RoundError             a round cannot be completed
+    ├── SignatureError         a key cannot be used, or a signature does not hold
+    ├── LedgerError            the ledger, or a checkpoint of it, does not hold
     └── DeployError            a process, certificate or key of a deployment cannot be used
 
 A message says what is wrong, where (file, site, round), and what to do.
@@ -66,6 +68,14 @@ class WithdrawalError(ReconsentError):
 
 class RoundError(ReconsentError):
     """A round cannot be completed."""
+
+
+class SignatureError(ReconsentError):
+    """A key cannot be used, or a signature does not hold."""
+
+
+class LedgerError(ReconsentError):
+    """The ledger, or a checkpoint of it, does not hold."""
 
 
 class DeployError(ReconsentError):
