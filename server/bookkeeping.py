@@ -10,6 +10,8 @@ from flwr.app import ArrayRecord
 from sqlalchemy.orm import Session
 
 from reconsent.errors import StateError
+from server.names import MAIN as MAIN
+from server.names import ORACLE as ORACLE
 from server.persistence import (
     ModelRegistry,
     ModelVersion,
@@ -25,9 +27,6 @@ from strategies import ContributionAveraging, RoundOutcome
 from strategies import SiteOutcome as Exchanged
 from strategies import messages as msg
 from unlearning.contributions import discard
-
-MAIN = "main"
-ORACLE = "oracle"
 
 MOST = 2**53
 """No site has more examples, or works for more seconds."""

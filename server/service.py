@@ -11,14 +11,11 @@ from reconsent.errors import ConfigError, ReconsentError
 from server.bookkeeping import MAIN
 from server.coordinator import Coordinator
 from server.events import Event, announce, listening
+from server.names import RUN as RUN
+from server.names import TARGET as TARGET
 from server.persistence import RunEvents, RunProgress, StateDirectory
 
 TaskKind = Literal["plan", "train", "resume", "unlearn"]
-
-TARGET = "training-target"
-"""Progress key: how many training rounds there shall be."""
-RUN = "run"
-"""Progress key: the last run, what it was asked, and how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
