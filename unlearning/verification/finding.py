@@ -1,0 +1,70 @@
+"""What a check found, in one form for all checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["passed", "failed", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check of one model.
+
+    Attributes
+    ----------
+    check
+        Name of the check, and of the set it was made on where there are several: ``gap/forget-test``.
+    verdict
+        ``passed``: as the oracle, within what was fixed beforehand. ``failed``: it is not, in whichever
+        direction. ``undecided``: the measurements are too few to say, or what to compare with is missing.
+    value, unit
+        What was measured.
+    low, high
+        Confidence interval of the value; ``None`` where there is none.
+    reference
+        The same of the oracle, or of two oracles against each other; ``None`` if unknown.
+    accepted_low, accepted_high
+        Where the value (its whole interval, if there is one) must lie to pass; ``None``: no bound.
+    words
+        One sentence for a reader who is no expert.
+    """
+
+    check: str
+    verdict: Verdict
+    value: float
+    unit: str
+    low: float | None
+    high: float | None
+    reference: float | None
+    accepted_low: float | None
+    accepted_high: float | None
+    words: str
+
+    @property
+    def family(self) -> str:
+        """Name of the check without the set."""
+        return self.check.partition("/")[0]
+
+
+def decide(passed: bool, *, decidable: bool = True) -> Verdict:
+    """A verdict from a yes or no; ``undecided`` if the question could not be asked."""
+    if not decidable:
+        return "undecided"
+    return "passed" if passed else "failed"
+
+
+def overall(findings: Iterable[Finding]) -> Verdict:
+    """``failed`` if any check failed; else ``undecided`` if any is, or there is none; else ``passed``."""
+    verdicts = [finding.verdict for finding in findings]
+    if "failed" in verdicts:
+        return "failed"
+    return "undecided" if not verdicts or "undecided" in verdicts else "passed"
+
+
+def finite(value: float | None) -> float | None:
+    """``value``, or ``None`` where it is no number."""
+    return value if value is not None and math.isfinite(value) else None
