@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cli.bench import bench
 from cli.certs import app as certs
 from cli.data import app as data
 from cli.enrolment import add, readmit
@@ -20,6 +21,7 @@ from cli.status import status
 from cli.train import attach, resume, train, unlearn
 from cli.up import down, up
 from cli.withdraw import withdraw
+from cli.withdrawals import app as withdrawals
 from reconsent import __version__
 from reconsent.errors import ReconsentError
 
@@ -34,10 +36,12 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(methods)
+app.command()(bench)
 app.command()(up)
 app.command()(down)
 for command in (train, attach, resume, withdraw, unlearn, status):
     app.command()(command)
+app.add_typer(withdrawals, name="withdrawals")
 app.add_typer(data, name="data")
 site.command()(add)
 site.command()(readmit)

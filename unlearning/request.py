@@ -7,7 +7,7 @@ import hashlib
 import stat
 import unicodedata
 import zoneinfo
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -179,3 +179,61 @@ def time_zone(name: str) -> dt.tzinfo:
             f"There is no time zone '{name}' on this machine.",
             "Name one as Europe/Berlin; where the system has none at all, install the package tzdata.",
         ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDetails:
+    """What is known of a request beyond who leaves and why.
+
+    Attributes
+    ----------
+    ground
+        On which it rests.
+    scope, patients
+        ``site``: everything the site contributed; ``patients``: that of so many of its patients. The server
+        knows no patients, so either is carried out by taking the whole site out; with ``patients`` it may
+        come back afterwards with the data of the others.
+    received_at
+        When it reached whoever is responsible; ``None`` for now. The period for the answer begins here.
+    zone
+        Time zone in which the period is counted.
+    owner
+        Who attends to it.
+    request_id
+        The requester's own number for it: what arrives twice under one number is one request.
+    """
+
+    ground: Ground = Ground.UNSTATED
+    scope: str = "site"
+    patients: int | None = None
+    received_at: dt.datetime | None = None
+    zone: str = "UTC"
+    owner: str | None = None
+    request_id: str | None = None
+
+    def checked(self, now: dt.datetime) -> RequestDetails:
+        """The same with trimmed texts and a moment in UTC.
+
+        Raises
+        ------
+        WithdrawalError
+            If a part of it cannot be right.
+        """
+        if (self.scope == "patients") != (self.patients is not None) or (
+            self.patients is not None and self.patients < 1
+        ):
+            raise WithdrawalError(
+                f"The scope is '{self.scope}' with {self.patients} patients.",
+                "Name a number of patients, 1 or more, or none for the whole site.",
+            )
+        time_zone(self.zone)
+        return replace(
+            self,
+            received_at=None if self.received_at is None else checked_receipt(self.received_at, now),
+            owner=None
+            if self.owner is None
+            else checked_text(self.owner, "The owner", longest=LONGEST_NAME, lines=False),
+            request_id=None
+            if self.request_id is None
+            else checked_text(self.request_id, "The number of the request", longest=128, lines=False),
+        )

@@ -1,6 +1,8 @@
 """What a server must find again after it was killed: one directory, one database, files beside it."""
 
+from server.persistence.desk import PrivacyDesk
 from server.persistence.enrolments import Enrolment, Enrolments
+from server.persistence.exports import Export, Exports
 from server.persistence.progress import RunProgress
 from server.persistence.registry import ModelRegistry
 from server.persistence.roster import Roster, RosterEntry, SiteStatus
@@ -9,14 +11,18 @@ from server.persistence.rounds import RoundLog
 from server.persistence.run_events import RunEvent, RunEvents
 from server.persistence.state import StateDirectory
 from server.persistence.versions import ModelVersion, RoundSpan, VersionStatus
+from server.persistence.withdrawal_acts import WithdrawalAct, WithdrawalActs
 from server.persistence.withdrawal_records import WithdrawalEvent, WithdrawalRecord
 from server.persistence.withdrawals import Withdrawals
 
 __all__ = [
     "Enrolment",
     "Enrolments",
+    "Export",
+    "Exports",
     "ModelRegistry",
     "ModelVersion",
+    "PrivacyDesk",
     "Roster",
     "RosterEntry",
     "RoundCost",
@@ -30,6 +36,8 @@ __all__ = [
     "SiteStatus",
     "StateDirectory",
     "VersionStatus",
+    "WithdrawalAct",
+    "WithdrawalActs",
     "WithdrawalEvent",
     "WithdrawalRecord",
     "Withdrawals",

@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from server.persistence.tables import WithdrawalEventRow, WithdrawalRow
+from unlearning.request import Ground
 from unlearning.withdrawal import WithdrawalState
 
 
@@ -28,9 +29,15 @@ class WithdrawalRecord:
     failed_in
         For a failed one, the state it is resumed in.
     received_at, due_at
-        Receipt by the register, and the moment by which the requester must have been answered; UTC.
+        When whoever is responsible received it, and when the requester must have been answered; UTC.
     restricted_at, extended_at, closed_at
         When the sites were barred, the deadline extended, the withdrawal closed; UTC, or ``None``.
+    filed_at
+        When the register learned of it, by its own clock.
+    ground, scope, patients, owner, zone, request_id
+        As in :class:`unlearning.request.RequestDetails`.
+    in_part
+        Granted in part: the site is barred and its contributions are erased, the models stay.
     """
 
     id: str
@@ -47,11 +54,27 @@ class WithdrawalRecord:
     restricted_at: dt.datetime | None
     extended_at: dt.datetime | None
     closed_at: dt.datetime | None
+    filed_at: dt.datetime
+    ground: Ground
+    scope: str
+    patients: int | None
+    owner: str | None
+    zone: str
+    request_id: str | None
+    in_part: bool
+
+    def overdue(self, now: dt.datetime) -> bool:
+        """Whether the requester had to be answered before ``now`` and was not.
+
+        A legal hold is an answer; once it is released, the period is where it was.
+        """
+        waiting = not self.state.closed and self.state is not WithdrawalState.LEGAL_HOLD
+        return waiting and now > self.due_at
 
     @property
-    def request(self) -> tuple[object, ...]:
-        """What was asked for; two open withdrawals that agree in it are one."""
-        return self.sites, self.reason, self.requested_by, self.method, self.at_round, self.simulated
+    def late(self) -> bool:
+        """Whether it was closed after its deadline."""
+        return self.closed_at is not None and self.closed_at > self.due_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +117,14 @@ def record_of(row: WithdrawalRow) -> WithdrawalRecord:
         restricted_at=row.restricted_at,
         extended_at=row.extended_at,
         closed_at=row.closed_at,
+        filed_at=row.filed_at or row.received_at,
+        ground=Ground(row.ground or Ground.UNSTATED),
+        scope=row.scope or "site",
+        patients=row.patients,
+        owner=row.owner,
+        zone=row.time_zone or "UTC",
+        request_id=row.request_id,
+        in_part=bool(row.in_part),
     )
 
 

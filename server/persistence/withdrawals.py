@@ -14,8 +14,10 @@ from reconsent.errors import WithdrawalError
 from server.persistence.roster import Roster, SiteStatus
 from server.persistence.state import StateDirectory
 from server.persistence.tables import SiteRow, WithdrawalEventRow, WithdrawalRow
+from server.persistence.withdrawal_acts import WithdrawalActs, check_clock
 from server.persistence.withdrawal_records import WithdrawalEvent, WithdrawalRecord, event_of, record_of
 from unlearning.database import ContributionRow
+from unlearning.request import LONGEST_NAME, RequestDetails, checked_text, time_zone
 from unlearning.withdrawal import WithdrawalState, check_transition, deadline
 
 _BACK_IN = {WithdrawalState.REFUSED, WithdrawalState.CANCELLED}
@@ -44,6 +46,7 @@ class Withdrawals:
     def __init__(self, state: StateDirectory, *, now: Callable[[], dt.datetime] = utc_now) -> None:
         self._state = state
         self._roster = Roster(state)
+        self._acts = WithdrawalActs(state)
         self._now = now
 
     def file(
@@ -56,9 +59,12 @@ class Withdrawals:
         at_round: int | None = None,
         simulated: bool = False,
         restrict: bool = False,
+        details: RequestDetails | None = None,
         session: Session | None = None,
     ) -> WithdrawalRecord:
-        """File a withdrawal. Filing an identical one while it is open returns the first.
+        """File a withdrawal. While one of these sites is open, it is answered; nothing is filed twice.
+
+        If the second request has another reason, requester or number, that is kept with the first.
 
         Parameters
         ----------
@@ -74,23 +80,32 @@ class Withdrawals:
             Nobody asked: the withdrawal is exercised in a simulation.
         restrict
             Bar the sites in the same transaction, rather than when the server comes to it.
+        details
+            Ground, scope, time of receipt, owner and number of the request.
         session
             Transaction to take part in.
 
         Raises
         ------
         WithdrawalError
-            If a site is unknown, has withdrawn, or is being withdrawn by another request; or if no site
-            would remain.
+            If a site is unknown, has withdrawn, or is being withdrawn together with others, by another
+            method or after another round; if no site would remain; if the number of the request belongs to
+            another one, or to one that is closed; if a text cannot be kept; or if the clock was set back.
         """
         names = tuple(sorted(set(sites)))
+        now = self._now()
+        asked = (details or RequestDetails()).checked(now)
+        reason = checked_text(reason, "The reason")
+        requested_by = checked_text(requested_by, "Who asks", longest=LONGEST_NAME, lines=False)
         with self._state.session(session) as own:
-            wanted = (names, reason, requested_by, method, at_round, simulated)
-            twin = self._accept(own, names, wanted)
-            if twin is None:
-                received = self._now()
+            check_clock(own, now)
+            twin = self._accept(own, names, asked, (method, at_round, simulated))
+            if twin is not None:
+                self._note_repetition(own, twin, reason, requested_by, asked.request_id)
+            else:
+                received = asked.received_at or now
                 twin = WithdrawalRow(
-                    id=f"W-{received:%Y%m%d}-{uuid.uuid4().hex[:6]}",
+                    id=f"W-{now:%Y%m%d}-{uuid.uuid4().hex[:6]}",
                     sites=list(names),
                     reason=reason,
                     requested_by=requested_by,
@@ -99,7 +114,15 @@ class Withdrawals:
                     simulated=simulated,
                     state=WithdrawalState.RECEIVED.value,
                     received_at=received,
-                    due_at=deadline(received),
+                    due_at=deadline(received, zone=time_zone(asked.zone)),
+                    filed_at=now,
+                    request_id=asked.request_id,
+                    ground=asked.ground.value,
+                    scope=asked.scope,
+                    patients=asked.patients,
+                    owner=asked.owner,
+                    time_zone=asked.zone,
+                    in_part=False,
                 )
                 own.add(twin)
                 own.flush()
@@ -177,18 +200,27 @@ class Withdrawals:
             return [event_of(row) for row in own.scalars(query.order_by(WithdrawalEventRow.number))]
 
     def _accept(
-        self, session: Session, names: tuple[str, ...], wanted: tuple[object, ...]
+        self,
+        session: Session,
+        names: tuple[str, ...],
+        asked: RequestDetails,
+        how: tuple[str | None, int | None, bool],
     ) -> WithdrawalRow | None:
         if not names:
             raise WithdrawalError("The withdrawal names no site.", "Say who leaves.")
         # All rows of the roster, locked: two requests must not each leave the other's site as the last.
         rows = session.scalars(select(SiteRow).order_by(SiteRow.name).with_for_update())
         roster = {row.name: row for row in rows}
+        filed = _in_order(session)
+        if asked.request_id is not None:
+            for row in filed:
+                if row.request_id == asked.request_id:
+                    return _same_number(row, names)
         leaving: set[str] = set()
-        for row in _in_order(session):
+        for row in filed:
             if WithdrawalState(row.state).closed:
                 continue
-            if record_of(row).request == wanted:
+            if _answers(row, names, how):
                 return row
             taken = [name for name in names if name in row.sites]
             if taken:
@@ -214,6 +246,15 @@ class Withdrawals:
                 "Destroy the state directory with its models instead, or enrol another site first.",
             )
         return None
+
+    def _note_repetition(
+        self, session: Session, row: WithdrawalRow, reason: str, requested_by: str, number: str | None
+    ) -> None:
+        again = {"reason": reason, "requested_by": requested_by, "request_id": number}
+        first = {"reason": row.reason, "requested_by": row.requested_by, "request_id": row.request_id}
+        earlier = [dict(act.body) for act in self._acts.of(row.id, "repeated", session=session)]
+        if again not in [first, {**first, "request_id": None}, *earlier]:
+            self._acts.add(row.id, "repeated", again, at=self._now(), actor=requested_by, session=session)
 
     def _move(
         self, session: Session, row: WithdrawalRow, new: WithdrawalState, actor: str, note: str
@@ -261,8 +302,36 @@ class Withdrawals:
         query = select(WithdrawalRow).where(WithdrawalRow.id == id_)
         row = session.scalar(query.with_for_update() if lock else query)
         if row is None:
-            raise WithdrawalError(f"There is no withdrawal '{id_}'.", "The register's `all` lists them.")
+            raise WithdrawalError(
+                f"There is no withdrawal '{id_}'.", "`reconsent withdrawals list` names them."
+            )
         return row
+
+
+def _same_number(row: WithdrawalRow, names: tuple[str, ...]) -> WithdrawalRow:
+    """The withdrawal that was filed under a number, if the request is that one and still open."""
+    if tuple(row.sites) != names:
+        raise WithdrawalError(
+            f"The request number {row.request_id} belongs to withdrawal {row.id} of {', '.join(row.sites)}.",
+            "Give the new request a number of its own.",
+        )
+    if WithdrawalState(row.state).closed:
+        raise WithdrawalError(
+            f"Request {row.request_id} was filed before, as {row.id}, and is {row.state}: this is a replay.",
+            "If the site really asks again, file it under a new number.",
+        )
+    return row
+
+
+def _answers(row: WithdrawalRow, names: tuple[str, ...], how: tuple[str | None, int | None, bool]) -> bool:
+    """Whether an open withdrawal does all that is asked."""
+    method, at_round, simulated = how
+    return (
+        set(names) <= set(row.sites)
+        and method in (None, row.method)
+        and at_round in (None, row.at_round)
+        and simulated == row.simulated
+    )
 
 
 def _in_order(session: Session) -> list[WithdrawalRow]:

@@ -1,0 +1,187 @@
+"""The privacy officer's desk: deadlines, decisions, notes, duplicates, and clocks set back."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from reconsent.errors import WithdrawalError
+from server.persistence import (
+    PrivacyDesk,
+    Roster,
+    SiteStatus,
+    StateDirectory,
+    WithdrawalActs,
+    WithdrawalRecord,
+    Withdrawals,
+)
+from unlearning.request import Attachment, Ground, RequestDetails
+from unlearning.withdrawal import WithdrawalState as S
+
+START = dt.datetime(2027, 1, 31, 9, 30, tzinfo=dt.UTC)
+
+
+class Office:
+    """A register and a desk with one clock."""
+
+    def __init__(self, state: StateDirectory) -> None:
+        self.state = state
+        self.now = START
+        self.register = Withdrawals(state, now=lambda: self.now)
+        self.desk = PrivacyDesk(state, "officer", now=lambda: self.now)
+        for node, site in enumerate(("east", "north", "south")):
+            Roster(state).enrol(site, node, "knee", 10, round=1)
+
+    def file(
+        self, *sites: str, reason: str = "consent", by: str = "dpo", **details: object
+    ) -> WithdrawalRecord:
+        """File a withdrawal."""
+        said = RequestDetails(**details)  # type: ignore[arg-type]
+        return self.register.file(sites, reason=reason, requested_by=by, restrict=True, details=said)
+
+
+@pytest.fixture
+def office(state: StateDirectory) -> Office:
+    """An office in a consortium of three sites."""
+    return Office(state)
+
+
+def test_a_request_keeps_what_it_says(office: Office) -> None:
+    """Ground, scope, owner, number and time of receipt are kept; the period begins at receipt."""
+    received = START - dt.timedelta(days=3)
+    record = office.file(
+        "north", ground=Ground.DATA_SUBJECTS, scope="patients", patients=2, owner="Ada", request_id="T-7",
+        received_at=received, zone="Europe/Berlin",
+    )  # fmt: skip
+    assert office.register.get(record.id) == record
+    assert (record.ground, record.scope, record.patients) == (Ground.DATA_SUBJECTS, "patients", 2)
+    assert (record.owner, record.request_id, record.zone) == ("Ada", "T-7", "Europe/Berlin")
+    assert (record.received_at, record.filed_at) == (received, START)
+    assert record.due_at == dt.datetime(2027, 2, 28, 9, 30, tzinfo=dt.UTC)
+
+
+def test_overdue_is_after_the_deadline_and_until_answered(office: Office) -> None:
+    """Not at the very moment, but after it; a hold answers, a release brings it back, closing ends it."""
+    record = office.file("north")
+    assert not record.overdue(record.due_at)
+    late = record.due_at + dt.timedelta(seconds=1)
+    assert record.overdue(late)
+    office.now = late
+    assert not office.desk.hold(record.id, "regulated trial").overdue(late)
+    assert office.desk.release(record.id, "trial over").overdue(late)
+    closed = office.desk.refuse(record.id, "manifestly unfounded")
+    assert (closed.overdue(late), closed.late) == (False, True)
+
+
+def test_an_extension_is_counted_from_receipt_once_and_in_time(office: Office) -> None:
+    """31 January is extended to 30 April; a second extension, and one after the first month, are refused."""
+    record = office.file("north")
+    other = office.file("east")
+    office.now = record.due_at
+    extended = office.desk.extend(record.id, "many sites")
+    assert extended.due_at == dt.datetime(2027, 4, 30, 9, 30, tzinfo=dt.UTC)
+    assert extended.extended_at == office.now
+    with pytest.raises(WithdrawalError, match="extended once"):
+        office.desk.extend(record.id, "more")
+    office.now += dt.timedelta(seconds=1)
+    with pytest.raises(WithdrawalError, match="can no longer be extended"):
+        office.desk.extend(other.id, "late")
+    (act,) = office.desk.acts(record.id, "extended")
+    assert (act.actor, act.body["reason"]) == ("officer", "many sites")
+
+
+def test_decisions_follow_the_table_of_states(office: Office) -> None:
+    """A hold is released, a release needs a hold, a closed withdrawal cannot be extended or granted."""
+    record = office.file("north")
+    with pytest.raises(WithdrawalError, match="not on legal hold"):
+        office.desk.release(record.id, "x")
+    held = office.desk.hold(record.id, "trial", dt.date(2028, 1, 1))
+    assert held.state is S.LEGAL_HOLD
+    assert office.desk.acts(record.id, "hold")[0].body["until"] == "2028-01-01"
+    assert office.desk.release(record.id, "over").state is S.RESTRICTED
+    assert office.desk.cancel(record.id, "changed their mind").state is S.CANCELLED
+    assert Roster(office.state).get("north").status is SiteStatus.ACTIVE
+    for act in (office.desk.extend, office.desk.grant_in_part):
+        with pytest.raises(WithdrawalError, match="is closed: it is cancelled"):
+            act(record.id, "x")
+    office.desk.note(record.id, "called them")
+    assert [act.kind for act in office.desk.acts(record.id)] == ["hold", "note"]
+
+
+def test_a_grant_in_part_comes_before_the_unlearning(office: Office) -> None:
+    """It is marked; once the unlearning has begun it is too late."""
+    record = office.file("north")
+    assert office.desk.grant_in_part(record.id, "Art. 17(3)(d)").in_part
+    other = office.file("east")
+    office.register.advance(other.id, S.UNLEARNING, note="begin")
+    with pytest.raises(WithdrawalError, match="has begun"):
+        office.desk.grant_in_part(other.id, "x")
+
+
+def test_a_second_request_for_an_open_site_answers_the_first(office: Office) -> None:
+    """Nothing new is filed; what the second said is kept with the first, once."""
+    first = office.file("north")
+    office.now += dt.timedelta(days=2)
+    for _ in range(2):
+        assert office.file("north", reason="regulator", by="authority", request_id="A-1") == first
+    assert office.file("north") == first
+    (act,) = office.desk.acts(first.id, "repeated")
+    assert act.body == {"reason": "regulator", "requested_by": "authority", "request_id": "A-1"}
+    assert len(office.register.all()) == 1
+
+
+def test_one_number_is_one_request(office: Office) -> None:
+    """Repeated while open: the same; for other sites: refused; after it is closed: a replay."""
+    first = office.file("north", request_id="T-1")
+    assert office.file("north", request_id="T-1", reason="other words") == first
+    with pytest.raises(WithdrawalError, match="belongs to withdrawal"):
+        office.file("east", request_id="T-1")
+    office.desk.cancel(first.id, "mistake")
+    with pytest.raises(WithdrawalError, match="this is a replay"):
+        office.file("north", request_id="T-1")
+    assert office.file("north", request_id="T-2").id != first.id
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda office, _: office.file("east"),
+        lambda office, id_: office.desk.extend(id_, "x"),
+        lambda office, id_: office.desk.hold(id_, "x"),
+        lambda office, id_: office.desk.note(id_, "x"),
+    ],
+)
+def test_a_clock_set_back_is_noticed(office: Office, act: Callable[[Office, str], object]) -> None:
+    """Nothing is put on record before what is there already; seconds between machines do no harm."""
+    record = office.file("north")
+    office.now -= dt.timedelta(seconds=30)
+    office.desk.note(record.id, "a little behind")
+    office.now = START - dt.timedelta(days=1)
+    with pytest.raises(WithdrawalError, match="Was the clock set back"):
+        act(office, record.id)
+
+
+def test_documents_and_owners_are_on_record(office: Office) -> None:
+    """A document is recorded once by its hash; the owner can change."""
+    record = office.file("north", owner="Ada")
+    for _ in range(2):
+        office.desk.attach(record.id, Attachment("letter.pdf", "ab" * 32, 10))
+    office.desk.assign(record.id, "Grace")
+    assert [act.kind for act in office.desk.acts(record.id)] == ["attachment", "owner"]
+    assert office.register.get(record.id).owner == "Grace"
+    with pytest.raises(WithdrawalError, match="no withdrawal 'W-1'"):
+        office.desk.note("W-1", "x")
+
+
+@pytest.mark.parametrize("attack", ["UPDATE withdrawal_acts SET actor = 'me'", "DELETE FROM withdrawal_acts"])
+def test_acts_cannot_be_rewritten(office: Office, attack: str) -> None:
+    """The database itself refuses to change or delete an act."""
+    record = office.file("north")
+    office.desk.note(record.id, "x")
+    with pytest.raises(IntegrityError), office.state.session() as session:
+        session.execute(text(attack))
+    assert len(WithdrawalActs(office.state).of(record.id)) == 1
