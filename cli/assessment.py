@@ -67,7 +67,9 @@ class Observer:
         # One process imports what all need (optimisers want dynamo), and the workers are forked from it, with
         # none of the threads of this one, which may not be forked.
         context = get_context("forkserver")
-        context.set_forkserver_preload([__name__, "torch._dynamo"])
+        # The command line's own library goes first: some of the others turn deprecation warnings on, and a
+        # worker that imported it after them would print those of its imports.
+        context.set_forkserver_preload(["typer", __name__, "torch._dynamo"])
         self._pool = ProcessPoolExecutor(workers, mp_context=context)
 
     def __enter__(self) -> Observer:

@@ -23,9 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(out: Path, *options: str) -> list[str]:
-    """The command line, run from the working tree."""
-    program = "import sys; from cli.main import main; main(sys.argv[1:])"
-    return [sys.executable, "-c", program, "simulate", "tiny", "--out", str(out), "--json", *options]
+    """The command line, run from the working tree; by a file, as the installed command is one."""
+    program = out.parent / "reconsent"
+    lines = "import sys", "from cli.main import main", "if __name__ == '__main__':", "    main(sys.argv[1:])"
+    program.write_text("\n".join(lines))
+    return [sys.executable, str(program), "simulate", "tiny", "--out", str(out), "--json", *options]
 
 
 def environment() -> dict[str, str]:
@@ -35,11 +37,12 @@ def environment() -> dict[str, str]:
 
 
 def simulate(out: Path, *options: str) -> dict[str, Any]:
-    """The JSON that a simulation prints."""
+    """The JSON that a simulation prints; nothing that it starts may complain of other people's libraries."""
     done = subprocess.run(
         command(out, *options), env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert "DeprecationWarning" not in done.stderr
     return dict(json.loads(done.stdout))
 
 
