@@ -138,6 +138,7 @@ def _record(
             "evaluation": {site: dict(values) for site, values in evaluation.items()},
             "incoming": outcome.incoming(),
             "notes": dict(outcome.notes),
+            "steps": dict(outcome.steps),
         },
         seconds=outcome.seconds,
         model_version=version.id,

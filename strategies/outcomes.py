@@ -64,6 +64,8 @@ class RoundOutcome:
         What the strategy did besides (ascent step, norm, gate loss, …).
     accepted
         False if the round was taken back; the model is then the one before it.
+    steps
+        Seconds of its parts: ``prepare``, ``replies`` (waiting for them and screening), ``average``.
     """
 
     round: int
@@ -74,6 +76,7 @@ class RoundOutcome:
     seconds: float
     notes: Mapping[str, float] = field(default_factory=dict)
     accepted: bool = True
+    steps: Mapping[str, float] = field(default_factory=dict)
 
     def incoming(self) -> dict[str, dict[str, float]]:
         """Quality of the model that the round began with, at each site that measured it."""
