@@ -83,7 +83,7 @@ def output_distance(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> float:
     DataError
         If the shapes differ.
     """
-    a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    a, b = np.asarray(ours, dtype=np.complex128), np.asarray(theirs, dtype=np.complex128)
     if a.shape != b.shape:
         raise DataError(f"Outputs of the shapes {a.shape} and {b.shape} cannot be compared.")
     energy = float(np.vdot(b, b).real)
