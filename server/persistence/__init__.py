@@ -3,6 +3,7 @@
 from server.persistence.desk import PrivacyDesk
 from server.persistence.enrolments import Enrolment, Enrolments
 from server.persistence.exports import Export, Exports
+from server.persistence.ledger import Ledger
 from server.persistence.progress import RunProgress
 from server.persistence.registry import ModelRegistry
 from server.persistence.roster import Roster, RosterEntry, SiteStatus
@@ -20,6 +21,7 @@ __all__ = [
     "Enrolments",
     "Export",
     "Exports",
+    "Ledger",
     "ModelRegistry",
     "ModelVersion",
     "PrivacyDesk",

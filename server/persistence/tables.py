@@ -177,6 +177,22 @@ class EnrolmentRow(Base):
     unregistered_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
 
 
+class LedgerRow(Base):
+    """An entry of the ledger. Append-only: triggers forbid to change or delete a row."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (Index(None, "kind"),)
+
+    # From 1, without gaps; never given by the database, since the content names it too.
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[str] = mapped_column(String(32))
+    kind: Mapped[str] = mapped_column(String(32))
+    content: Mapped[str] = mapped_column(Text)
+    leaf: Mapped[str] = mapped_column(String(64))
+    root: Mapped[str] = mapped_column(String(64))
+    signature: Mapped[str] = mapped_column(String(88))
+
+
 class RunEventRow(Base):
     """Something that happened in a run, for whoever watches from another process."""
 

@@ -25,9 +25,7 @@ def canonical(value: Any) -> bytes:
     try:
         return rfc8785.dumps(_plain(value))
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
-        raise LedgerError(
-            f"This has no canonical JSON: {error}.", "Write it as text."
-        ) from None
+        raise LedgerError(f"This has no canonical JSON: {error}.", "Write it as text.") from None
 
 
 def parse(content: bytes | str) -> Any:
