@@ -24,9 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from deploy.layout import write_private
 from reconsent.errors import DeployError
-from reconsent.files import write_atomically
+from reconsent.files import write_atomically, write_private
 from server.persistence.state import explaining_os_errors
 
 AUTHORITY, AUTHORITY_KEY = "ca.crt", "ca.key"

@@ -15,9 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from deploy.layout import write_private
 from reconsent.errors import DeployError, SiteError
-from reconsent.files import write_atomically
+from reconsent.files import write_atomically, write_private
 from server.node_keys import fingerprint
 from server.persistence.state import explaining_os_errors
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,30 +123,3 @@ class Layout:
     def _directories(self) -> Iterator[Path]:
         yield self.root
         yield from (self.tls, self.keys, self.flower_home, self.superlink, self.logs, self.sites)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a secret so that nobody else can ever read it, and that it is whole or absent after a crash.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the directory is not writable.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.unlink(missing_ok=True)
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -7,10 +7,12 @@
     ├── DataError              a file or directory with MR data cannot be used
     ├── ModelError             a reconstructor cannot be built, or cannot take this input
     ├── ContributionError      the contribution cache is missing, altered or truncated
+    ├── EncryptionError        a key of the contributions is missing or wrong
     ├── StateError             the state directory cannot be used
     ├── SiteError              a site is unknown, barred, or contradicts the roster
     ├── WithdrawalError        a withdrawal cannot be accepted or carried on
     ├── RoundError             a round cannot be completed
+    ├── PrivacyError           a guarantee of differential privacy cannot be kept
     ├── SignatureError         a key cannot be used, or a signature does not hold
     ├── LedgerError            the ledger, or a checkpoint of it, does not hold
     └── DeployError            a process, certificate or key of a deployment cannot be used
@@ -54,6 +56,10 @@ class ContributionError(ReconsentError):
     """The contribution cache is missing, altered or truncated."""
 
 
+class EncryptionError(ReconsentError):
+    """A key of the contributions is missing or wrong."""
+
+
 class StateError(ReconsentError):
     """The state directory cannot be used."""
 
@@ -68,6 +74,10 @@ class WithdrawalError(ReconsentError):
 
 class RoundError(ReconsentError):
     """A round cannot be completed."""
+
+
+class PrivacyError(ReconsentError):
+    """A guarantee of differential privacy cannot be kept."""
 
 
 class SignatureError(ReconsentError):

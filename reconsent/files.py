@@ -43,7 +43,7 @@ class AtomicWrites:
             self._temporary[path] = temporary
         with temporary.open("wb", buffering=0) as file:
             for part in parts:
-                _write_all(file.fileno(), memoryview(part))
+                write_whole(file.fileno(), part)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -80,9 +80,62 @@ def write_atomically(path: Path, content: Part) -> None:
         files.write(path, [content])
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a secret so that nobody else can ever read it, and that it is whole or absent after a crash.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the directory is not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def shred(path: Path) -> None:
+    """Overwrite a file where it lies, then unlink it; one that is gone already does not matter.
+
+    A copy-on-write file system, a solid-state disk or a snapshot may keep the old bytes elsewhere.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written or unlinked.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        write_whole(descriptor, bytes(os.fstat(descriptor).st_size))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    path.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
 def unlink_all(paths: Iterable[Path]) -> None:
     """Unlink ``paths``; those already gone do not matter."""
     _each(lambda path: path.unlink(missing_ok=True), paths)
+
+
+def write_whole(descriptor: int, content: Part) -> None:
+    """Write all of ``content``, however often the system has to be asked."""
+    rest = memoryview(content)
+    while rest.nbytes:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def sync_directory(directory: Path) -> None:
@@ -106,9 +159,6 @@ def _sync(path: Path, flags: int = os.O_RDWR) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, content: memoryview) -> None:
-    while content.nbytes:
-        content = content[os.write(descriptor, content) :]
 
 
 def _each(action: Callable[[Path], None], paths: Iterable[Path]) -> None:

@@ -1,15 +1,23 @@
-"""The files of the contribution cache: written with their checksum, and read only if it is still right."""
+"""The files of the contribution cache: sealed by their site's key, and read only if they are still right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from reconsent.errors import ContributionError
-from reconsent.files import AtomicWrites, sha256_of
+from reconsent.files import AtomicWrites, Part, sha256_of
+from unlearning.database import ContributionRow
 from unlearning.parameters import Vector
+from unlearning.sealing import SUFFIX, SealedReader, SealError, place, seal
+from unlearning.site_keys import SiteKeys
 from unlearning.vector_files import VectorType, decode, encode
+
+PLAIN_SUFFIX = ".safetensors"
+
+_UNUSED = "It is not used. Restore it from a backup, or unlearn by a method that needs no cache."
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +29,9 @@ class StoredFile:
     site, round
         Whose contributions, and up to or of which round.
     path
-        Relative to the cache's directory; empty if only the numbers are kept.
+        Relative to the cache's directory; empty if only the numbers are kept. Ends with ``.sealed`` if it is.
     sha256, bytes, dtype
-        Of its content.
+        Of the file as it lies on the disk, and of its numbers.
     """
 
     site: str
@@ -38,6 +46,16 @@ class StoredFile:
         """There is no file."""
         return cls(site, round_, "", "", 0, "")
 
+    @classmethod
+    def of(cls, row: ContributionRow) -> StoredFile:
+        """The file that a row of the index names."""
+        return cls(row.site, row.round, row.path, row.sha256, row.bytes, row.dtype)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it is sealed by the site's key."""
+        return self.path.endswith(SUFFIX)
+
 
 class ContributionFiles:
     """Reads and writes the files below the cache's directory; used by several threads at once.
@@ -46,10 +64,16 @@ class ContributionFiles:
     ----------
     directory
         Of the cache.
+    keys
+        The sites' keys; ``None`` to write files that are not sealed.
+    line
+        Line of models; a file of one is not taken for one of another.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keys: SiteKeys | None = None, line: str = "main") -> None:
+        self.keys = keys
         self._directory = directory
+        self._line = line
 
     def write(
         self,
@@ -66,38 +90,93 @@ class ContributionFiles:
         ------
         ContributionError
             If it cannot be written.
+        EncryptionError
+            If the site's key cannot be used.
         """
-        parts = encode(vectors, dtype)
-        path = f"{site}/{kind}-{round_:06d}.safetensors"
+        parts: Iterable[Part] = encode(vectors, dtype)
+        path = f"{site}/{kind}-{round_:06d}"
+        if self.keys is None:
+            path += PLAIN_SUFFIX
+        else:
+            path += SUFFIX
+            parts = seal(self.keys.key(site), self._place(site, path), parts)
+        written = _Measured(parts)
         try:
-            writes.write(self._directory / path, parts)
+            writes.write(self._directory / path, written)
         except OSError as error:
             raise unwritable(f"The contribution of site '{site}' of round {round_}", error) from error
-        return StoredFile(site, round_, path, sha256_of(*parts), sum(map(len, parts)), dtype)
+        return StoredFile(site, round_, path, written.sha256, written.bytes, dtype)
 
     def read(self, file: StoredFile) -> dict[str, Vector]:
-        """The vectors ``(P,)`` of a file; read-only where they need no conversion.
+        """The vectors ``(P,)`` of a file; not to be changed in place.
 
         Raises
         ------
         ContributionError
-            If it is missing, truncated or altered.
+            If it is missing, truncated, altered, or another file stands in its place.
+        EncryptionError
+            If the site's key is missing or wrong.
         """
         path = self._directory / file.path
         what = f"The contribution of site '{file.site}' up to round {file.round} ({path})"
         try:
-            content = path.read_bytes()
+            if not file.sealed:
+                content: bytes | bytearray = path.read_bytes()
+                self._compare(what, file, sha256_of(content), len(content))
+                return decode(content)
+            reader = SealedReader(path, self._key(what, file.site), self._place(file.site, file.path))
         except OSError as error:
             raise ContributionError(
                 f"{what} cannot be read: {error.strerror}.", "Restore it from a backup."
             ) from error
-        if sha256_of(content) != file.sha256:
-            kind = "truncated" if len(content) < file.bytes else "altered"
+        self._compare(what, file, reader.sha256, reader.bytes)
+        try:
+            return decode(reader.content())
+        except SealError:
+            raise ContributionError(
+                f"{what} was sealed by another key, or for another site, round or kind.", _UNUSED
+            ) from None
+
+    def _key(self, what: str, site: str) -> bytes:
+        if self.keys is None:
+            raise ContributionError(
+                f"{what} is encrypted, and no keys were given to read it.",
+                'Set encryption in [contributions] back to what it was; "none" is for files not yet written.',
+            )
+        return self.keys.existing(site)
+
+    def _place(self, site: str, path: str) -> bytes:
+        # The path says site, kind and round; a renamed directory must not make one site's file another's.
+        return place("contribution", self._line, site, path)
+
+    @staticmethod
+    def _compare(what: str, file: StoredFile, sha256: str, size: int) -> None:
+        if sha256 != file.sha256:
+            kind = "truncated" if size < file.bytes else "altered"
             raise ContributionError(
                 f"{what} is {kind}: its checksum is not the recorded one.",
-                "It is not used. Restore it from a backup, or unlearn by a method that needs no cache.",
+                _UNUSED,
             )
-        return decode(content)
+
+
+class _Measured:
+    """Pieces that are counted and hashed as they pass."""
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._parts = parts
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[Part]:
+        for part in self._parts:
+            self._digest.update(part)
+            self.bytes += len(part)
+            yield part
+
+    @property
+    def sha256(self) -> str:
+        """Of what has passed."""
+        return self._digest.hexdigest()
 
 
 def unwritable(what: str, error: OSError) -> ContributionError:

@@ -8,9 +8,9 @@ Per site one *running* pair of vectors, whatever the number of rounds,
   remaining sites' pull back to their optimum (with a = 0 the identity
   w₀ + Σₜ Δ̄ᵗ₍without u₎ = w_T − Uᵤ holds exactly),
 
-and, if asked for, a history of single updates. Files are safetensors; the index with their SHA-256 is a
-table of the state database, written in the same transaction as the round they belong to. A file that does
-not match its hash is named and never used.
+and, if asked for, a history of single updates. Files are safetensors, sealed by their site's own key where
+keys are given; the index with their SHA-256 is a table of the state database, written in the same transaction
+as the round they belong to. A file that does not match its hash is named and never used.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from reconsent.errors import ContributionError
 from reconsent.files import AtomicWrites, unlink_all
-from unlearning.contribution_files import ContributionFiles, StoredFile, unwritable
+from unlearning.contribution_files import PLAIN_SUFFIX, ContributionFiles, StoredFile, unwritable
+from unlearning.contribution_upkeep import ContributionUpkeep, RetentionLimits
 from unlearning.database import ContributionRow
 from unlearning.folding import Fold, RunningKind
 from unlearning.parameters import Vector
+from unlearning.rewinding import can_rewind, landmarks, rewind
+from unlearning.sealing import SUFFIX
+from unlearning.site_keys import SiteKeys
 from unlearning.spool import SpooledUpdate, UpdateSpool
 from unlearning.vector_files import VectorType
 
@@ -57,12 +61,17 @@ class CachePolicy:
         ``float32`` or ``bfloat16``.
     anchor_rounds
         Rounds after which a copy of the running pair stays.
+    keep_rounds, keep_days
+        Single updates older than the last so many rounds of the line, or than so many days, are removed;
+        their numbers stay. ``None``: no limit.
     """
 
     damping: float = 0.0
     history_every: int = 0
     history_dtype: VectorType = "bfloat16"
     anchor_rounds: frozenset[int] = frozenset()
+    keep_rounds: int | None = None
+    keep_days: float | None = None
 
 
 class ContributionCache:
@@ -78,6 +87,8 @@ class ContributionCache:
         What is kept.
     line
         Which line of models the updates belong to.
+    keys
+        The sites' keys, by which new files are sealed; ``None`` leaves them readable.
     """
 
     def __init__(
@@ -87,16 +98,21 @@ class ContributionCache:
         policy: CachePolicy | None = None,
         *,
         line: str = "main",
+        keys: SiteKeys | None = None,
     ) -> None:
         self._directory = directory
-        self._files = ContributionFiles(directory)
+        self._files = ContributionFiles(directory, keys, line)
         self._transaction = transaction
         self.policy = policy or CachePolicy()
         self._line = line
+        limits = RetentionLimits(self.policy.keep_rounds, self.policy.keep_days)
+        self.upkeep = ContributionUpkeep(directory, self._files, transaction, line, limits)
         directory.mkdir(parents=True, exist_ok=True)
 
     @classmethod
-    def open(cls, directory: Path, policy: CachePolicy | None = None) -> ContributionCache:
+    def open(
+        cls, directory: Path, policy: CachePolicy | None = None, *, keys: SiteKeys | None = None
+    ) -> ContributionCache:
         """A cache that keeps its index in ``directory/index.sqlite``, for use without Reconsent's server."""
         directory.mkdir(parents=True, exist_ok=True)
         engine = create_engine(f"sqlite:///{directory / 'index.sqlite'}")
@@ -108,7 +124,7 @@ class ContributionCache:
             with sessions.begin() as session:
                 yield session
 
-        return cls(directory, transaction, policy)
+        return cls(directory, transaction, policy, keys=keys)
 
     def record(
         self, round_: int, spool: UpdateSpool, mean: Vector, *, session: Session | None = None
@@ -149,10 +165,12 @@ class ContributionCache:
         except OSError as error:
             raise unwritable(f"The contributions of round {round_}", error) from error
         superseded = []
+        anchors = landmarks(session, self._line) | self.policy.anchor_rounds
         for (fold, last), (running, update) in zip(folds, stored, strict=True):
             session.add(self._row(fold, "running", running, norm=0.0))
             session.add(self._row(fold, "update", update, norm=fold.norm))
-            if last is not None and last.round not in self.policy.anchor_rounds:
+            # Also of a site that missed the anchor round: until its next one it stood where it was then.
+            if last is not None and not any(last.round <= anchor < round_ for anchor in anchors):
                 superseded.append(self._directory / last.path)
                 session.delete(last)
         return superseded
@@ -178,7 +196,7 @@ class ContributionCache:
                     "A site that never took part has nothing to be unlearned.",
                 )
             now = self._last_round(session)
-            file, last = _stored(rows[-1]), rows[-1].round
+            file, last = StoredFile.of(rows[-1]), rows[-1].round
         found = self._files.read(file)[kind].copy()
         missed = (now if at_round is None else min(at_round, now)) - last
         if kind == "specific" and missed > 0 and self.policy.damping > 0:
@@ -194,6 +212,24 @@ class ContributionCache:
         for row in rows:
             yield row.round, row.weight, self._load(row)["update"]
 
+    def update_of(self, site: str, round_: int) -> Vector:
+        """The update ``(P,)`` of ``site`` in a round.
+
+        Raises
+        ------
+        ContributionError
+            If it was not kept, or its file is altered.
+        """
+        with self._transaction() as session:
+            rows = [r for r in self._rows(session, site, "update") if r.round == round_ and r.path]
+            if not rows:
+                raise ContributionError(
+                    f"The update of site '{site}' of round {round_} is not kept.",
+                    "Train with contributions.history-every = 1, or use a method that needs no history.",
+                )
+            session.expunge(rows[0])
+        return self._load(rows[0])["update"].copy()
+
     def norms(self, site: str) -> list[float]:
         """‖Δ‖ of every update of ``site``, oldest first; kept even where the update itself is not."""
         with self._transaction() as session:
@@ -204,10 +240,30 @@ class ContributionCache:
         with self._transaction() as session:
             return {row.round: row.weight for row in self._rows(session, site, "update")}
 
+    def kept_rounds(self, site: str) -> list[int]:
+        """Rounds whose update of ``site`` is kept by itself, oldest first; reads no file."""
+        with self._transaction() as session:
+            return [row.round for row in self._rows(session, site, "update") if row.path]
+
     def last_round(self) -> int:
         """The newest round of which anything is kept; 0 if nothing is."""
         with self._transaction() as session:
             return self._last_round(session)
+
+    def can_rewind(self, round_: int) -> bool:
+        """Whether the contributions as they stood after ``round_`` are kept; see :mod:`unlearning.rewinding`."""
+        with self._transaction() as session:
+            return can_rewind(session, self._line, round_)
+
+    def rewind(self, round_: int, *, session: Session) -> list[Path]:
+        """Drop what came after ``round_``; returns files to unlink once the transaction is committed.
+
+        Raises
+        ------
+        ContributionError
+            If the contributions as they stood then are not kept.
+        """
+        return [self._directory / path for path in rewind(session, self._line, round_)]
 
     def sites(self) -> list[str]:
         """Sites of which something is kept, by name."""
@@ -259,7 +315,8 @@ class ContributionCache:
             }
         orphans = [
             file
-            for file in self._directory.glob("*/*.safetensors")
+            for suffix in (PLAIN_SUFFIX, SUFFIX)
+            for file in self._directory.glob(f"*/*{suffix}")
             if str(file.relative_to(self._directory)) not in known
         ]
         orphans += self._directory.glob(f"*/{PARTS}")
@@ -282,7 +339,7 @@ class ContributionCache:
             )
         missed = 0 if last is None else round_ - last.round - 1
         decay = self._decay(missed) * (1 - self.policy.damping * (1 - share))
-        file = None if last is None else _stored(last)
+        file = None if last is None else StoredFile.of(last)
         return Fold(update.site, round_, share, update.norm, decay, file), last
 
     def _decay(self, missed: int) -> float:
@@ -323,7 +380,7 @@ class ContributionCache:
         )
 
     def _load(self, row: ContributionRow) -> dict[str, Vector]:
-        return self._files.read(_stored(row))
+        return self._files.read(StoredFile.of(row))
 
     def _last_round(self, session: Session) -> int:
         query = select(func.max(ContributionRow.round)).where(ContributionRow.line == self._line)
@@ -336,10 +393,6 @@ class ContributionCache:
         if kind is not None:
             query = query.where(ContributionRow.kind == kind)
         return list(session.scalars(query.order_by(ContributionRow.round)))
-
-
-def _stored(row: ContributionRow) -> StoredFile:
-    return StoredFile(row.site, row.round, row.path, row.sha256, row.bytes, row.dtype)
 
 
 def discard(files: list[Path]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-
 from reconsent.errors import ContributionError
+from reconsent.files import write_whole
 from unlearning.parameters import Vector
+from unlearning.sealing import KEY_BYTES, SUFFIX, SealError, place, seal, unseal
+from unlearning.vector_files import decode, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ class UpdateSpool:
     the model depend on it. The spool lets each reply be dropped from memory as it comes and the average be
     taken in the order of the sites' names afterwards.
 
+    The files are sealed by a key that only this object has. It is never written down, so what a killed process
+    leaves behind can be read by nobody, not even by the next one: the round is done again.
+
     Parameters
     ----------
     directory
@@ -48,6 +52,7 @@ class UpdateSpool:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._updates: dict[str, SpooledUpdate] = {}
+        self._key = os.urandom(KEY_BYTES)
         directory.mkdir(parents=True, exist_ok=True)
         self.clear()
 
@@ -63,8 +68,10 @@ class UpdateSpool:
             raise ContributionError(f"Site '{site}' has already sent an update this round.")
         path = self._path(site)
         try:
-            save_file({"update": update}, path)
-        except (OSError, SafetensorError) as error:
+            with path.open("wb", buffering=0) as file:
+                for piece in seal(self._key, _place(site), encode({"update": update}, "float32")):
+                    write_whole(file.fileno(), piece)
+        except OSError as error:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             raise ContributionError(
@@ -84,10 +91,9 @@ class UpdateSpool:
         if site not in self._updates:
             raise ContributionError(f"Site '{site}' has sent no update this round.")
         try:
-            update: Vector = load_file(self._path(site))["update"]
-        except (OSError, SafetensorError, KeyError) as error:
+            return decode(unseal(self._path(site), self._key, _place(site)))["update"]
+        except (OSError, SealError) as error:
             raise ContributionError(f"The spooled update of site '{site}' is unreadable: {error}.") from error
-        return update
 
     def updates(self) -> list[SpooledUpdate]:
         """Every spooled update, in the order of the sites' names."""
@@ -101,8 +107,12 @@ class UpdateSpool:
     def clear(self) -> None:
         """Forget the round."""
         self._updates.clear()
-        for file in self._directory.glob("*.safetensors"):
+        for file in self._directory.glob("*"):
             file.unlink()
 
     def _path(self, site: str) -> Path:
-        return self._directory / f"{site}.safetensors"
+        return self._directory / f"{site}{SUFFIX}"
+
+
+def _place(site: str) -> bytes:
+    return place("spool", site)

@@ -38,10 +38,10 @@ def encode(vectors: Mapping[str, Vector], dtype: VectorType) -> list[Part]:
     return [len(text).to_bytes(8, "little") + text, *parts]
 
 
-def decode(content: bytes) -> dict[str, Vector]:
+def decode(content: bytes | bytearray) -> dict[str, Vector]:
     """The vectors ``(P,)`` of a safetensors file whose checksum is right, as float32.
 
-    Those stored as float32 are read-only views of ``content``.
+    Those stored as float32 are views of ``content``.
     """
     begin = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:begin])
@@ -60,7 +60,7 @@ def _stored(vector: Vector, dtype: VectorType) -> np.ndarray:
     return half.view(torch.int16).numpy().astype("<i2", copy=False)
 
 
-def _loaded(content: bytes, name: str, count: int, offset: int) -> Vector:
+def _loaded(content: bytes | bytearray, name: str, count: int, offset: int) -> Vector:
     if name == "F32":
         return np.frombuffer(content, "<f4", count, offset)
     bits = np.frombuffer(content, "<u2", count, offset).astype(np.uint32)
