@@ -11,8 +11,9 @@ import typer
 from cli.bench import bench
 from cli.certs import app as certs
 from cli.data import app as data
-from cli.enrolment import add, readmit
+from cli.enrolment import add, readmit, replace_key
 from cli.methods import methods
+from cli.metrics import app as metrics
 from cli.model import app as model
 from cli.server import app as server
 from cli.simulate import simulate
@@ -45,10 +46,12 @@ app.add_typer(withdrawals, name="withdrawals")
 app.add_typer(data, name="data")
 site.command()(add)
 site.command()(readmit)
+site.command("replace-key")(replace_key)
 app.add_typer(site, name="site")
 app.add_typer(model, name="model")
 app.add_typer(certs, name="certs")
 app.add_typer(server, name="server")
+app.add_typer(metrics, name="metrics")
 
 
 def _print_version(wanted: bool) -> None:

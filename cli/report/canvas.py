@@ -96,11 +96,15 @@ def axes(width: float, height: float, *, polar: bool = False) -> Iterator[tuple[
 
 def svg(figure: Figure) -> str:
     """The figure as a ``data:`` address; equal figures give equal addresses."""
+    text = svg_text(figure).replace("'DejaVu Sans'", _FONTS)
+    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as an SVG document; equal figures give equal text."""
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]  # without the DOCTYPE, which names an address outside
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = text.replace("'DejaVu Sans'", _FONTS)
-    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

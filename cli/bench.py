@@ -1,0 +1,92 @@
+"""``reconsent bench``: every method of unlearning side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def bench(
+    preset: Annotated[
+        str, typer.Option("--preset", help="A plan: small, paper, tiny; or a plan's file (.toml).")
+    ] = "small",
+    methods: Annotated[
+        list[str] | None, typer.Option("--methods", help="Only this method; repeat it for several.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="Report on the first so many seeds of the plan only.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Where attempts and summary are kept (default: bench/results/PLAN)."),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Where consortia are trained; large (default: runs/bench-PLAN)."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write the page here (default: OUT/benchmark.md).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Clients at once (default: one a core).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the plan and say what would be done.")
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Compare the methods of unlearning, each at its own best settings.
+
+    Settings are chosen on other seeds and other organs than those reported, with the same number of trials
+    for every method. Each attempt is kept as it is made: the same command goes on where it was stopped.
+
+    Examples
+    --------
+      reconsent bench --preset tiny
+
+      reconsent bench --methods cached-ascent --methods retain-ft --seeds 1
+    """
+    from cli.assessment import default_workers
+    from cli.benchmark.page import as_json, summarise, write_page
+    from cli.benchmark.plan import load_plan, select
+    from cli.benchmark.run import Benchmark
+    from cli.benchmark.store import Store
+    from cli.progress import ProgressBoard
+    from reconsent.files import write_atomically
+
+    plan = select(load_plan(preset), methods or [], seeds)
+    out = out or Path("bench") / "results" / plan.name
+    benchmark = Benchmark(
+        plan,
+        work or Path("runs") / f"bench-{plan.name}",
+        Store(out / "attempts.jsonl"),
+        workers=workers or default_workers(),
+    )
+    console = Console(stderr=json_output)
+    if dry_run:
+        cases = [*plan.search, *plan.report]
+        bases = len({case.base_name for case in cases})
+        trials = sum(len(plan.candidates(method)) for method in plan.config.methods)
+        console.print(
+            f"{plan.config.title}: {bases} consortia and {len(cases)} oracles to train, "
+            f"{trials * len(plan.search)} settings to try, "
+            f"{len(plan.report) * len(plan.config.methods)} attempts to report; "
+            f"{summarise(benchmark).unfinished} attempts are still to be made.",
+            highlight=False,
+        )
+        return
+    with ProgressBoard(console, quiet=json_output) as board:
+        benchmark.run(board.step)
+    summary = as_json(summarise(benchmark))
+    write_atomically(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_page(benchmark, page or out / "benchmark.md")
+    if json_output:
+        typer.echo(json.dumps(summary))
+        return
+    typer.echo(f"Page: {page or out / 'benchmark.md'}")

@@ -1,0 +1,169 @@
+"""What a benchmark compares: consortia, seeds, who leaves, methods and the settings they may choose from."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from reconsent.config import ConsortiumConfig, Settings, WithdrawalConfig, load_consortium
+from reconsent.errors import ConfigError
+from strategies.methods import METHODS, method_settings
+
+PLANS = Path(__file__).with_name("plans")
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A consortium with a seed, and the site that leaves it."""
+
+    consortium: ConsortiumConfig
+    withdrawn: str
+
+    @property
+    def name(self) -> str:
+        """Short and unique within a plan."""
+        return f"{self.consortium.name}-{self.consortium.seed}-{self.withdrawn}"
+
+    @property
+    def base_name(self) -> str:
+        """Of the same consortium before anybody leaves."""
+        return f"{self.consortium.name}-{self.consortium.seed}"
+
+    @property
+    def base(self) -> ConsortiumConfig:
+        """The same consortium before anybody leaves."""
+        return self.consortium.model_copy(update={"withdrawals": ()})
+
+
+class CasesConfig(Settings):
+    """A consortium, trained with several seeds; one site after the other leaves it."""
+
+    consortium: str = Field(description="a preset, or a file beside the plan")
+    seeds: tuple[int, ...] = Field(min_length=1, description="each a consortium of its own")
+    withdrawn: tuple[str, ...] = Field(min_length=1, description="sites that leave in turn")
+
+
+class PlanConfig(Settings):
+    """A benchmark."""
+
+    title: str = Field(description="of the page")
+    report: CasesConfig = Field(description="what the methods are compared on")
+    search: CasesConfig = Field(description="what their settings are chosen on; other seeds, other organs")
+    budget: int = Field(default=6, ge=1, description="settings tried for each method on each search case")
+    methods: dict[str, dict[str, tuple[Value, ...]]] = Field(
+        description="method → setting → values to choose from"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A benchmark whose consortia are loaded and whose settings are checked."""
+
+    name: str
+    config: PlanConfig
+    report: tuple[Case, ...]
+    search: tuple[Case, ...]
+
+    def candidates(self, method: str) -> list[dict[str, Value]]:
+        """The settings tried for ``method``: at most ``budget``, the method's own defaults first.
+
+        The rest are drawn without replacement from all combinations, with a generator that the method's
+        name seeds: the same for everybody who repeats it.
+        """
+        grid = self.config.methods[method]
+        combined = [
+            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()) if values
+        ]
+        generator = random.Random(f"{self.name} {method}")
+        drawn = generator.sample(combined, len(combined))
+        return [{}, *drawn][: self.config.budget]
+
+
+def load_plan(source: str) -> Plan:
+    """Read a plan, by its name (``small``, ``paper``, ``tiny``) or from a file.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing or wrong, names an unknown method or site, or searches where it reports.
+    """
+    path = Path(source) if source.endswith(".toml") else PLANS / f"{source}.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        config = PlanConfig.model_validate(table)
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in PLANS.glob("*.toml") if "-" not in file.stem))
+        raise ConfigError(f"There is no benchmark plan '{source}'.", f"Plans are: {known}.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"The benchmark plan {path} cannot be read: {error}.") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path} is no benchmark plan: {problems}.") from None
+    plan = Plan(path.stem, config, _cases(config.report, path), _cases(config.search, path))
+    shared = {case.base_name for case in plan.report} & {case.base_name for case in plan.search}
+    if shared:
+        raise ConfigError(
+            f"{path}: {', '.join(sorted(shared))} would be searched and reported on.",
+            "Choose settings on other seeds or another consortium than those reported.",
+        )
+    for method, grid in config.methods.items():
+        _check(method, grid)
+    return plan
+
+
+def select(plan: Plan, methods: Sequence[str], seeds: int | None) -> Plan:
+    """The same plan with some of its methods, and its first ``seeds`` seeds to report on.
+
+    Raises
+    ------
+    ConfigError
+        If a method is not in the plan.
+    """
+    unknown = [name for name in methods if name not in plan.config.methods]
+    if unknown:
+        raise ConfigError(
+            f"The plan '{plan.name}' has no method {', '.join(unknown)}.",
+            f"It has: {', '.join(plan.config.methods)}.",
+        )
+    kept = plan.config.report.seeds[:seeds]
+    grids = {name: grid for name, grid in plan.config.methods.items() if not methods or name in methods}
+    config = plan.config.model_copy(update={"methods": grids})
+    return Plan(plan.name, config, tuple(c for c in plan.report if c.consortium.seed in kept), plan.search)
+
+
+def _cases(config: CasesConfig, path: Path) -> tuple[Case, ...]:
+    beside = path.parent / config.consortium
+    loaded = load_consortium(beside if beside.suffix == ".toml" else config.consortium)
+    found = []
+    for seed in config.seeds:
+        for site in config.withdrawn:
+            loaded.site(site)
+            changes: Mapping[str, Any] = {
+                "seed": seed,
+                "withdrawals": (WithdrawalConfig(sites=(site,)),),
+                "continue_rounds": 0,
+            }
+            found.append(Case(loaded.model_copy(update=changes), site))
+    return tuple(found)
+
+
+def _check(method: str, grid: Mapping[str, Sequence[Value]]) -> None:
+    method_settings(method, {})
+    for key, values in grid.items():
+        for value in values:
+            kind = METHODS[method].settings_type
+            aliases = {field.alias or name for name, field in kind.model_fields.items()}
+            if key not in aliases:
+                raise ConfigError(
+                    f"The method {method} has no setting '{key}'.", f"It has: {', '.join(sorted(aliases))}."
+                )
+            method_settings(method, {key: value})

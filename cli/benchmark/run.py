@@ -1,0 +1,135 @@
+"""Runs a benchmark: trains, searches settings, reports the chosen ones; each attempt is kept at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cli.benchmark.plan import Case, Plan
+from cli.benchmark.score import best
+from cli.benchmark.store import Record, Stage, Store
+from cli.trials import TrainedConsortium, train, trained
+from reconsent.errors import ConfigError, ReconsentError
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how far it is, and how far it will go."""
+
+
+class Benchmark:
+    """A plan, where its consortia are trained, and what was found so far.
+
+    Parameters
+    ----------
+    plan
+        What is compared.
+    work
+        Directory of the trained consortia; large, and may be removed afterwards.
+    store
+        Where each attempt is recorded.
+    workers
+        Processes.
+    """
+
+    def __init__(self, plan: Plan, work: Path, store: Store, *, workers: int) -> None:
+        self.plan = plan
+        self.work = work
+        self.store = store
+        self._workers = workers
+
+    def run(self, progress: Progress) -> None:
+        """Do whatever has not been done yet.
+
+        Raises
+        ------
+        ReconsentError
+            If a consortium cannot be trained. A method that fails is recorded as failed, and is no error.
+        """
+        # The strategies' own words would break the progress bar; what they say is in the records' notes.
+        logging.getLogger("flwr").setLevel(logging.ERROR)
+        search = [(case, m, s) for case in self.plan.search for m in self._methods for s in self._tried(m)]
+        total = len(search) + len(self.plan.report) * len(self._methods)
+        self._attempts("search", search, progress, 0, total)
+        chosen = [(case, m, self.chosen(m)) for case in self.plan.report for m in self._methods]
+        self._attempts("report", [c for c in chosen if c[2] is not None], progress, len(search), total)
+
+    @property
+    def _methods(self) -> list[str]:
+        return list(self.plan.config.methods)
+
+    def _tried(self, method: str) -> list[dict[str, Any]]:
+        return list(self.plan.candidates(method))
+
+    def chosen(self, method: str) -> dict[str, Any] | None:
+        """The settings that were best on the search cases; ``None`` if every one failed."""
+        found = best(self.searched(method))
+        return None if found is None else dict(found.settings)
+
+    def searched(self, method: str) -> list[Record]:
+        """What was found for ``method`` on the search cases."""
+        return self._found("search", [(c, method, s) for c in self.plan.search for s in self._tried(method)])
+
+    def reported(self, method: str) -> list[Record]:
+        """What was found for ``method`` at its chosen settings."""
+        settings = self.chosen(method)
+        if settings is None:
+            return []
+        return self._found("report", [(case, method, settings) for case in self.plan.report])
+
+    def _found(self, stage: Stage, wanted: Sequence[tuple[Case, str, dict[str, Any]]]) -> list[Record]:
+        found = (self.store.find(stage, _key(*attempt)) for attempt in wanted)
+        return [record for record in found if record is not None]
+
+    def _attempts(
+        self,
+        stage: Stage,
+        wanted: Sequence[tuple[Case, str, dict[str, Any] | None]],
+        progress: Progress,
+        done: int,
+        total: int,
+    ) -> None:
+        by_case: dict[str, list[tuple[Case, str, dict[str, Any]]]] = {}
+        for case, method, settings in wanted:
+            if settings is not None:
+                by_case.setdefault(case.name, []).append((case, method, settings))
+        for attempts in by_case.values():
+            missing = [attempt for attempt in attempts if self.store.find(stage, _key(*attempt)) is None]
+            done += len(attempts) - len(missing)
+            if not missing:
+                continue
+            case = missing[0][0]
+            progress(f"training {case.name}", done, total)
+            with self._trained(case) as consortium:
+                for _, method, settings in missing:
+                    progress(f"{case.name}: {method}", done, total)
+                    self.store.add(_attempt(stage, case, consortium, method, settings))
+                    done += 1
+        progress(stage, done, total)
+
+    @contextmanager
+    def _trained(self, case: Case) -> Iterator[TrainedConsortium]:
+        base, place = self.work / case.base_name, self.work / case.name
+        if not place.exists():
+            train(base, case.base, workers=self._workers)
+        with trained(place, case.consortium, workers=self._workers, like=base) as consortium:
+            yield consortium
+
+
+def _attempt(
+    stage: Stage, case: Case, consortium: TrainedConsortium, method: str, settings: dict[str, Any]
+) -> Record:
+    try:
+        attempt, error = consortium.attempt(method, settings), ""
+    except ConfigError:
+        raise
+    except ReconsentError as failure:
+        # A model that diverges is a finding about the method, not a fault of the benchmark.
+        attempt, error = None, str(failure)
+    return Record(stage, case.name, method, settings, consortium.original, consortium.oracle, attempt, error)
+
+
+def _key(case: Case, method: str, settings: dict[str, Any]) -> tuple[str, str, str]:
+    return case.name, method, json.dumps(settings, sort_keys=True)

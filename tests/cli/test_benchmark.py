@@ -1,0 +1,181 @@
+"""The benchmark: its plan, its store, its arithmetic, and one whole run on a toy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.benchmark.plan import load_plan, select
+from cli.benchmark.score import best, dominated, row, score
+from cli.benchmark.store import Record, Store
+from cli.main import app
+from cli.trials import Attempt, Figures
+from reconsent.errors import ConfigError, DataError
+
+PLAN = """
+title = "Toy"
+budget = 3
+[report]
+consortium = "tiny"
+seeds = [0, 1]
+withdrawn = ["knee", "abdomen"]
+[search]
+consortium = "tiny"
+seeds = [7]
+withdrawn = ["brain"]
+[methods.cached-ascent]
+alpha = [0.5, 1.0, 2.0]
+rate = [1.0, 2.0]
+[methods.retain-ft]
+"""
+
+FIGURES = Figures({"retain_test": 25.0, "forget_test": 22.0, "forget_train": 21.0}, {}, {"4": 23.0})
+
+
+def attempt(gap: float, *, relearn: float = 0.0, cost: float = 0.1) -> Attempt:
+    """An attempt with the same gap three times."""
+    gaps = dict.fromkeys(("retain_test", "forget_test", "forget_train"), gap)
+    return Attempt(FIGURES, gaps, {"4": relearn, "8": -relearn}, {"client_seconds": cost})
+
+
+def record(
+    found: Attempt | None, *, case: str = "a", method: str = "m", settings: dict[str, float] | None = None
+) -> Record:
+    """A record of the search stage."""
+    failed = "" if found else "it diverged"
+    return Record("search", case, method, settings or {}, FIGURES, FIGURES, found, failed)
+
+
+def test_a_plan_is_cases_times_methods(tmp_path: Path) -> None:
+    """Every seed and every leaver is a case; candidates begin with the defaults and stay within the budget."""
+    path = tmp_path / "toy.toml"
+    path.write_text(PLAN)
+    plan = load_plan(str(path))
+    assert [case.name for case in plan.report] == [
+        "tiny-0-knee",
+        "tiny-0-abdomen",
+        "tiny-1-knee",
+        "tiny-1-abdomen",
+    ]
+    assert [w.sites for w in plan.report[1].consortium.withdrawals] == [("abdomen",)]
+    assert plan.candidates("retain-ft") == [{}]
+    tried = plan.candidates("cached-ascent")
+    assert tried[0] == {} and len(tried) == 3
+    assert all(set(settings) == {"alpha", "rate"} for settings in tried[1:]) and tried[1] != tried[2]
+    assert load_plan(str(path)).candidates("cached-ascent") == tried
+    fewer = select(plan, ["retain-ft"], 1)
+    assert list(fewer.config.methods) == ["retain-ft"] and len(fewer.report) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [7]", "seeds = [1]", "searched and reported"),
+        ("[methods.retain-ft]", "[methods.retain-tf]", "retain-tf"),
+        ("alpha = [0.5", "alpa = [0.5", "no setting 'alpa'"),
+        ("alpha = [0.5", "alpha = [-0.5", "alpha"),
+        ('"brain"', '"spleen"', "spleen"),
+        ("budget = 3", "budgets = 3", "budgets"),
+        ("title", "title =", "cannot be read"),
+    ],
+)
+def test_a_wrong_plan_is_refused_by_what_is_wrong(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """Searching where it reports, unknown methods, settings, sites and keys are named before anything runs."""
+    path = tmp_path / "toy.toml"
+    path.write_text(PLAN.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        load_plan(str(path))
+
+
+def test_shipped_plans_load() -> None:
+    """Every plan that is shipped fits the methods there are."""
+    for name in ("tiny", "small", "paper"):
+        assert load_plan(name).report
+
+
+def test_score_counts_both_directions() -> None:
+    """Forgetting 0.4 dB too much is as far from the oracle as 0.4 dB too little; relearning adds."""
+    assert score(attempt(-0.4)) == pytest.approx(0.4)
+    assert score(attempt(0.4, relearn=0.2)) == pytest.approx(0.6)
+
+
+def test_best_settings_have_the_lowest_mean_and_never_failed() -> None:
+    """The mean over cases decides, and a setting that failed once is out."""
+    records = [
+        record(attempt(0.1), case="a", settings={"alpha": 1}),
+        record(attempt(0.9), case="b", settings={"alpha": 1}),
+        record(attempt(0.4), case="a", settings={"alpha": 2}),
+        record(attempt(0.4), case="b", settings={"alpha": 2}),
+        record(attempt(0.0), case="a", settings={"alpha": 3}),
+        record(None, case="b", settings={"alpha": 3}),
+    ]
+    found = best(records)
+    assert found is not None and found.settings == {"alpha": 2}
+    assert best([record(None)]) is None
+
+
+def test_a_row_has_means_deviations_and_the_worst() -> None:
+    """By hand: gaps 0.1 and −0.3 have mean −0.1, deviation 0.2828, worst 0.3."""
+    found = row("m", [record(attempt(0.1, relearn=0.2), case="a"), record(attempt(-0.3), case="b")])
+    assert found is not None
+    assert found.gaps["retain_test"].mean == pytest.approx(-0.1)
+    assert found.gaps["retain_test"].deviation == pytest.approx(0.28284271)
+    assert found.worst == pytest.approx(0.3) and found.worst_relearn == pytest.approx(0.2)
+    assert found.score.mean == pytest.approx((0.1 + 0.2 + 0.3) / 2)
+
+
+def test_dominated_needs_nearer_and_cheaper() -> None:
+    """A method is beaten by one that is as near and cheaper, not by a nearer but dearer one."""
+    rows = [
+        row("near", [record(attempt(0.1, cost=0.2))]),
+        row("cheap", [record(attempt(0.5, cost=0.05))]),
+        row("beaten", [record(attempt(0.5, cost=0.1))]),
+    ]
+    assert dominated([r for r in rows if r is not None]) == {"beaten"}
+
+
+def test_a_store_goes_on_after_a_torn_line(tmp_path: Path) -> None:
+    """What a killed run left unfinished is dropped; damage anywhere else is named."""
+    path = tmp_path / "attempts.jsonl"
+    store = Store(path)
+    store.add(record(attempt(0.1), settings={"alpha": 1.5}))
+    store.add(record(None, case="b"))
+    with path.open("a") as file:
+        file.write('{"stage": "search", "ca')
+    again = Store(path)
+    assert again.records == store.records
+    again.add(record(attempt(0.2), case="c"))
+    assert len(Store(path).records) == 3
+    path.write_text("nonsense\n" + path.read_text())
+    with pytest.raises(DataError, match="Line 1"):
+        Store(path)
+
+
+def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
+    """A whole toy benchmark trains, searches, reports and writes its page; the second time it does nothing."""
+    consortium = (Path("reconsent/presets") / "tiny.toml").read_text()
+    consortium = consortium.replace("rounds = 6", "rounds = 2").replace("local-steps = 3", "local-steps = 1")
+    consortium = consortium.replace("rounds-fraction = 0.34", "rounds-fraction = 0.5")
+    (tmp_path / "toy-consortium.toml").write_text(consortium)
+    plan = tmp_path / "toy.toml"
+    plan.write_text(
+        'title = "Toy"\nbudget = 2\n'
+        '[report]\nconsortium = "toy-consortium.toml"\nseeds = [0]\nwithdrawn = ["knee"]\n'
+        '[search]\nconsortium = "toy-consortium.toml"\nseeds = [1]\nwithdrawn = ["abdomen"]\n'
+        "[methods.cached-ascent]\nalpha = [0.5]\n"
+    )
+    arguments = ["bench", "--preset", str(plan), "--out", f"{tmp_path}/out", "--work", f"{tmp_path}/work"]
+    done = CliRunner().invoke(app, [*arguments, "--workers", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    page = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "| **cached-ascent** |" in page and "Unfinished" not in page
+    assert (tmp_path / "out" / "images" / "benchmark-toy-pareto.svg").read_text().startswith("<svg")
+    attempts = (tmp_path / "out" / "attempts.jsonl").read_text()
+    assert len(attempts.splitlines()) == 3
+    again = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert again.exit_code == 0
+    assert (tmp_path / "out" / "attempts.jsonl").read_text() == attempts
+    dry = CliRunner().invoke(app, [*arguments, "--dry-run"], catch_exceptions=False)
+    assert "0 attempts are still to be made" in dry.output.replace("\n", " ")
