@@ -67,6 +67,21 @@ class Bookkeeping:
         """The model of ``version``, revoked or not: the caller answers for what becomes of it."""
         return msg.array_record(self.registry.load(version.id, force=True))
 
+    def kept_models(self) -> dict[int, ModelVersion]:
+        """Ancestors of the model that training stands at, and it itself, whose files are kept, by round.
+
+        The initial model is round 0.
+        """
+        known = {version.id: version for version in self.registry.all(MAIN)}
+        found: dict[int, ModelVersion] = {}
+        step: ModelVersion | None = self.version(MAIN, "train", "unlearned", "initial")
+        while step is not None:
+            if not step.pruned and step.kind in ("train", "unlearned", "initial"):
+                # An unlearned model has the round of the last retain round before it; it comes first here.
+                found.setdefault(step.round, step)
+            step = known.get(step.parent) if step.parent else None
+        return found
+
     def norms(self, line: str, *, first_round: int = 0) -> dict[str, list[float]]:
         """‖Δ‖ of the accepted updates of each site along ``line`` from ``first_round`` on, oldest first."""
         found: dict[str, list[float]] = {}

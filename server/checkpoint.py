@@ -118,9 +118,10 @@ class Checkpoints:
         *,
         session: Session,
     ) -> Checkpoint:
-        """Note that an unlearning begins."""
+        """Note that an unlearning begins, with what the strategy has planned if it plans."""
+        kept = self._kept(strategy.state()) if strategy.plans else {}
         checkpoint = Checkpoint(
-            tuple(sorted(sites)), strategy.name, settings, start, first_round, 0, start, {}
+            tuple(sorted(sites)), strategy.name, settings, start, first_round, 0, start, kept
         )
         self._put(checkpoint, session)
         return checkpoint
@@ -129,9 +130,7 @@ class Checkpoints:
         self, checkpoint: Checkpoint, version: str, state: StrategyState, *, session: Session
     ) -> Checkpoint:
         """Note one more round, in the transaction that commits it."""
-        kept: dict[str, Any] = {}
-        for name, value in state.items():
-            kept[name] = {"sha256": self._write(value)} if isinstance(value, np.ndarray) else value
+        kept = self._kept(state)
         advanced = replace(checkpoint, done=checkpoint.done + 1, version=version, state=kept)
         self._put(advanced, session)
         return advanced
@@ -166,6 +165,12 @@ class Checkpoints:
         value = {name: getattr(checkpoint, name) for name in checkpoint.__slots__}
         self._progress.put(KEY, {**value, "sites": list(checkpoint.sites)}, session=session)
         self._state.after_commit(session, self.sweep)
+
+    def _kept(self, state: StrategyState) -> dict[str, Any]:
+        return {
+            name: {"sha256": self._write(value)} if isinstance(value, np.ndarray) else value
+            for name, value in state.items()
+        }
 
     def _write(self, vector: np.ndarray) -> str:
         arrays = {"vector": vector}

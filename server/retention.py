@@ -16,8 +16,9 @@ class Retention:
     """Removes the files of model versions that nobody will ask for again.
 
     What stays: the newest two of a line, the initial model, those that were evaluated (curves and pictures
-    are made of them), the last one before each unlearning, each unlearned one, and the anchors. It is found
-    again from the database, so it is the same after a restart.
+    are made of them), the last one before each unlearning, each unlearned one, the last one before a site
+    took part for the first time, and the anchors. It is found again from the database, so it is the same
+    after a restart.
 
     Parameters
     ----------
@@ -42,6 +43,9 @@ class Retention:
         protected = self._protected_of(version.line, session)
         if evaluated or self._is_anchor(version):
             protected.add(version.id)
+        if version.kind == "train" and version.parent and self._newcomers(version):
+            # To go back there forgets a site that joined in this round exactly.
+            protected.add(version.parent)
         return self._registry.prune(version.line, NEWEST, protect=protected, session=session)
 
     def protect(self, version: ModelVersion) -> None:
@@ -68,12 +72,18 @@ class Retention:
         found: set[str] = set()
         trained: ModelVersion | None = None
         for version in versions:
+            if version.kind == "train" and version.parent and self._newcomers(version):
+                found.add(version.parent)
             if self._is_anchor(version) or version.kind == "unlearned":
                 found.add(version.id)
             if version.kind in ("retain", "unlearned") and trained is not None:
                 found.add(trained.id)
             trained = version if version.kind in ("train", "unlearned") else None
         return found
+
+    @staticmethod
+    def _newcomers(version: ModelVersion) -> list[str]:
+        return [site for site in version.sites if version.lineage[site].first == version.round]
 
     def _is_anchor(self, version: ModelVersion) -> bool:
         return version.kind == "train" and version.round in self._anchor_rounds

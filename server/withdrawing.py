@@ -218,12 +218,18 @@ class Withdrawing:
         books.retention.protect(latest)
         checkpoint = self.checkpoints.load(departed)
         if checkpoint is None:
+            strategy.check()
+            if strategy.plans:
+                strategy.begin(self._of.grid, books.arrays(latest))
             checkpoint = self._start(departed, strategy, latest)
         version = books.registry.get(checkpoint.check(strategy, config.settings).version)
         strategy.screen.recall(books.norms(MAIN, first_round=checkpoint.first_round))
-        arrays = strategy.begin(self._of.grid, books.arrays(books.registry.get(checkpoint.start)))
-        if checkpoint.done:
+        arrays = books.arrays(books.registry.get(checkpoint.start))
+        if not strategy.plans:
+            arrays = strategy.begin(self._of.grid, arrays)
+        if checkpoint.done or strategy.plans:
             strategy.resume(self.checkpoints.state_of(checkpoint))
+        if checkpoint.done:
             arrays = books.arrays(version)
         total = strategy.num_rounds
         title = f"Unlearning {', '.join(sorted(departed))} by {config.method}"
@@ -285,6 +291,11 @@ class Withdrawing:
                 start = self._of.initialise()
                 files = self._of.cache.erase(set(self._of.cache.sites()), session=session)
                 state.after_commit(session, lambda: discard(files))
+            elif (back := strategy.start_round) is not None:
+                # Goes back to a former model: of what came after it nothing is in the new path.
+                start = self._of.books.kept_models()[back]
+                gone = self._of.cache.rewind(back, session=session)
+                state.after_commit(session, lambda: discard(gone))
             first = books.log.last_round(MAIN) + 1
             settings = self._of.consortium.unlearning.settings
             return self.checkpoints.begin(departed, strategy, settings, start.id, first, session=session)

@@ -24,7 +24,7 @@ from strategies import messages as msg
 from strategies.exchange import Reply, exchange
 from strategies.members import Members, RoundConfig, connected_nodes
 from strategies.outcomes import RoundOutcome, SiteOutcome, weighted_metrics
-from strategies.screening import UpdateScreen
+from strategies.screening import Screened, UpdateScreen
 from unlearning.contributions import ContributionCache
 from unlearning.parameters import ParameterLayout, Vector
 from unlearning.spool import UpdateSpool
@@ -105,6 +105,7 @@ class ContributionAveraging(Strategy):
         self._start: Vector | None = None
         self._mean: Vector | None = None
         self._outcomes: list[SiteOutcome] = []
+        self._replied = 0.0
         self._asked: dict[int, str] = {}
         self.failures: dict[str, str] = {}
 
@@ -128,6 +129,15 @@ class ContributionAveraging(Strategy):
         """Change the averaged update Δ̄ ``(P,)`` before it is added to ``start`` ``(P,)``."""
         del server_round, start
         return update
+
+    def accept(self, server_round: int, site: str, screened: Screened) -> Screened | None:
+        """Change an acceptable update before it is kept and averaged; ``None`` keeps it out of both."""
+        del server_round, site
+        return screened
+
+    def enough(self, weights: Mapping[str, float]) -> bool:
+        """Whether the sites in ``weights`` make a round."""
+        return len(weights) >= max(self.min_sites, 1)
 
     def told_round(self, server_round: int) -> int:
         """The number sites are told for ``server_round``; they draw their batches by it."""
@@ -248,6 +258,7 @@ class ContributionAveraging(Strategy):
         to_send = self.configure_train(server_round, sent, ConfigRecord(), grid)
         replies = self._exchange(grid, to_send)
         del to_send
+        prepared = self._replied = time.monotonic()
         after = self._aggregate(server_round, replies)
         if after is None:
             raise RoundError(self._too_few(server_round), "Look at the sites' logs, then run it again.")
@@ -257,8 +268,13 @@ class ContributionAveraging(Strategy):
             after,
             self.spool.weights(),
             tuple(self._outcomes),
-            time.monotonic() - began,
+            (ended := time.monotonic()) - began,
             notes,
+            steps={
+                "prepare": prepared - began,
+                "replies": self._replied - prepared,
+                "average": ended - self._replied,
+            },
         )
 
     def commit(self, server_round: int, *, session: Session | None = None) -> list[Path]:
@@ -346,10 +362,11 @@ class ContributionAveraging(Strategy):
         self._outcomes = []
         sent_bytes = sum(array.nbytes for array in self._buffers.values())
         for reply in replies:
-            self._take(reply, sent_bytes)
+            self._take(server_round, reply, sent_bytes)
+        self._replied = time.monotonic()
         self._outcomes.sort(key=lambda outcome: outcome.site)
         weights = self.spool.weights() if self.spool.updates() else {}
-        if len(weights) < max(self.min_sites, 1):
+        if not self.enough(weights):
             log(WARNING, "aggregate_train: %s", self._too_few(server_round))
             return None
         mean = np.zeros_like(self._start)
@@ -359,7 +376,7 @@ class ContributionAveraging(Strategy):
         after = self._start + self.combine(server_round, self._start, mean)
         return msg.array_record(self._layout.unflatten(after, self._buffers))
 
-    def _take(self, reply: Reply, sent_bytes: int) -> None:
+    def _take(self, server_round: int, reply: Reply, sent_bytes: int) -> None:
         assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
         if reply.message is None:
             outcome = SiteOutcome(reply.site, reply.status, reply.reason, bytes_down=sent_bytes)
@@ -372,8 +389,10 @@ class ContributionAveraging(Strategy):
                     reply.site, "refused", screened, metrics, bytes_down=sent_bytes, bytes_up=received
                 )
             else:
-                self.spool.put(reply.site, screened.update, examples=screened.examples, norm=screened.norm)
-                reached("update-kept")
+                kept = self.accept(server_round, reply.site, screened)
+                if kept is not None:
+                    self.spool.put(reply.site, kept.update, examples=kept.examples, norm=kept.norm)
+                    reached("update-kept")
                 outcome = SiteOutcome(reply.site, "ok", "", metrics, screened.norm, sent_bytes, received)
         if outcome.outcome != "ok":
             log(WARNING, "aggregate_train: site %s: %s (%s)", reply.site, outcome.outcome, outcome.reason)

@@ -28,7 +28,11 @@ METRICS: Final = "metrics"
 SERVER_ROUND: Final = "server-round"
 LEARNING_RATE: Final = "learning-rate"
 EFFORT: Final = "effort"
-"""In a train message: how many times the configured local epochs (or steps) to train; 1 if left out."""
+"""In a train message: how many times the configured local epochs (or steps) to train; 1 if left out.
+
+Below 1 it is the share of the configured steps, at least one."""
+SHARE: Final = "share"
+"""In a train message: share of the site's training patients to use, always the same ones; 1 if left out."""
 SPLIT: Final = "split"
 SPLIT_TEST: Final = "test"
 SPLIT_GATE: Final = "gate"

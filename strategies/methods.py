@@ -11,12 +11,27 @@ from pydantic import ValidationError
 from reconsent.config import Settings
 from reconsent.errors import ConfigError
 from strategies.cached_ascent import CachedAscent
+from strategies.fast_fedul import FastFedUL
+from strategies.federaser import FedEraser
+from strategies.full_fine_tuning import FullFineTuning
+from strategies.momentum_fine_tuning import MomentumFineTuning
 from strategies.retain_fine_tuning import RetainFineTuning
 from strategies.retraining import Retraining
 from strategies.unlearning_strategy import Departure, UnlearningStrategy
+from strategies.weight_negation import WeightNegation
 
 METHODS: dict[str, type[UnlearningStrategy]] = {
-    method.name: method for method in (CachedAscent, RetainFineTuning, Retraining)
+    method.name: method
+    for method in (
+        CachedAscent,
+        RetainFineTuning,
+        FullFineTuning,
+        MomentumFineTuning,
+        Retraining,
+        FedEraser,
+        FastFedUL,
+        WeightNegation,
+    )
 }
 
 

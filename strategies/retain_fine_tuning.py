@@ -30,13 +30,22 @@ class RetainFineTuningSettings(Settings):
     effort: int = Field(
         default=1, ge=1, description="local epochs (or steps) of a retain round, times those of the training"
     )
+    share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of each remaining site's training patients that is used; the paper's FT: 0.1",
+    )
     momentum: float = Field(
         default=0.0, ge=0, lt=1, description="server momentum, zero in the last quarter of the rounds"
     )
 
 
 class RetainFineTuning(UnlearningStrategy):
-    """Train on with the remaining sites only (FT and Full FT of Xue et al. 2024, federated).
+    """Train on with the remaining sites only (FT of Xue et al. 2024, federated).
+
+    Each round is one of federated averaging on the remaining sites, θ ← θ + Σ pᵢ/(1 − pᵤ) Δᵢ. The paper's FT
+    uses a tenth of the retain data D_r′: ``share = 0.1``; see also ``full-ft``.
 
     With server momentum β the averaged update Δ̄ becomes m ← β m + Δ̄, with β = 0 in the last quarter of
     the rounds, so that what momentum has overshot is repaired.
@@ -51,11 +60,13 @@ class RetainFineTuning(UnlearningStrategy):
     def __init__(self, departure: Departure, settings: RetainFineTuningSettings, **kwargs: Any) -> None:
         own: RoundConfig = kwargs.pop("round_config", None) or (lambda _round: {})
         super().__init__(departure, settings, **kwargs)
-        self.round_config = lambda t: {**own(t), msg.LEARNING_RATE: self.learning_rate(t), **self._effort()}
+        self.round_config = lambda t: {**own(t), msg.LEARNING_RATE: self.learning_rate(t), **self._extent()}
         self._momentum: Vector | None = None
 
-    def _effort(self) -> dict[str, int]:
-        return {msg.EFFORT: self.settings.effort} if self.settings.effort != 1 else {}
+    def _extent(self) -> dict[str, int | float | str | bool]:
+        effort, share = self.settings.effort, self.settings.share
+        told: dict[str, int | float | str | bool] = {msg.EFFORT: effort} if effort != 1 else {}
+        return told if share == 1 else {**told, msg.SHARE: share}
 
     def learning_rate(self, server_round: int) -> float:
         """The sites' learning rate in ``server_round`` (from 1)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,9 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from reconsent.config import Settings
+from reconsent.errors import ContributionError
 from strategies.averaging import ContributionAveraging
+from strategies.needs import Needs
 from strategies.outcomes import RoundOutcome
 from unlearning.parameters import Vector
 
@@ -37,6 +39,11 @@ class Departure:
         The model training began with; for methods that begin anew.
     bystanders
         Those of ``sites`` that took part in no round: nothing of theirs is in the model.
+    cooperating
+        Those of ``sites`` that still answer, and compute their part of the unlearning on their own data.
+    models
+        Round → the model after it, of those that are kept with the contributions up to it, the newest and
+        the initial one (round 0) among them; for methods that go back.
     """
 
     sites: frozenset[str]
@@ -45,6 +52,13 @@ class Departure:
     learning_rate: float
     initial: Callable[[], ArrayRecord]
     bystanders: frozenset[str] = frozenset()
+    cooperating: frozenset[str] = frozenset()
+    models: Mapping[int, Callable[[], ArrayRecord]] = field(default_factory=dict)
+
+    @property
+    def contributors(self) -> list[str]:
+        """Those of ``sites`` that something of is in the model, by name."""
+        return sorted(self.sites - self.bystanders)
 
 
 class UnlearningStrategy(ContributionAveraging):
@@ -72,6 +86,9 @@ class UnlearningStrategy(ContributionAveraging):
     settings_type: ClassVar[type[Settings]]
     restarts: ClassVar[bool] = False
     """Whether it begins from the initial model, so that contributions so far describe another path."""
+    plans: ClassVar[bool] = False
+    """Whether :meth:`begin` reads what beginning anew takes away: it is then called once, and what it found
+    is part of :meth:`state`."""
     changing: ClassVar[tuple[str, ...]] = ()
     """Attributes that change after :meth:`begin`, or that it would compute otherwise once rounds have run."""
 
@@ -83,10 +100,33 @@ class UnlearningStrategy(ContributionAveraging):
         self._first_round = 1
         self.settings = settings
 
+    @classmethod
+    def needs(cls, settings: Settings) -> Needs:
+        """What must have been kept, or must still answer, for these settings."""
+        del settings
+        return Needs()
+
+    def check(self) -> None:
+        """Refuse to begin without what the method needs; asks no site and changes nothing.
+
+        Raises
+        ------
+        ContributionError
+            If contributions or models were not kept, or a leaving site does not cooperate.
+        """
+        problems = self.needs(self.settings).missing_in(self.cache, self.departure)
+        if problems:
+            raise ContributionError(f"{self.name} cannot begin: {' '.join(problems)}")
+
     @property
     def num_rounds(self) -> int:
         """How many rounds the method will run."""
         return self.departure.budget_rounds
+
+    @property
+    def start_round(self) -> int | None:
+        """The round whose model it goes back to; ``None`` if it begins from G, or from the initial model."""
+        return None
 
     def index(self, server_round: int) -> int:
         """Number of the round within the unlearning, from 1."""

@@ -251,7 +251,7 @@ class ContributionCache:
             return self._last_round(session)
 
     def can_rewind(self, round_: int) -> bool:
-        """Whether the contributions as they stood after ``round_`` are kept; see :mod:`unlearning.rewinding`."""
+        """Whether the contributions as they stood after ``round_`` are kept; see :mod:`.rewinding`."""
         with self._transaction() as session:
             return can_rewind(session, self._line, round_)
 
