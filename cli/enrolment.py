@@ -1,4 +1,4 @@
-"""``reconsent site add`` and ``site readmit``: whose key may speak for which site."""
+"""``reconsent site add``, ``replace-key`` and ``readmit``: whose key may speak for which site."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ def add(site: SiteArgument, public_key: KeyOption, state: StateOption = None) ->
     with deployment.writing() as opened:
         admission = enrol_site(deployment.control, opened, deployment.consortium, site, public_key)
     typer.echo(f"Site {site} is enrolled as node {admission.node_id}; its node can connect now.")
+
+
+def replace_key(site: SiteArgument, public_key: KeyOption, state: StateOption = None) -> None:
+    """Give a site another key in place of the one it has; it stays in the consortium.
+
+    For a key that may be known to others, or a node that moves. The old key is refused for ever from this
+    moment, also in a round that is under way; the node with the new one joins in the next round.
+    """
+    from deploy.enrolment import replace_key as replace
+
+    deployment = Deployment.find(state)
+    with deployment.writing() as opened:
+        admission = replace(deployment.control, opened, deployment.consortium, site, public_key)
+    typer.echo(
+        f"Site {site} has a new key, as node {admission.node_id}; the old one is refused for ever.\n"
+        "Start the site's node with the new private key."
+    )
 
 
 def readmit(site: SiteArgument, public_key: KeyOption, state: StateOption = None) -> None:

@@ -9,7 +9,7 @@ from deploy.flower_control import FlowerControl
 from deploy.keys import NodeKey, public_key_fingerprint
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import SiteError
-from server.persistence import Enrolment, Enrolments, Roster, SiteStatus, StateDirectory
+from server.persistence import Enrolment, Enrolments, Roster, RunEvents, SiteStatus, StateDirectory
 
 
 def enrol_site(
@@ -44,8 +44,64 @@ def enrol_site(
     if admission.refusal:
         raise SiteError(
             f"The key in {public_key} is not accepted for site '{site}': {admission.refusal}.",
-            "A site speaks with one key, and a revoked one never comes back: `reconsent site key FILE`.",
+            "A site speaks with one key (`reconsent site replace-key` gives it another), and a revoked one never "
+            "comes back: `reconsent site key FILE` makes a new pair.",
         )
+    return admission
+
+
+def replace_key(
+    control: FlowerControl,
+    state: StateDirectory,
+    consortium: ConsortiumConfig,
+    site: str,
+    public_key: Path,
+) -> Admission:
+    """Let the node with ``public_key`` speak for ``site`` in place of the one that did.
+
+    The old key is revoked and the new one enrolled in one transaction: there is no moment at which both speak
+    for the site, and none at which neither does. Then the new key is registered with the SuperLink, and the
+    old one refused by it for ever. Repeating it does what remains.
+
+    Raises
+    ------
+    ConfigError
+        If the consortium has no such site.
+    SiteError
+        If the site has withdrawn or is withdrawing, has no key, or the new key was used before.
+    DeployError
+        If the SuperLink cannot be reached; then nothing was changed, or repeating it does the rest.
+    """
+    consortium.site(site)
+    mark = public_key_fingerprint(public_key)
+    enrolments = Enrolments(state)
+    old = enrolments.valid(site)
+    if old is None:
+        raise SiteError(
+            f"Site '{site}' has no key that could be replaced.",
+            "Enrol one: `reconsent site add`; a site that has withdrawn: `reconsent site readmit`.",
+        )
+    status = Roster(state).get(site).status
+    if status is not SiteStatus.ACTIVE:
+        raise SiteError(
+            f"Site '{site}' is {status}, so its key is not replaced.",
+            "A site that has withdrawn comes back by `reconsent site readmit` with a new key.",
+        )
+    if mark != old.fingerprint:
+        if any(enrolment.fingerprint == mark for enrolment in enrolments.all()):
+            raise SiteError(
+                f"The key in {public_key} was used before.",
+                "A key that is given up never comes back: make a new pair with `reconsent site key FILE`.",
+            )
+        # Before anything is changed: who cannot reach the SuperLink would leave the site without a node.
+        control.list_nodes()
+        with state.session() as session:
+            enrolments.revoke(site, f"replaced by the key {mark}", session=session)
+            enrolments.enrol(site, mark, by="reconsent site replace-key", session=session)
+            note = f"The key of site {site} was replaced: {old.fingerprint[:16]}… by {mark[:16]}…."
+            RunEvents(state).append("operator", "notice", note, session=session)
+    admission = enrol_site(control, state, consortium, site, public_key)
+    unregister_revoked(control, state)
     return admission
 
 

@@ -74,6 +74,8 @@ class Membership:
         self._refused: dict[int, str] = {}
         self._known: object = None
         self._asked_at = 0.0
+        # Fingerprints of the keys of nodes seen so far: one that has gone offline must still be judged by its.
+        self._marks: dict[int, str] = {}
 
     def meet(self, round_: int) -> None:
         """Find out which node is which site, at the beginning of a run.
@@ -131,12 +133,12 @@ class Membership:
         return frozenset(e.site for e in self._roster.all() if e.status is not SiteStatus.ACTIVE)
 
     def refused_now(self) -> frozenset[str]:
-        """Sites whose replies may not be used any more: those barred, and those whose key was revoked."""
+        """Sites whose replies may not be used any more: those barred, and those whose node's key was revoked."""
         barred = self.barred()
         if not self._authenticated():
             return barred
-        valid = {e.site for e in self._enrolments.all() if e.revoked_at is None}
-        return barred | {site for site in self._nodes.values() if site not in valid}
+        holder = self._holder()
+        return barred | {site for node_id, site in self._nodes.items() if holder(node_id) != site}
 
     def missing(self) -> list[str]:
         """Sites that should be there and are not online."""
@@ -154,7 +156,7 @@ class Membership:
         if self._authenticated():
             holder = self._key_holder()
             # A node without a valid key must not keep its site from the one that has it.
-            self._nodes = {n: site for n, site in self._nodes.items() if n in gone or holder(n) == site}
+            self._nodes = {n: site for n, site in self._nodes.items() if holder(n) == site}
         else:
             # Without keys a restarted node has a new id, and its site must be free for it.
             self._nodes = {n: site for n, site in self._nodes.items() if n not in gone}
@@ -248,9 +250,12 @@ class Membership:
 
     def _key_holder(self) -> KeyHolder:
         nodes: Iterable[_Node] = self._grid.get_nodes()
-        valid = {e.fingerprint: e.site for e in self._enrolments.all() if e.revoked_at is None}
-        sites = {}
         for node in nodes:
             with suppress(SiteError):
-                sites[node.node_id] = valid.get(fingerprint(bytes(node.public_key)))
-        return sites.get
+                self._marks[node.node_id] = fingerprint(bytes(node.public_key))
+        return self._holder()
+
+    def _holder(self) -> KeyHolder:
+        """Judges nodes that were seen; without asking who is online, since it is asked at every reply."""
+        valid = {e.fingerprint: e.site for e in self._enrolments.all() if e.revoked_at is None}
+        return lambda node_id: valid.get(self._marks.get(node_id, ""))

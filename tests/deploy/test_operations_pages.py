@@ -45,6 +45,7 @@ def test_the_life_of_a_consortium_is_told_whole() -> None:
         "site run",
         "site add",
         "site readmit",
+        "site replace-key",
         "train",
         "attach",
         "withdraw",

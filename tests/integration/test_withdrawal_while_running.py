@@ -18,7 +18,7 @@ from deploy import processes
 from deploy.layout import SUPERLINK
 from deploy.local_consortium import LocalConsortium
 from reconsent.config import dump_consortium, load_consortium
-from server.persistence import StateDirectory
+from server.persistence import Enrolments, StateDirectory
 from server.status import status_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -126,6 +126,35 @@ def test_the_superlink_is_killed_while_rounds_run(operator: Operator) -> None:
     assert found["round"] == found["target"] == before + 3 > done
     assert found["run"]["status"] == "completed"
     assert {w["state"] for w in found["withdrawals"]} == {"completed"}
+
+
+def test_a_key_is_replaced_without_a_withdrawal(operator: Operator, tmp_path: Path) -> None:
+    """The old node is refused for ever, the new one speaks for the site in the next round; nothing is lost."""
+    before = operator.status()
+    old = next(site for site in before["sites"] if site["name"] == "brain")
+    keys = LocalConsortium(operator.state).layout.keys
+    with pytest.raises(AssertionError, match="used before"):
+        operator("site", "replace-key", "brain", "--public-key", str(keys / "knee.pub"))
+    reconsent = str(Path(sys.executable).parent / "reconsent")
+    subprocess.run([reconsent, "site", "key", str(tmp_path / "brain")], check=True, capture_output=True)
+    for _ in range(2):
+        operator("site", "replace-key", "brain", "--public-key", str(tmp_path / "brain.pub"))
+    nodes = {node.node_id: node for node in LocalConsortium(operator.state).control.list_nodes()}
+    assert nodes[int(old["node_id"])].status == "unregistered"
+    assert [node.name for node in nodes.values()].count("brain") == 2
+    for name in ("brain", "brain.pub"):
+        (keys / name).write_bytes((tmp_path / name).read_bytes())
+    operator("up")
+    operator("train", "--rounds", "1")
+    found = operator.status()
+    brain = next(site for site in found["sites"] if site["name"] == "brain")
+    assert brain["key"]["fingerprint"] != old["key"]["fingerprint"] and not brain["key"]["revoked"]
+    assert (brain["status"], brain["node"], brain["first_round"]) == ("active", "online", 1)
+    assert brain["last_round"] > old["last_round"]
+    assert found["contributions"]["sites"] == before["contributions"]["sites"]
+    with StateDirectory.open(operator.state, url="", writable=False) as state:
+        first, second = [e for e in Enrolments(state).all() if e.site == "brain"]
+        assert first.reason == f"replaced by the key {second.fingerprint}" and first.unregistered_at
 
 
 def test_a_site_comes_back_with_a_new_key_only(operator: Operator, tmp_path: Path) -> None:

@@ -257,3 +257,28 @@ def test_revoked_key(tmp_path: Path) -> None:
         assert outcomes == ["ok", "withdrawn", "", "", "ok"], "a late reply is refused, too"
         assert len(nodes.asked(4)) == asked_before[0]
         assert run.books.roster.get("delta").node_id == 44
+
+
+@pytest.mark.parametrize("lingers", [True, False])
+def test_replaced_key(tmp_path: Path, lingers: bool) -> None:
+    """A key replaced in the middle of a round: the old node's reply is refused, the new one takes over."""
+    nodes = Comings()
+    with serving(tmp_path, nodes, consortium()):
+        pass
+    enrol(tmp_path, nodes, 1, 2, 3, 4)
+
+    def change(number: int) -> None:
+        if number == 2:
+            with StateDirectory.open(tmp_path / "state", url="", exclusive=False) as state:
+                nodes.add(44, "delta")
+                Enrolments(state).revoke("delta", "replaced")
+                Enrolments(state).enrol("delta", fingerprint(nodes.keys[44]), node_id=44)
+        if number == 3 and not lingers:
+            nodes.offline.add(4)  # As Flower ends a node that it does not know any more.
+
+    nodes.on_train = change
+    with serving(tmp_path, nodes, consortium(training={"evaluate-every": 0})) as run:
+        carry_out(run, "train", 4)
+        assert [r.sites["delta"].outcome for r in run.books.log.all(MAIN)] == ["ok", "withdrawn", "ok", "ok"]
+        assert nodes.asked(4) == ["query.identify", "train", "train"]
+        assert run.coordinator.active_nodes()[44] == "delta"
