@@ -20,9 +20,11 @@ from server.persistence import (
     RoundRecord,
     SiteOutcome,
     StateDirectory,
+    VersionStatus,
 )
 from server.persistence.round_records import Outcome
 from server.retention import Retention
+from server.safekeeping import Safekeeping
 from strategies import ContributionAveraging, RoundOutcome
 from strategies import SiteOutcome as Exchanged
 from strategies import messages as msg
@@ -41,10 +43,18 @@ class Bookkeeping:
         Open, writable state directory.
     anchor_rounds
         Training rounds whose model is kept for good.
+    safekeeping
+        Removes what has been kept long enough, in the transaction of each round.
     """
 
-    def __init__(self, state: StateDirectory, anchor_rounds: Collection[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        state: StateDirectory,
+        anchor_rounds: Collection[int] = frozenset(),
+        safekeeping: Safekeeping | None = None,
+    ) -> None:
         self._state = state
+        self._safekeeping = safekeeping
         self.roster = Roster(state)
         self.registry = ModelRegistry(state)
         self.log = RoundLog(state)
@@ -68,18 +78,22 @@ class Bookkeeping:
         return msg.array_record(self.registry.load(version.id, force=True))
 
     def kept_models(self) -> dict[int, ModelVersion]:
-        """Ancestors of the model that training stands at, and it itself, whose files are kept, by round.
+        """The model that training stands at and its ancestors, if their files are kept, by round.
 
-        The initial model is round 0.
+        The initial model is round 0. Left out are those that are revoked, and those that hold a site which
+        was unlearned since: who goes back to one would bring it back.
         """
         known = {version.id: version for version in self.registry.all(MAIN)}
-        found: dict[int, ModelVersion] = {}
-        step: ModelVersion | None = self.version(MAIN, "train", "unlearned", "initial")
+        newest = self.version(MAIN, "train", "unlearned", "initial")
+        found: dict[int, ModelVersion] = {newest.round: newest}
+        step = known.get(newest.parent or "")
         while step is not None:
-            if not step.pruned and step.kind in ("train", "unlearned", "initial"):
+            usable = not step.pruned and step.status is not VersionStatus.REVOKED
+            clean = not any(step.depends_on(site) for site in newest.forgotten)
+            if usable and clean and step.kind in ("train", "unlearned", "initial"):
                 # An unlearned model has the round of the last retain round before it; it comes first here.
                 found.setdefault(step.round, step)
-            step = known.get(step.parent) if step.parent else None
+            step = known.get(step.parent or "")
         return found
 
     def norms(self, line: str, *, first_round: int = 0) -> dict[str, list[float]]:
@@ -129,6 +143,8 @@ class Bookkeeping:
                     session=session,
                 )
                 self._discard_later(session, strategy.commit(outcome.round, session=session))
+                if self._safekeeping is not None and strategy.cache is not None:
+                    self._safekeeping.expire(strategy.cache, session)
             self.log.append(_record(outcome, line, version, evaluation), session=session)
             self.retention.prune(version, evaluated=bool(evaluation), session=session)
         return version

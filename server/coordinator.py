@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from reconsent.config import ConsortiumConfig
@@ -17,6 +18,7 @@ from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.events import Event, announce
 from server.membership import Membership
 from server.persistence import ModelVersion, StateDirectory, WithdrawalRecord
+from server.safekeeping import Safekeeping
 from server.withdrawing import Withdrawing
 from strategies import (
     ContributionAveraging,
@@ -61,10 +63,14 @@ class Coordinator:
         self.state = state
         self.simulated = simulated
         policy = cache_policy(consortium)
-        self.books = Bookkeeping(state, policy.anchor_rounds)
+        self.safekeeping = Safekeeping(state, consortium)
+        self.books = Bookkeeping(state, policy.anchor_rounds, self.safekeeping)
         self.books.registry.sweep()
-        self.cache = ContributionCache(state.contributions_dir, state.session, policy, line=MAIN)
+        self.cache = ContributionCache(
+            state.contributions_dir, state.session, policy, line=MAIN, keys=self.safekeeping.keys
+        )
         self.cache.sweep()
+        self.safekeeping.begin(self.cache)
         self.withdrawing = Withdrawing(self)
         self.withdrawals = self.withdrawing.register
         self.membership = Membership(grid, consortium, state, self.books.roster, simulated=simulated)
@@ -87,10 +93,22 @@ class Coordinator:
             if record.state is WithdrawalState.COMPLETED:
                 gone.update(record.sites)
                 trained = at_round
+        for back in sorted(config.returns, key=lambda back: back.after_round):
+            self.train(back.after_round)
+            self._take_back(back.sites)
         self.train(rounds + config.continue_rounds)
         if gone and config.assessment.oracle:
             self.retrain_oracle(gone, trained)
         announce(Event("done", "The run has ended."))
+
+    def _take_back(self, sites: Iterable[str]) -> None:
+        """Let withdrawn sites take part again, as newcomers; nothing if they are back already."""
+        withdrawn = self.membership.barred()
+        for site in sites:
+            if site in withdrawn:
+                self.books.roster.return_of(site)
+                announce(Event("notice", f"{site} takes part again, as a newcomer."))
+        self.meet()
 
     # ---- parts of it --------------------------------------------------------------------------------------
 
@@ -166,7 +184,8 @@ class Coordinator:
                 return False
             self.membership.wait(self.books.log.last_round(MAIN) + 1)
             try:
-                self._train(done, until, pausing=pausing)
+                with self.safekeeping.counting():
+                    self._train(done, until, pausing=pausing)
             except SiteError as error:
                 # A site was barred after its update was averaged: the round is not kept, and done again.
                 announce(Event("notice", f"A round is repeated: {error.problem}"))
@@ -186,6 +205,8 @@ class Coordinator:
             screen=self._screen(self.books.norms(MAIN)),
             **self._common(),
         )
+        # `done` grows with each round: a site may join late or leave early.
+        strategy.members = lambda _grid: self._present(done + 1)
         stage = "train" if until <= self.consortium.training.rounds else "continue"
         self._announce_stage(f"Training with {len(self.active_nodes())} sites", stage, done, until)
         version = self.books.version(MAIN, "train", "unlearned", "initial")
@@ -216,6 +237,7 @@ class Coordinator:
             return
         strategy = self.method(frozenset(departed), trained, "retrain", {}, cached=False)
         strategy.screen.recall(self.books.norms(ORACLE))
+        strategy.members = lambda _grid: self._present(done + 1)
         title = f"Retraining without {', '.join(sorted(departed))}: the oracle"
         self._announce_stage(title, "oracle", done, trained)
         version = self.books.registry.latest(ORACLE) or self.initialise()
@@ -244,6 +266,7 @@ class Coordinator:
             learning_rate=self._learning_rate(trained),
             initial=lambda: self.books.arrays(self.initialise()),
             bystanders=bystanders,
+            models=self._kept_models() if cached else {},
         )
         return build_method(
             name,
@@ -262,6 +285,25 @@ class Coordinator:
         """Node id → site of the sites that are online and not withdrawn; see :class:`Membership`."""
         return self.membership.active()
 
+    def _present(self, training_round: int) -> dict[int, str]:
+        """Of the active nodes, those whose site takes part in a training round; all of them when deployed."""
+        nodes = self.active_nodes()
+        if not self.simulated:
+            return nodes
+        sites = {site.name: site for site in self.consortium.sites}
+        last = {name: site.last_round or training_round for name, site in sites.items()}
+        return {n: s for n, s in nodes.items() if sites[s].first_round <= training_round <= last[s]}
+
+    def _kept_models(self) -> dict[int, Callable[[], ArrayRecord]]:
+        """Round → the model after it, of those that a method can go back to, and the newest."""
+        kept = self.books.kept_models()
+        newest = max(kept)
+        return {
+            round_: partial(self.books.arrays, version)
+            for round_, version in kept.items()
+            if round_ == newest or self.cache.can_rewind(round_)
+        }
+
     def _common(self) -> dict[str, Any]:
         training = self.consortium.training
         return {
@@ -276,7 +318,8 @@ class Coordinator:
 
     def _screen(self, norms: dict[str, list[float]]) -> UpdateScreen:
         screening = self.consortium.screening
-        screen = UpdateScreen(screening.max_norm_ratio, screening.max_norm)
+        enrolled = self.membership.enrolled_examples
+        screen = UpdateScreen(screening.max_norm_ratio, screening.max_norm, enrolled)
         screen.recall(norms)
         return screen
 
@@ -316,7 +359,7 @@ class Coordinator:
         measured = {**outcome.incoming(), **evaluation}
         metrics |= {f"psnr/{s}": v[msg.PSNR] for s, v in measured.items() if msg.PSNR in v}
         metrics |= dict(outcome.notes)
-        failed = [f"{s.site}: {s.outcome} ({s.reason})" for s in outcome.sites if s.outcome != "ok"]
+        failed = [f"{s.site}: {s.outcome} ({s.reason})" for s in outcome.sites if s.outcome != "ok" or s.reason]
         text = "; ".join(failed) or ("" if outcome.accepted else "step taken back and halved")
         announce(Event("round", text, stage, index, total, metrics))
 
@@ -330,4 +373,6 @@ def cache_policy(consortium: ConsortiumConfig) -> CachePolicy:
         history_every=kept.history_every,
         history_dtype=kept.history_dtype,
         anchor_rounds=frozenset(max(1, round(share * rounds)) for share in kept.anchors),
+        keep_rounds=kept.keep_rounds,
+        keep_days=kept.keep_days,
     )

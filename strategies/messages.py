@@ -21,6 +21,8 @@ IDENTIFY: Final = "query.identify"
 INITIALISE: Final = "query.initialise"
 
 ARRAYS: Final = "arrays"
+TEACHER: Final = "teacher"
+"""A second model in a train message with task ``distil``."""
 CONFIG: Final = "config"
 METRICS: Final = "metrics"
 
@@ -33,6 +35,31 @@ EFFORT: Final = "effort"
 Below 1 it is the share of the configured steps, at least one."""
 SHARE: Final = "share"
 """In a train message: share of the site's training patients to use, always the same ones; 1 if left out."""
+OPTIMISER: Final = "optimiser"
+"""In a train message: another optimiser than the configured one."""
+FISHER: Final = "fisher"
+"""An optimiser: θ ← θ − η m̂ / (√v̂ + ε) with m, v the running means of the gradient g and of (g ⊙ g)²."""
+TASK: Final = "task"
+"""In a train message: something else than training on the site's own targets."""
+DISTIL: Final = "distil"
+"""A task: train towards the outputs of the model under ``teacher``; the site's targets are not used."""
+ASCEND: Final = "ascend"
+"""A task of a leaving site: climb its own loss J, −J + γ ‖θ‖₁, by ``momentum`` SGD or the configured
+optimiser, within ``radius`` of the received model if one is told, until J has grown ``stop-ratio``-fold."""
+NOISY_LABELS: Final = "noisy-labels"
+"""A task of a leaving site: train on its own data against targets with noise of ``noise`` times their range."""
+GAMMA: Final = "gamma"
+"""Of ``ascend``: weight γ of ‖θ‖₁ beside −J."""
+RADIUS: Final = "radius"
+"""Of ``ascend``: largest distance from the received model; after each step the model is projected back."""
+STOP_RATIO: Final = "stop-ratio"
+"""Of ``ascend``: end when a batch's loss exceeds this times the first one's."""
+MOMENTUM: Final = "momentum"
+"""Of ``ascend``: take steps of SGD with this momentum instead of the configured optimiser's."""
+GRADIENT_CLIP: Final = "gradient-clip"
+"""Largest norm of a gradient, instead of the configured one."""
+NOISE: Final = "noise"
+"""Of ``noisy-labels``: λ, standard deviation over the largest target of the volume."""
 SPLIT: Final = "split"
 SPLIT_TEST: Final = "test"
 SPLIT_GATE: Final = "gate"
@@ -44,10 +71,23 @@ The reply's metrics then hold ``psnr``, ``ssim`` and ``nmse`` of that model, ``t
 ``evaluation-seconds``, unless the site does not wish to be evaluated or the measuring failed.
 """
 
+ACCOUNT: Final = "privacy-account"
+"""In a train message of a simulation: which of its budgets the round is counted by. Real sites have one."""
+
 # Identity, site to server
 SITE: Final = "site"
 ORGAN: Final = "organ"
 CONSORTIUM: Final = "consortium"
+
+# The ledger's newest checkpoint, in a train message to a site that may keep it
+CHECKPOINT: Final = "checkpoint"
+"""Its DSSE envelope, as JSON text."""
+CHECKPOINT_KEY: Final = "checkpoint-key"
+"""The public key that signed it, 64 hexadecimal digits."""
+CHECKPOINT_PROOFS: Final = "checkpoint-proofs"
+"""JSON text: number of entries that the site may have seen → hashes that prove that the ledger goes on."""
+WITNESSED: Final = "witnessed-entries"
+"""In a site's answers: entries of the newest checkpoint that it keeps; left out if it keeps none."""
 
 # Metrics, site to server
 NUM_EXAMPLES: Final = "num-examples"
@@ -62,9 +102,25 @@ TEST_EXAMPLES: Final = "test-examples"
 """Test slices that the figures of the incoming model are a mean over."""
 EVALUATION_SECONDS: Final = "evaluation-seconds"
 
+EPSILON: Final[Mapping[str, str]] = {
+    "patient": "epsilon-patient",
+    "slice": "epsilon-slice",
+    "site": "epsilon-site",
+}
+"""What the site has spent in this consortium in all, this round included, by whom it protects as one."""
+PRIVACY_DELTA: Final = "privacy-delta"
+"""δ of these ε."""
+EPSILON_CEILING: Final = "epsilon-ceiling"
+"""Most that the site will spend on a patient or slice."""
+SITE_EPSILON_CEILING: Final = "epsilon-site-ceiling"
+"""Most that it will spend as a whole."""
+PRIVACY_METRICS: Final = frozenset({*EPSILON.values(), PRIVACY_DELTA, EPSILON_CEILING, SITE_EPSILON_CEILING})
+
 # Errors, site to server: how the reason of an error reply begins
 REFUSED_BY_SITE: Final = "refused-by-site"
 """The site's own policy forbids the work; then ``: CODE: sentence``."""
+BUDGET_SPENT: Final = "budget-spent"
+"""The code of a refusal by a site whose privacy budget the round would overdraw: it sits out."""
 FAILED_AT_SITE: Final = "failed-at-site"
 """The work was begun and failed; then ``: ErrorClass: sentence``."""
 

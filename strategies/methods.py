@@ -15,8 +15,10 @@ from strategies.fast_fedul import FastFedUL
 from strategies.federaser import FedEraser
 from strategies.full_fine_tuning import FullFineTuning
 from strategies.momentum_fine_tuning import MomentumFineTuning
+from strategies.rapid_retraining import RapidRetraining
 from strategies.retain_fine_tuning import RetainFineTuning
 from strategies.retraining import Retraining
+from strategies.rollback import Rollback
 from strategies.unlearning_strategy import Departure, UnlearningStrategy
 from strategies.weight_negation import WeightNegation
 
@@ -28,6 +30,8 @@ METHODS: dict[str, type[UnlearningStrategy]] = {
         FullFineTuning,
         MomentumFineTuning,
         Retraining,
+        RapidRetraining,
+        Rollback,
         FedEraser,
         FastFedUL,
         WeightNegation,

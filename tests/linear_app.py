@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -28,14 +30,37 @@ def quadratic_app(
         if np.linalg.norm(theta - centres[node_id]) > (reach or {}).get(node_id, np.inf):
             raise ValueError("the reconstruction is not finite")
 
+    def descend(theta: np.ndarray, goal: np.ndarray, told: Mapping[str, object]) -> np.ndarray:
+        """The tasks of ``strategies.messages`` on the quadratic loss; noisy labels are shifted, not random."""
+        origin, momentum, fisher = theta, np.zeros_like(theta), np.zeros_like(theta)
+        ascending = told.get(msg.TASK) == msg.ASCEND
+        for step in range(1, steps + 1):
+            gradient = curvature * (theta - goal)
+            if ascending:
+                gradient = float(str(told.get(msg.GAMMA, 0.0))) * np.sign(theta) - gradient
+            if told.get(msg.OPTIMISER) == msg.FISHER:
+                momentum = 0.9 * momentum + 0.1 * gradient
+                fisher = 0.999 * fisher + 0.001 * gradient**4
+                gradient = (momentum / (1 - 0.9**step)) / (np.sqrt(fisher / (1 - 0.999**step)) + 1e-8)
+            theta = theta - rate * gradient
+            radius = float(str(told.get(msg.RADIUS, np.inf)))
+            if (far := np.linalg.norm(theta - origin)) > radius:
+                theta = origin + radius / far * (theta - origin)
+        return theta
+
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        arrays = msg.named_arrays(msg.arrays_of(message))
+        arrays = msg.named_arrays(message.content.array_records[msg.ARRAYS])
         theta = arrays["theta"].astype(np.float64)
         centre = centres[context.node_id]
         check(theta, context.node_id)
-        for _ in range(steps):
-            theta = theta - rate * curvature * (theta - centre)
+        told = msg.config_of(message)
+        if told.get(msg.TASK) == msg.DISTIL:
+            record = message.content.array_records[msg.TEACHER]
+            goal = msg.named_arrays(record)["theta"].astype(np.float64)
+        else:
+            goal = centre + float(told.get(msg.NOISE, 0.0))
+        theta = descend(theta, goal, told)
         examples = int(context.node_config.get("examples", 1))
         loss = float(0.5 * curvature * np.sum((theta - centre) ** 2))
         return Message(

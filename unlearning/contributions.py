@@ -166,8 +166,8 @@ class ContributionCache:
             raise unwritable(f"The contributions of round {round_}", error) from error
         superseded = []
         anchors = landmarks(session, self._line) | self.policy.anchor_rounds
-        for (fold, last), (running, update) in zip(folds, stored, strict=True):
-            session.add(self._row(fold, "running", running, norm=0.0))
+        for (fold, last), (running, update, sensitivity) in zip(folds, stored, strict=True):
+            session.add(self._row(fold, "running", running, norm=sensitivity))
             session.add(self._row(fold, "update", update, norm=fold.norm))
             # Also of a site that missed the anchor round: until its next one it stood where it was then.
             if last is not None and not any(last.round <= anchor < round_ for anchor in anchors):
@@ -234,6 +234,12 @@ class ContributionCache:
         """‖Δ‖ of every update of ``site``, oldest first; kept even where the update itself is not."""
         with self._transaction() as session:
             return [row.norm for row in self._rows(session, site, "update")]
+
+    def sensitivity(self, site: str, at_round: int) -> float:
+        """Ψ of ``site`` as it was at a kept round, see :meth:`Fold.apply`; 0 before it took part."""
+        with self._transaction() as session:
+            rows = [row for row in self._rows(session, site, "running") if row.round <= at_round]
+            return rows[-1].norm if rows else 0.0
 
     def shares(self, site: str) -> dict[int, float]:
         """The share p of ``site`` in each round it took part in."""
@@ -340,7 +346,8 @@ class ContributionCache:
         missed = 0 if last is None else round_ - last.round - 1
         decay = self._decay(missed) * (1 - self.policy.damping * (1 - share))
         file = None if last is None else StoredFile.of(last)
-        return Fold(update.site, round_, share, update.norm, decay, file), last
+        so_far = 0.0 if last is None else last.norm
+        return Fold(update.site, round_, share, update.norm, decay, file, so_far), last
 
     def _decay(self, missed: int) -> float:
         """What is left of a specific contribution after rounds the site missed.
@@ -351,17 +358,17 @@ class ContributionCache:
 
     def _write_fold(
         self, writes: AtomicWrites, spool: UpdateSpool, mean: Vector, fold: Fold
-    ) -> tuple[StoredFile, StoredFile]:
-        """Write what a site's running pair is after the round, and its update if it is one to be kept."""
+    ) -> tuple[StoredFile, StoredFile, float]:
+        """Write a site's running pair after the round, and its update if it is one to be kept; and its Ψ."""
         delta = spool.get(fold.site)
         before = self._files.read(fold.file) if fold.file is not None else None
-        after = fold.apply(before, delta, mean)
+        after, sensitivity = fold.apply(before, delta, mean)
         write = partial(self._files.write, writes, fold.site, fold.round)
         running = write("running", after, "float32")
         every = self.policy.history_every
         if not every or fold.round % every:
-            return running, StoredFile.none(fold.site, fold.round)
-        return running, write("update", {"update": delta}, self.policy.history_dtype)
+            return running, StoredFile.none(fold.site, fold.round), sensitivity
+        return running, write("update", {"update": delta}, self.policy.history_dtype), sensitivity
 
     def _row(self, fold: Fold, kind: str, file: StoredFile, *, norm: float) -> ContributionRow:
         return ContributionRow(

@@ -67,7 +67,7 @@ class ContributionRow(Base):
     sha256, bytes, dtype
         Of the file, so that an altered or truncated one is found.
     norm
-        Euclidean norm of the update.
+        Euclidean norm of the update; of a ``running`` pair the site's sensitivity Ψ.
     weight
         p, the site's share in the round.
     frozen

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from unlearning.contribution_files import StoredFile
-from unlearning.parameters import Vector
+from unlearning.parameters import Vector, norm
 
 RunningKind = Literal["sum", "specific"]
 
@@ -30,6 +30,8 @@ class Fold:
         Factor of the specific contribution so far.
     file
         Of the running pair so far; ``None`` in the site's first round.
+    sensitivity
+        Ψ so far, see :meth:`apply`.
     """
 
     site: str
@@ -38,9 +40,15 @@ class Fold:
     norm: float
     decay: float
     file: StoredFile | None
+    sensitivity: float = 0.0
 
-    def apply(self, before: Mapping[str, Vector] | None, delta: Vector, mean: Vector) -> dict[str, Vector]:
-        """The running pair after the round.
+    def apply(
+        self, before: Mapping[str, Vector] | None, delta: Vector, mean: Vector
+    ) -> tuple[dict[str, Vector], float]:
+        """The running pair after the round, and Ψ: the length of the path that the site added to the model's.
+
+        Ψ ← (decay) Ψ + p/(1 − p) ‖Δ − Δ̄‖ bounds how far the model is from one trained without the site, to
+        first order and for convex losses (SIFU's bounded sensitivity; Fraboni et al., AISTATS 2024).
 
         Parameters
         ----------
@@ -51,10 +59,12 @@ class Fold:
         mean
             The round's weighted average Δ̄ ``(P,)``.
         """
-        pair = before or {"sum": np.zeros_like(delta), "specific": np.zeros_like(delta)}
+        pair = dict(before or {}) or {"sum": np.zeros_like(delta), "specific": np.zeros_like(delta)}
         specific = pair["specific"] * np.float32(self.decay)
-        specific += specific_contribution(delta, mean, self.share)
-        return {"sum": pair["sum"] + np.float32(self.share) * delta, "specific": specific}
+        added = specific_contribution(delta, mean, self.share)
+        specific += added
+        pair = {"sum": pair["sum"] + np.float32(self.share) * delta, "specific": specific}
+        return pair, self.decay * self.sensitivity + norm(added)
 
 
 def specific_contribution(delta: Vector, mean: Vector, share: float) -> Vector:
