@@ -1,0 +1,243 @@
+"""Metrics of rounds, from their records: durations, replies, bytes, norms, losses.
+
+Records are never changed, so each scrape reads only those that came since the last one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+
+from reconsent.exposition import DurationCounts, Metric, Samples, Topic
+from server.metrics.quality import Quality
+from server.metrics.refusals import REASONS, reason_code
+from server.metrics.unlearning import Unlearning
+from server.metrics.view import View
+from server.names import ORACLE
+from server.persistence import SiteStatus
+from server.persistence.tables import RoundRow
+from strategies import messages as msg
+
+PHASES = ("train", "unlearn")
+OUTCOMES = ("ok", "refused", "failed", "timeout", "withdrawn")
+
+ROUNDS = Metric(
+    "reconsent_rounds_total",
+    "counter",
+    "Rounds by phase (train, unlearn, or oracle in a simulation) and outcome: completed with every site that "
+    "was asked, partial without some, or taken_back",
+    ("phase", "outcome"),
+)
+DURATION = Metric(
+    "reconsent_round_duration_seconds", "histogram", "Duration of a round at the server", ("phase",)
+)
+STEP = Metric(
+    "reconsent_round_step_duration_seconds",
+    "histogram",
+    "Duration of a part of a round at the server: prepare, replies (waiting for and screening them), "
+    "average, and gate (asking the remaining sites what an ascent step cost)",
+    ("phase", "step"),
+    "for rounds of releases that record it",
+)
+WORK = Metric(
+    "reconsent_site_work_duration_seconds",
+    "histogram",
+    "A site's own working time for one message, as it reported it",
+    ("site", "work"),
+    "for sites that answered",
+)
+LAST = Metric(
+    "reconsent_round_last_timestamp_seconds",
+    "gauge",
+    "When the newest round of a phase was committed, in seconds since 1970",
+    ("phase",),
+    "once there is one",
+)
+REPLIES = Metric(
+    "reconsent_replies_total",
+    "counter",
+    "What became of each site that was asked in a round",
+    ("site", "phase", "outcome"),
+)
+UNUSABLE = Metric(
+    "reconsent_replies_unusable_total",
+    "counter",
+    "Replies that were not averaged, by reason",
+    ("site", "reason"),
+)
+BYTES = Metric(
+    "reconsent_model_bytes_total",
+    "counter",
+    "Bytes of models received from a site (up) and sent to it (down) in rounds",
+    ("site", "direction"),
+)
+NORM = Metric(
+    "reconsent_update_norm",
+    "gauge",
+    "Euclidean norm of a site's last accepted update",
+    ("site",),
+    "for active sites, once one was accepted",
+)
+LOSS = Metric(
+    "reconsent_training_loss",
+    "gauge",
+    "A site's mean training loss in its last round",
+    ("site",),
+    "for active sites, once they reported one",
+)
+LAST_REPLY = Metric(
+    "reconsent_site_last_reply_timestamp_seconds",
+    "gauge",
+    "When the newest round with an accepted reply of the site was committed, in seconds since 1970",
+    ("site",),
+    "for active sites, once there is one",
+)
+MISSED = Metric(
+    "reconsent_site_rounds_missed",
+    "gauge",
+    "Rounds committed since the last one with an accepted reply of the site; all of them if there is none",
+    ("site",),
+    "for active sites",
+)
+
+TOPIC = Topic(
+    "Rounds and replies",
+    (ROUNDS, DURATION, STEP, WORK, LAST, REPLIES, UNUSABLE, BYTES, NORM, LOSS, LAST_REPLY, MISSED),
+)
+
+
+class Rounds:
+    """Counts what the records of rounds say, and hands each on to the quality and the unlearning."""
+
+    def __init__(self) -> None:
+        self.quality = Quality()
+        self.unlearning = Unlearning()
+        self._last = 0
+        self._forget()
+
+    def read(self, view: View) -> None:
+        """Take up the records that came since the last call."""
+        newest = view.session.scalar(select(func.max(RoundRow.number))) or 0
+        if newest < self._last:
+            # An older state was restored: what was counted is not there any more.
+            self._forget()
+        query = select(RoundRow).where(RoundRow.number > self._last).order_by(RoundRow.number)
+        for row in view.session.scalars(query.execution_options(yield_per=200)):
+            self._take(row)
+            self._last = row.number
+            view.session.expunge(row)
+
+    def collect(self, samples: Samples, sites: Mapping[str, str]) -> None:
+        """Fill in this topic's metrics.
+
+        Parameters
+        ----------
+        samples
+            Where to.
+        sites
+            Site → status: their counters begin at zero, so that the first increase is seen; of those that
+            are not active nothing is told but what happened.
+        """
+        for phase in (*PHASES, *sorted(self._phases - set(PHASES))):
+            for outcome in ("completed", "partial", "taken_back"):
+                samples.set(ROUNDS, self._rounds[phase, outcome], phase, outcome)
+            if phase in self._phases:
+                samples.distribution(DURATION, self._durations[phase], phase)
+                samples.set(LAST, self._ended[phase], phase)
+        for (phase, step), counts in sorted(self._steps.items()):
+            samples.distribution(STEP, counts, phase, step)
+        for (site, work), counts in sorted(self._work.items()):
+            samples.distribution(WORK, counts, site, work)
+        for site in sorted({*sites, *self._seen}):
+            self._counts_of(samples, site)
+            if sites.get(site) == SiteStatus.ACTIVE.value:
+                samples.set(MISSED, self._main_rounds - self._answered_at.get(site, 0), site)
+                samples.set(NORM, self._norms.get(site), site)
+                samples.set(LOSS, self._losses.get(site), site)
+                samples.set(LAST_REPLY, self._replied.get(site), site)
+
+    def _counts_of(self, samples: Samples, site: str) -> None:
+        for phase in PHASES:
+            for outcome in OUTCOMES:
+                samples.set(REPLIES, self._replies[site, phase, outcome], site, phase, outcome)
+        for reason in REASONS:
+            samples.set(UNUSABLE, self._unusable[site, reason], site, reason)
+        samples.set(BYTES, self._bytes[site, "up"], site, "up")
+        samples.set(BYTES, self._bytes[site, "down"], site, "down")
+
+    def _forget(self) -> None:
+        self._last = 0
+        self._main_rounds = 0
+        self._phases: set[str] = set()
+        self._seen: set[str] = set()
+        self._rounds: Counter[tuple[str, str]] = Counter()
+        self._replies: Counter[tuple[str, str, str]] = Counter()
+        self._bytes: Counter[tuple[str, str]] = Counter()
+        self._unusable: Counter[tuple[str, str]] = Counter()
+        self._durations: dict[str, DurationCounts] = {}
+        self._steps: dict[tuple[str, str], DurationCounts] = {}
+        self._work: dict[tuple[str, str], DurationCounts] = {}
+        self._ended: dict[str, float] = {}
+        self._norms: dict[str, float] = {}
+        self._losses: dict[str, float] = {}
+        self._replied: dict[str, float] = {}
+        self._answered_at: dict[str, int] = {}
+        self.quality.forget()
+        self.unlearning.forget()
+
+    def _take(self, row: RoundRow) -> None:
+        phase = "oracle" if row.line == ORACLE else "train" if row.kind == "train" else "unlearn"
+        at = row.created_at.timestamp()
+        self._phases.add(phase)
+        self._rounds[phase, _outcome_of(row)] += 1
+        self._durations.setdefault(phase, DurationCounts()).observe(row.seconds)
+        self._ended[phase] = at
+        metrics: dict[str, Any] = row.metrics
+        for step, seconds in metrics.get("steps", {}).items():
+            self._observe_step(phase, step, seconds)
+        notes = metrics.get("notes", {})
+        if "gate-seconds" in notes:
+            self._observe_step(phase, "gate", notes["gate-seconds"])
+        if phase == "oracle":
+            return
+        self._main_rounds += 1
+        for site, told in row.sites.items():
+            self._take_site(phase, site, told, at)
+        for site, values in metrics.get("evaluation", {}).items():
+            self._observe_work(site, "evaluate", values.get(msg.SECONDS))
+        self.quality.take(phase, at, metrics)
+        self.unlearning.take(phase, at, bool(metrics.get("accepted", True)), notes)
+
+    def _take_site(self, phase: str, site: str, told: dict[str, Any], at: float) -> None:
+        outcome = told["outcome"]
+        self._seen.add(site)
+        self._replies[site, phase, outcome] += 1
+        self._bytes[site, "up"] += told.get("bytes_up", 0)
+        self._bytes[site, "down"] += told.get("bytes_down", 0)
+        if outcome != "ok":
+            code = reason_code(outcome, told.get("reason", ""))
+            self._unusable[site, code] += 1
+            return
+        self._answered_at[site] = self._main_rounds
+        self._replied[site] = at
+        self._observe_work(site, "train", told.get("seconds"))
+        for known, value in ((self._norms, told.get("update_norm")), (self._losses, told.get("loss"))):
+            if value is not None:
+                known[site] = value
+
+    def _observe_step(self, phase: str, step: str, seconds: float) -> None:
+        self._steps.setdefault((phase, step), DurationCounts()).observe(seconds)
+
+    def _observe_work(self, site: str, work: str, seconds: float | None) -> None:
+        if seconds is not None:
+            self._work.setdefault((site, work), DurationCounts()).observe(seconds)
+
+
+def _outcome_of(row: RoundRow) -> str:
+    if not row.metrics.get("accepted", True):
+        return "taken_back"
+    whole = all(told["outcome"] == "ok" for told in row.sites.values())
+    return "completed" if whole else "partial"

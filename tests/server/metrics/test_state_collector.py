@@ -1,0 +1,248 @@
+"""What the server's exporter shows of a state, against the state itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+
+from deploy.certificates import AUTHORITY, SERVER, certificate_statuses, make_certificates
+from server.metrics import METRICS, StateCollector, rounds, sites, withdrawals
+from server.metrics import catalogue as names
+from server.metrics.refusals import REASONS, reason_code
+from server.persistence import RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
+from server.persistence.state import DATABASE
+from server.status import status_of
+from strategies.screening import UpdateScreen
+from tests.server.hospitals import SITES, consortium, opened
+from unlearning.parameters import ParameterLayout
+from unlearning.withdrawal import WithdrawalState
+
+PROMTOOL = shutil.which("promtool")
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a run in which a site left, and the oracle was trained."""
+    path = tmp_path_factory.mktemp("metrics")
+    config = consortium(withdrawals=[{"sites": ["gamma"], "at-round": 4}])
+    with opened(path, config) as run:
+        run.coordinator.run()
+    return path / "state"
+
+
+@pytest.fixture
+def collector(state: Path) -> Iterator[StateCollector]:
+    found = StateCollector(state)
+    yield found
+    found.close()
+
+
+def exposed(collector: StateCollector) -> str:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return generate_latest(registry).decode()
+
+
+def test_values_are_those_of_the_status(state: Path, collector: StateCollector) -> None:
+    """Rounds, sites, withdrawals and refused replies agree with what `reconsent status` says."""
+    samples = collector.samples()
+    with StateDirectory.open(state, writable=False) as opened_state:
+        status = status_of(opened_state, consortium())
+        log = RoundLog(opened_state).all("main")
+    assert samples.value(rounds.ROUNDS, "train", "completed") == status["round"] == 6
+    assert samples.value(rounds.ROUNDS, "unlearn", "completed") == sum(r.kind == "retain" for r in log)
+    by_status = [site["status"] for site in status["sites"]]
+    for name in ("active", "restricted", "withdrawn"):
+        assert samples.value(sites.SITES, name) == by_status.count(name)
+    assert samples.value(withdrawals.STATES, "completed") == 1
+    for site in SITES:
+        sent = sum(record.sites[site].bytes_down for record in log if site in record.sites)
+        assert samples.value(rounds.BYTES, site, "down") == sent > 0
+        failed = sum(
+            samples.value(rounds.REPLIES, site, phase, outcome) or 0
+            for phase in rounds.PHASES
+            for outcome in rounds.OUTCOMES[1:]
+        )
+        assert failed == status["refused_replies"].get(site, 0)
+    last = log[-1].sites["alpha"].update_norm
+    assert last is not None and math.isclose(samples.value(rounds.NORM, "alpha") or 0, last)
+
+
+def test_who_has_left_has_a_history_and_nothing_else(collector: StateCollector) -> None:
+    """Counters of a withdrawn site stay; norms, losses and quality are told of active sites alone."""
+    samples = collector.samples()
+    assert samples.value(rounds.REPLIES, "gamma", "train", "ok") == 4
+    for metric in (rounds.NORM, rounds.LOSS, rounds.LAST_REPLY, rounds.MISSED):
+        assert samples.value(metric, "gamma") is None
+        assert samples.value(metric, "alpha") is not None
+    assert 'reconsent_evaluation_psnr_decibels{organ="brain",site="gamma"}' not in exposed(collector)
+    assert samples.value(sites.RESIDUAL) == 0
+
+
+def test_only_declared_metrics_are_exposed(collector: StateCollector) -> None:
+    """Every family has its declaration's name and type, and Prometheus' own linter finds nothing."""
+    text = exposed(collector)
+    families = {line.split()[2]: line.split()[3] for line in text.splitlines() if line.startswith("# TYPE")}
+    declared = {metric.name: metric.kind for metric in METRICS}
+    assert families.items() <= declared.items()
+    assert len(declared) == len(METRICS)
+    assert all(name.startswith("reconsent_") for name in declared)
+    assert all((kind == "counter") == name.endswith("_total") for name, kind in declared.items())
+    if PROMTOOL is None:
+        pytest.skip("promtool is not installed")
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_state_that_is_not_there_is_unknown(tmp_path: Path) -> None:
+    """Without a state nothing is shown but that, no zeros; once there is one, it is shown."""
+    collector = StateCollector(tmp_path / "state")
+    text = exposed(collector)
+    assert "reconsent_state_readable 0.0" in text
+    assert "reconsent_rounds_total" not in text and "reconsent_sites" not in text
+    assert "no state directory" in collector.unready()
+    StateDirectory.open(tmp_path / "state").close()
+    assert collector.unready() == ""
+    assert "reconsent_state_readable 1.0" in exposed(collector)
+    collector.close()
+
+
+def test_counters_go_on_where_they_were(tmp_path: Path) -> None:
+    """Between scrapes only new rounds are read; another exporter on the same state counts the same."""
+    collector = StateCollector(tmp_path / "state")
+    with StateDirectory.open(tmp_path / "state") as state:
+        log = RoundLog(state)
+        for number in range(1, 6):
+            outcome = SiteOutcome(outcome="ok", update_norm=float(number), bytes_up=10, seconds=1.5)
+            log.append(
+                RoundRecord(line="main", kind="train", round=number, sites={"a": outcome}, seconds=2.0)
+            )
+            assert collector.samples().value(rounds.BYTES, "a", "up") == 10 * number
+        late = SiteOutcome(outcome="timeout", reason="no answer within 5 s")
+        log.append(RoundRecord(line="main", kind="train", round=6, sites={"a": late}))
+        found = collector.samples()
+        assert found.value(rounds.UNUSABLE, "a", "timeout") == 1
+        assert found.value(rounds.ROUNDS, "train", "partial") == 1
+    assert "\n".join(_lasting(exposed(collector))) == "\n".join(
+        _lasting(exposed(StateCollector(tmp_path / "state")))
+    )
+    collector.close()
+
+
+def _lasting(text: str) -> list[str]:
+    passing = ("reconsent_collection_duration", "reconsent_state_disk_free")
+    return [line for line in text.splitlines() if not line.startswith(passing)]
+
+
+def test_a_restored_state_is_read_anew(state: Path, tmp_path: Path) -> None:
+    """When a backup takes the database's place, what was counted is forgotten and counted again."""
+    StateDirectory.open(tmp_path / "state").close()
+    empty = (tmp_path / "state" / DATABASE).read_bytes()
+    collector = StateCollector(tmp_path / "state")
+    shutil.copytree(state, tmp_path / "full")
+    for content, expected in (((tmp_path / "full" / DATABASE).read_bytes(), 6), (empty, 0)):
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").replace(tmp_path / "state" / DATABASE)
+        assert collector.samples().value(rounds.ROUNDS, "train", "completed") == expected
+    collector.close()
+
+
+def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
+    """Receipt, deadline and last step of an open withdrawal are shown, and go when it is closed."""
+    with opened(tmp_path, consortium()) as run:
+        run.coordinator.meet()
+        register = Withdrawals(run.coordinator.state)
+        record = register.file(["beta"], reason="leaves", requested_by="officer")
+        collector = StateCollector(tmp_path / "state")
+        samples = collector.samples()
+        assert samples.value(withdrawals.DEADLINE, record.id) == record.due_at.timestamp()
+        assert samples.value(withdrawals.RECEIVED, record.id) == record.received_at.timestamp()
+        assert samples.value(withdrawals.STATE, record.id, "received") == 1
+        register.advance(record.id, WithdrawalState.CANCELLED, note="stays after all")
+        samples = collector.samples()
+        assert samples.value(withdrawals.DEADLINE, record.id) is None
+        assert samples.value(withdrawals.ENTERED, "cancelled") == 1
+        collector.close()
+
+
+def test_certificates_end_when_they_say(state: Path, tmp_path: Path) -> None:
+    """The end of each certificate is that of its file; one that cannot be read is left out."""
+    make_certificates(tmp_path)
+    (tmp_path / "broken.pem").write_text("no certificate", encoding="utf-8")
+    files = [tmp_path / AUTHORITY, tmp_path / SERVER, tmp_path / "broken.pem", tmp_path / "none.pem"]
+    collector = StateCollector(state, certificates=files)
+    text = exposed(collector)
+    for status in certificate_statuses(tmp_path):
+        line = f'reconsent_certificate_expiry_timestamp_seconds{{file="{status.path.name}"}}'
+        (value,) = [row.split()[-1] for row in text.splitlines() if row.startswith(line)]
+        assert float(value) == status.expires.timestamp()
+    assert text.count("reconsent_certificate_expiry_timestamp_seconds{") == 2
+    collector.close()
+
+
+def test_every_refusal_of_the_screen_has_its_reason() -> None:
+    """Replies that the screen refuses for different reasons are told apart by closed codes."""
+    from flwr.app import Message, RecordDict
+
+    from strategies import messages as msg
+
+    layout = ParameterLayout.of({"w": np.zeros(3, np.float32)})
+    screen = UpdateScreen(max_norm=1.0)
+    start = np.zeros(3, np.float32)
+
+    def refused(arrays: dict[str, np.ndarray] | None, examples: float = 4) -> str:
+        record = None if arrays is None else msg.array_record(arrays)
+        content: RecordDict = msg.content(arrays=record, metrics={msg.NUM_EXAMPLES: examples})
+        sent = Message(msg.content(config={}), dst_node_id=1, message_type=msg.TRAIN)
+        found = screen.screen("a", Message(content, reply_to=sent), layout, start)
+        assert isinstance(found, str), found
+        return reason_code("refused", found)
+
+    good = np.zeros(3, np.float32)
+    assert refused({"w": np.full(3, np.nan, np.float32)}) == "not_finite"
+    assert refused({"w": np.full(3, 9.0, np.float32)}) == "norm"
+    assert refused({"w": np.zeros(4, np.float32)}) == "shape"
+    assert refused({"v": good}) == "shape"
+    assert refused({"w": good}, examples=0.5) == "examples"
+    assert refused(None) == "no_model"
+    assert reason_code("failed", "app_error: failed-at-site: DataError: …") == "failed_at_site"
+    assert reason_code("failed", "app_error: refused-by-site: not-allowed: …") == "refused_by_site"
+    assert reason_code("failed", "node_unavailable: gone") == "unreachable"
+    assert reason_code("timeout", "no answer within 5 s") == "timeout"
+    assert reason_code("failed", "something new") == "other"
+    assert {"not_finite", "other"} <= set(REASONS)
+
+
+def test_reading_changes_nothing(state: Path, collector: StateCollector) -> None:
+    """After a scrape the database's file is as it was."""
+    before = (state / DATABASE).read_bytes()
+    assert collector.samples().value(names.READABLE) == 1
+    assert (state / DATABASE).read_bytes() == before
+
+
+def test_the_page_is_what_the_code_declares() -> None:
+    """docs/metrics.md is current (`make docs`)."""
+    from cli.metrics_reference import reference
+
+    page = Path(__file__).parents[3] / "docs" / "metrics.md"
+    assert page.read_text(encoding="utf-8") == reference()
+
+
+def test_the_list_can_be_read_by_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    """`reconsent metrics list --json` has every metric of the catalogue."""
+    from cli.metrics import list_metrics
+
+    list_metrics(of_site=False, json_output=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in found] == [metric.name for metric in METRICS]
