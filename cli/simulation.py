@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
-from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
+from reconsent.environment import (
+    CONSORTIUM_VARIABLE,
+    LEDGERS_VARIABLE,
+    PHANTOMS_VARIABLE,
+    STATE_VARIABLE,
+)
 from reconsent.errors import ConfigError, DataError, ReconsentError
 from reconsent.files import write_atomically
 
@@ -45,6 +50,11 @@ class RunDirectory:
     def state(self) -> Path:
         """The server's state directory."""
         return self.path / "state"
+
+    @property
+    def privacy(self) -> Path:
+        """The sites' privacy ledgers."""
+        return self.path / "privacy"
 
     @property
     def results(self) -> Path:
@@ -87,6 +97,7 @@ class RunDirectory:
                 CONSORTIUM_VARIABLE: str(self.consortium.resolve()),
                 PHANTOMS_VARIABLE: str(self.data.resolve()),
                 STATE_VARIABLE: str(self.state.resolve()),
+                LEDGERS_VARIABLE: str(self.privacy.resolve()),
                 "FLWR_TELEMETRY_ENABLED": "0",
                 "FLWR_DISABLE_UPDATE_CHECK": "1",
                 "RAY_USAGE_STATS_ENABLED": "0",
@@ -193,6 +204,8 @@ def assess(
     A run that was assessed before is not measured again.
     """
     from cli.assessment import Observer, Split
+    from cli.evidence.collect import collect, work_of
+    from cli.evidence.subjects import subjects
     from cli.gathering import Measurements, gather, models_of
     from cli.report import render_report
     from server.bookkeeping import MAIN, ORACLE, Bookkeeping
@@ -217,6 +230,7 @@ def assess(
         curves = [(v.id, v, site) for v in measured_rounds if not v.pruned for site in left]
         relearning = {n: v for n, v in models.named().items() if n != "continued"} if left else {}
         total = len(wanted) + len(curves) + len(relearning) * len(left) + len(consortium.sites)
+        total += work_of(consortium) if models.unlearned else 0
         done = 0
 
         def step() -> None:
@@ -230,6 +244,8 @@ def assess(
                 measured.rounds.setdefault(row.model, []).append(row)
             if relearning:
                 measured.relearn = observer.relearn(relearning, left, step)
+            if models.unlearned:
+                measured.evidence = collect(consortium, observer, subjects(books, measured, left), step)
             pictures = observer.pictures(models.named(), left, step)
         results = gather(consortium, state, measured, _timing(books, time.time() - began))
         with _writing(directory.path):

@@ -43,9 +43,19 @@ def initialise(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train the received model on this site's data and return it."""
     from client import work
+    from client.privacy.opening import in_simulation, opened_budget
 
-    may_evaluate = current_policy(context.node_config, os.environ).may_be_evaluated
-    return Message(work.train(_site(context), message, may_evaluate=may_evaluate), reply_to=message)
+    policy = current_policy(context.node_config, os.environ)
+    site = _site(context)
+    budget = opened_budget(site, message, context.node_config, policy)
+    content = work.train(
+        site,
+        message,
+        may_evaluate=policy.may_be_evaluated,
+        budget=budget,
+        simulated=in_simulation(context.node_config),
+    )
+    return Message(content, reply_to=message)
 
 
 @app.evaluate()

@@ -22,6 +22,7 @@ from flwr.common.constant import ErrorCode
 from client.code_digest import code_digest
 from client.model_digest import model_digest
 from client.policy import UNLOGGED, UNREADABLE, Refusal, current_policy, refusal_of
+from client.privacy.refusal import BudgetSpentError
 from client.reasons import is_simulated, new_reference, simulated_reason, told_reason
 from client.site import identify_site
 from client.site_log import DAY_SECONDS, LogError, SiteLog, log_path
@@ -55,6 +56,9 @@ def site_gate(
     except LogError as error:
         log(ERROR, "%s", error)
         refusal = UNLOGGED
+    except BudgetSpentError as error:
+        log(WARNING, "%s", error)
+        refusal = Refusal(msg.BUDGET_SPENT, error.problem)
     except Exception as error:  # noqa: BLE001 - whatever it is, Flower would send its text to the server
         return _fail(message, context, error, site_log, entry | {"seconds": _since(began)})
     return _refuse(message, refusal, site_log, entry)

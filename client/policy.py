@@ -31,6 +31,12 @@ class SitePolicy(Settings):
     max_rounds_a_day: int | None = Field(
         default=None, ge=0, description="most trainings in 24 hours, counted in the site's log; empty: any"
     )
+    max_epsilon: float | None = Field(
+        default=None, gt=0, description="most ε this site ever spends on a patient or slice; empty: as agreed"
+    )
+    max_site_epsilon: float | None = Field(
+        default=None, gt=0, description="most ε it ever spends as a whole; empty: as agreed"
+    )
     trusted_code: tuple[Sha256, ...] = Field(
         default=(), description="digests of the code that may run here; empty: any"
     )
@@ -44,7 +50,7 @@ class Refusal:
     ----------
     code
         Stable, for programs: ``withdrawn``, ``not-allowed``, ``untrusted-code``, ``too-many-rounds``,
-        ``policy-unreadable`` or ``log-unwritable``.
+        ``policy-unreadable``, ``log-unwritable`` or ``budget-spent``.
     sentence
         The same for people; it names no path and no patient.
     """

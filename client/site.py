@@ -14,6 +14,7 @@ from mri.split import Split, split_patients
 from reconsent.config import ConsortiumConfig, SiteConfig, load_consortium
 from reconsent.environment import consortium_source, phantoms_path
 from reconsent.errors import ConfigError, DataError
+from reconsent.privacy import PrivacyConfig
 from reconsent.seeds import derive_seed
 
 # Over gRPC each message is a process of its own: who only says who he is must not wait for torch.
@@ -33,6 +34,11 @@ class Site:
     def name(self) -> str:
         """The site's name."""
         return self.config.name
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        """Differential privacy of its training."""
+        return self.consortium.privacy_of(self.config)
 
     def dataset(self, split: str) -> SiteDataset:
         """The slices of ``train``, ``test`` or ``gate`` (training patients under fixed masks)."""

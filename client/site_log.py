@@ -6,20 +6,16 @@ auditor as it is, and its hashes compared with those in the server's registry.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from client.append_only import append_line, locked
 from client.policy import policy_path
 from reconsent.errors import StateError
-from reconsent.files import sync_directory
 
 LOG_VARIABLE = "RECONSENT_SITE_LOG"
 DAY_SECONDS = 86_400.0
@@ -76,8 +72,8 @@ class SiteLog:
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"at": at, "time": round(now, 3), "event": event, **fields}) + "\n"
         try:
-            with self._opened() as descriptor:
-                _append(descriptor, line.encode())
+            with locked(self.path) as descriptor:
+                append_line(descriptor, line.encode())
         except OSError as error:
             raise LogError(
                 f"The site's log {self.path} cannot be written: {error}.",
@@ -109,34 +105,6 @@ class SiteLog:
                 f"The site's log {self.path} cannot be read: {error}.", "Mend its permissions."
             ) from None
         return count
-
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        fresh = not self.path.exists()
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self.path, flags, 0o600)
-        try:
-            if fresh:
-                sync_directory(self.path.parent)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-
-def _append(descriptor: int, line: bytes) -> None:
-    size = os.fstat(descriptor).st_size
-    # After a power cut the last line may be torn; the next one must not continue it.
-    torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-    line = b"\n" + line if torn else line
-    try:
-        written = os.write(descriptor, line)
-        if written < len(line):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        os.fsync(descriptor)
-    except OSError:
-        os.ftruncate(descriptor, size)
-        raise
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

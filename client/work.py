@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from logging import WARNING
+from typing import TYPE_CHECKING
 
 import torch
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -23,6 +24,10 @@ from reconsent.errors import ModelError, ReconsentError
 from reconsent.seeds import derive_seed
 from strategies import messages as msg
 
+# Opacus takes a second to import: only where it is needed.
+if TYPE_CHECKING:
+    from client.privacy.budget import PrivacyBudget
+
 GATE_SLICES = 8
 
 
@@ -33,7 +38,14 @@ def initial_model(site: Site) -> RecordDict:
     return msg.content(arrays=_arrays(model))
 
 
-def train(site: Site, message: Message, *, may_evaluate: bool = True) -> RecordDict:
+def train(
+    site: Site,
+    message: Message,
+    *,
+    may_evaluate: bool = True,
+    budget: PrivacyBudget | None = None,
+    simulated: bool = False,
+) -> RecordDict:
     """Train the received model on the site's data.
 
     Parameters
@@ -45,6 +57,10 @@ def train(site: Site, message: Message, *, may_evaluate: bool = True) -> RecordD
     may_evaluate
         Whether the figures of the received model are added if the message asks for them. They never change
         the training: the measuring draws no random numbers and leaves the model as it is.
+    budget
+        Of differential privacy; ``None`` trains without. With it no loss is told.
+    simulated
+        Whether the noise may come from a seed.
 
     Raises
     ------
@@ -54,6 +70,8 @@ def train(site: Site, message: Message, *, may_evaluate: bool = True) -> RecordD
         If the loss stops being finite.
     DataError
         If the site's data cannot be used.
+    BudgetSpentError
+        If the round would pass the site's privacy ceiling.
     """
     _use_one_thread()
     began = time.perf_counter()
@@ -63,15 +81,21 @@ def train(site: Site, message: Message, *, may_evaluate: bool = True) -> RecordD
     if may_evaluate and told.get(msg.EVALUATE_INCOMING):
         incoming = _incoming_quality(site, model)
     dataset = site.dataset("train")
-    result = train_locally(
-        model,
-        dataset,
-        _training(site.consortium.training, told),
-        learning_rate=float(told[msg.LEARNING_RATE]),
-        seed=derive_seed(site.consortium.seed, "train", site.name, "", told[msg.SERVER_ROUND]),
-    )
+    seed = derive_seed(site.consortium.seed, "train", site.name, "", told[msg.SERVER_ROUND])
+    rate = float(told[msg.LEARNING_RATE])
+    if budget is None:
+        training = _training(site.consortium.training, told)
+        told_of = {
+            msg.TRAIN_LOSS: train_locally(model, dataset, training, learning_rate=rate, seed=seed).loss
+        }
+    else:
+        from client.privacy.round import private_round
+
+        told_of = private_round(
+            site, message, model, budget, learning_rate=rate, seed=seed, simulated=simulated
+        )
     seconds = time.perf_counter() - began - incoming.get(msg.EVALUATION_SECONDS, 0.0)
-    metrics = {msg.NUM_EXAMPLES: len(dataset), msg.TRAIN_LOSS: result.loss, msg.SECONDS: seconds, **incoming}
+    metrics = {msg.NUM_EXAMPLES: len(dataset), msg.SECONDS: seconds, **told_of, **incoming}
     return msg.content(arrays=_arrays(model), metrics=metrics)
 
 
@@ -89,7 +113,9 @@ def measure(site: Site, message: Message) -> RecordDict:
     began = time.perf_counter()
     model = _load(site, message)
     if msg.config_of(message).get(msg.SPLIT) == msg.SPLIT_GATE:
-        loss, examples = mean_loss(model, site.dataset("gate"), site.consortium.training, limit=GATE_SLICES)
+        # Under differential privacy a loss on training data would be released without noise.
+        split = "gate" if site.privacy.mode == "none" else "test"
+        loss, examples = mean_loss(model, site.dataset(split), site.consortium.training, limit=GATE_SLICES)
         metrics: dict[str, float] = {msg.NUM_EXAMPLES: examples, msg.LOSS: loss}
     else:
         examples, quality = _test_quality(site, model)
@@ -128,12 +154,7 @@ def _use_one_thread() -> None:
 def _training(configured: TrainingConfig, told: Mapping[str, object]) -> TrainingConfig:
     """What the consortium file says, times the effort that this round asks for."""
     effort = max(1, int(str(told.get(msg.EFFORT, 1))))
-    if effort == 1:
-        return configured
-    steps = None if configured.local_steps is None else configured.local_steps * effort
-    return configured.model_copy(
-        update={"local_epochs": configured.local_epochs * effort, "local_steps": steps}
-    )
+    return configured.times(effort)
 
 
 def _load(site: Site, message: Message) -> Reconstructor:

@@ -302,6 +302,30 @@ class SiteDataset:
         if pending:
             yield Batch.of(pending)
 
+    def units(self, unit: str) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """The slices with signal, ``(volume, position)``, of each ``patient``, or each ``slice`` alone.
+
+        A patient without such a slice is a unit without slices. Of patients no volume is kept in memory that
+        does not fit; the order is that of their names.
+        """
+        of: dict[str, list[tuple[str, int]]] = {patient: [] for patient in self.patients}
+        for name, source in self._sources.items():
+            of[source.patient] += [(name, position) for position in self.volume(name).usable_slices]
+        if unit == "slice":
+            return tuple((one,) for slices in of.values() for one in slices)
+        return tuple(tuple(slices) for slices in of.values())
+
+    def batches_of(self, slices: Sequence[tuple[str, int]], batch_size: int) -> Iterator[Batch]:
+        """Chosen slices, ``(volume, position)``, in batches of equal shape, under the masks of the epoch."""
+        groups: dict[tuple[object, ...], list[Sample]] = {}
+        for name, position in slices:
+            sample = self._sample(self.volume(name), position, fresh=self.fresh_masks)
+            shape = tuple(sample.masked_kspace.shape), tuple(sample.target.shape), sample.num_low_frequencies
+            groups.setdefault(shape, []).append(sample)
+        for group in groups.values():
+            for start in range(0, len(group), batch_size):
+                yield Batch.of(group[start : start + batch_size])
+
     def _windows(self, rng: np.random.Generator | None) -> Iterator[list[str]]:
         """Groups of volumes that fit into memory together."""
         names = list(self._sources)

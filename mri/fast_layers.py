@@ -83,6 +83,36 @@ def use_fast_layers(network: nn.Module) -> None:
                     layers[i + 1] = nn.Identity()
 
 
+class PlainNormalisedLeakyReLU(nn.Module):
+    """The same function by torch's own operations, which ``torch.func`` can transform.
+
+    Parameters
+    ----------
+    eps
+        Added to the variance.
+    slope
+        Of negative values.
+    """
+
+    def __init__(self, eps: float, slope: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.slope = slope
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(batch, channels, rows, columns)`` to the same shape."""
+        normalised = nn.functional.instance_norm(x, eps=self.eps)
+        return nn.functional.leaky_relu(normalised, self.slope)
+
+
+def use_plain_layers(network: nn.Module) -> None:
+    """Undo :func:`use_fast_layers` in place: the same function, parameters and names."""
+    for module in network.modules():
+        for name, layer in module.named_children():
+            if isinstance(layer, NormalisedLeakyReLU):
+                setattr(module, name, PlainNormalisedLeakyReLU(layer.eps, layer.slope))
+
+
 def _as_rows(x: torch.Tensor) -> tuple[torch.Tensor, int]:
     """``(batch, channels, h, w)`` to ``(batch, h w/folds, folds channels)``, a view if channels are last."""
     batch, channels, height, width = x.shape

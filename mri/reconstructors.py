@@ -64,7 +64,7 @@ class Reconstructor(nn.Module, ABC):
         ModelError
             If the input is one that fastMRI's network cannot reconstruct, or the result is not finite.
         """
-        self._check(masked_kspace, mask, num_low_frequencies, crop)
+        self.check(masked_kspace, mask, num_low_frequencies, crop)
         image = self._reconstruct(masked_kspace, mask, num_low_frequencies, crop)
         # One reduction: the sum is finite only if every pixel is.
         if not torch.isfinite(image.detach().sum()):
@@ -84,9 +84,22 @@ class Reconstructor(nn.Module, ABC):
     def _smallest_level(self, shape: tuple[int, int], crop: tuple[int, int]) -> int:
         """Rows or columns, whichever are fewer, at the coarsest U-Net level."""
 
-    def _check(
+    def unchecked(
+        self, masked_kspace: torch.Tensor, mask: torch.Tensor, num_low_frequencies: int, crop: tuple[int, int]
+    ) -> torch.Tensor:
+        """As :meth:`forward` for an input that was checked, without looking at values (as ``vmap`` needs)."""
+        return self._reconstruct(masked_kspace, mask, num_low_frequencies, crop)
+
+    def check(
         self, masked_kspace: torch.Tensor, mask: torch.Tensor, num_low_frequencies: int, crop: tuple[int, int]
     ) -> None:
+        """Refuse an input that :meth:`forward` refuses; for parameters see there.
+
+        Raises
+        ------
+        ModelError
+            If the input is one that fastMRI's network cannot reconstruct.
+        """
         if masked_kspace.ndim != 5 or masked_kspace.shape[-1] != 2:
             raise ModelError(
                 f"k-space has the shape {tuple(masked_kspace.shape)}.",

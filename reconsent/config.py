@@ -15,35 +15,21 @@ from typing import Any, Literal, Self
 import tomli_w
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from reconsent.assessment import AssessmentConfig as AssessmentConfig
 from reconsent.errors import ConfigError
+from reconsent.privacy import PrivacyConfig
+from reconsent.settings import Settings as Settings
 
 Organ = Literal["brain", "knee", "abdomen", "heart", "prostate"]
 Contrast = Literal["T1w", "T2w", "PDw", "PDw-FS", "T2w-FS"]
 
 PRESETS = Path(__file__).parent / "presets"
-
-
-def _kebab(name: str) -> str:
-    return name.replace("_", "-")
-
-
-class Settings(BaseModel):
-    """Base of every table: frozen, kebab-case keys, no unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=_kebab,
-        populate_by_name=True,
-        allow_inf_nan=False,
-    )
 
 
 class ReconstructorConfig(Settings):
@@ -82,6 +68,12 @@ class PhantomConfig(Settings):
         default=0.01, ge=0, description="standard deviation of the image noise over the image's maximum"
     )
 
+    fault: Literal["none", "noisy-coil", "spike", "false-stripes"] = Field(
+        default="none",
+        description="what is wrong here: a broken receive channel, a spike in k-space, or reference "
+        "images with stripes that were never measured",
+    )
+
     @field_validator("matrix")
     @classmethod
     def _not_too_small(cls, value: tuple[int, int]) -> tuple[int, int]:
@@ -107,6 +99,15 @@ class SiteConfig(Settings):
     )
     sampling: SamplingConfig = SamplingConfig()
     phantom: PhantomConfig = PhantomConfig()
+    first_round: int = Field(
+        default=1, ge=1, description="training round in which it joins; simulations only"
+    )
+    last_round: int | None = Field(
+        default=None, ge=1, description="last training round it takes part in; empty: all; simulations only"
+    )
+    privacy: PrivacyConfig | None = Field(
+        default=None, description="differential privacy at this site; empty: as in the consortium's [privacy]"
+    )
 
 
 class TrainingConfig(Settings):
@@ -134,6 +135,11 @@ class TrainingConfig(Settings):
     )
     min_sites: int = Field(default=1, ge=1, description="fewest replies a round may be made of")
 
+    def times(self, effort: int) -> Self:
+        """The same with ``effort`` times the local epochs or steps."""
+        steps = None if self.local_steps is None else self.local_steps * effort
+        return self.model_copy(update={"local_epochs": self.local_epochs * effort, "local_steps": steps})
+
 
 class ScreeningConfig(Settings):
     """What a site's reply must satisfy before it is averaged."""
@@ -159,6 +165,32 @@ class ContributionConfig(Settings):
     anchors: tuple[float, ...] = Field(
         default=(), description="shares of the rounds at which model and running sums are kept"
     )
+    keep_rounds: int | None = Field(
+        default=None, ge=1, description="remove kept updates older than the last so many rounds; empty: never"
+    )
+    keep_days: float | None = Field(
+        default=None, gt=0, description="remove kept updates older than so many days; empty: never"
+    )
+    encryption: Literal["file", "env", "command", "none"] = Field(
+        default="file",
+        description="each site's contributions are sealed by a key of its own, wrapped by a master key from "
+        "a file, from the environment's `RECONSENT_MASTER_KEY`, or by commands of a key management service",
+    )
+    master_key: Path | None = Field(
+        default=None,
+        description="file of the master key, made at first use; relative to the consortium file. Empty: "
+        "`keys/master.key` in the state directory",
+    )
+    wrap_command: str = Field(
+        default="", description="reads a key (base64) from stdin, writes it wrapped; see operations"
+    )
+    unwrap_command: str = Field(default="", description="the way back")
+
+    @model_validator(mode="after")
+    def _commands(self) -> Self:
+        if self.encryption == "command" and not (self.wrap_command and self.unwrap_command):
+            raise ValueError('encryption = "command" needs wrap-command and unwrap-command')
+        return self
 
     @field_validator("anchors")
     @classmethod
@@ -187,24 +219,6 @@ class WithdrawalConfig(Settings):
     at_round: int | None = Field(
         default=None, ge=1, description="after this training round; empty: at the end"
     )
-
-
-class AssessmentConfig(Settings):
-    """What a simulation measures after a withdrawal."""
-
-    oracle: bool = Field(default=True, description="retrain without the withdrawn sites, to compare with")
-    relearn_steps: tuple[int, ...] = Field(
-        default=(4, 8, 16, 32), description="optimiser steps after which relearning is measured"
-    )
-    relearn_patients: int = Field(default=4, ge=1, description="fresh patients of the withdrawn organ")
-    relearn_learning_rate: float = Field(default=1e-3, gt=0, description="of the relearning")
-
-    @field_validator("relearn_steps")
-    @classmethod
-    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or min(value) < 1:
-            raise ValueError("give at least one number of steps, each 1 or more")
-        return value
 
 
 class ComplianceConfig(Settings):
@@ -242,6 +256,13 @@ class ComplianceConfig(Settings):
         return value
 
 
+class ReturnConfig(Settings):
+    """A withdrawn site that comes back in a simulation, as a newcomer."""
+
+    sites: tuple[str, ...] = Field(min_length=1, description="who comes back, together")
+    after_round: int = Field(ge=1, description="after this training round")
+
+
 class ConsortiumConfig(Settings):
     """A whole consortium: its sites, its model, and what happens to them."""
 
@@ -258,8 +279,10 @@ class ConsortiumConfig(Settings):
     contributions: ContributionConfig = ContributionConfig()
     unlearning: UnlearningConfig = UnlearningConfig()
     withdrawals: tuple[WithdrawalConfig, ...] = ()
+    returns: tuple[ReturnConfig, ...] = ()
     continue_rounds: int = Field(default=0, ge=0, description="training rounds after the last unlearning")
     assessment: AssessmentConfig = AssessmentConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     compliance: ComplianceConfig = ComplianceConfig()
 
     @model_validator(mode="after")
@@ -283,11 +306,34 @@ class ConsortiumConfig(Settings):
                     f"withdrawal at round {withdrawal.at_round}, but there are only "
                     f"{self.training.rounds} training rounds"
                 )
+        for site in self.sites:
+            last = self.training.rounds if site.last_round is None else site.last_round
+            if not site.first_round <= last <= self.training.rounds + self.continue_rounds:
+                raise ValueError(
+                    f"'{site.name}' would take part from round {site.first_round} to {last}, but training "
+                    f"has {self.training.rounds} rounds"
+                )
+        if not any(site.first_round == 1 for site in self.sites if site.name not in leaving):
+            raise ValueError("no site that stays takes part from round 1: set a first-round to 1")
+        gone = {site: w.at_round or self.training.rounds for w in self.withdrawals for site in w.sites}
+        for back in self.returns:
+            for site in back.sites:
+                if gone.get(site, back.after_round + 1) > back.after_round:
+                    raise ValueError(
+                        f"'{site}' would come back after round {back.after_round}, but does not withdraw "
+                        "before"
+                    )
         if len(leaving) == len(names):
             raise ValueError(
                 "all sites would be withdrawn: nobody would remain to train with. "
                 "Keep at least one site, or delete the model instead"
             )
+        for config in self.sites:
+            own = config.privacy
+            if own is not None and (self._noised_at_server(own) or self._noised_at_server(self.privacy)):
+                raise ValueError(
+                    f"'{config.name}' has privacy of its own, but noise at the server is for all"
+                )
         remaining = len(names) - len(leaving)
         if self.training.min_sites > remaining:
             raise ValueError(
@@ -295,6 +341,14 @@ class ConsortiumConfig(Settings):
                 f"no round could be completed. Set it to {remaining} or fewer"
             )
         return self
+
+    @staticmethod
+    def _noised_at_server(privacy: PrivacyConfig) -> bool:
+        return privacy.by_site and privacy.noise_at == "server"
+
+    def privacy_of(self, site: SiteConfig) -> PrivacyConfig:
+        """Differential privacy at ``site``: its own table, else the consortium's."""
+        return self.privacy if site.privacy is None else site.privacy
 
     def site(self, name: str) -> SiteConfig:
         """The site called ``name``.
@@ -356,7 +410,10 @@ def parse_consortium(table: dict[str, Any], *, where: str, base: Path) -> Consor
         site.model_copy(update={"data": (base / site.data).resolve()}) if site.data else site
         for site in config.sites
     )
-    return config.model_copy(update={"sites": sites})
+    kept = config.contributions
+    if kept.master_key is not None:
+        kept = kept.model_copy(update={"master_key": (base / kept.master_key).absolute()})
+    return config.model_copy(update={"sites": sites, "contributions": kept})
 
 
 def dump_consortium(config: ConsortiumConfig) -> str:

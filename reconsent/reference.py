@@ -57,6 +57,8 @@ _TAIL = """## The environment
 | `RECONSENT_PHANTOMS` | phantoms of sites without data; default: `phantoms` in the state directory |
 | `RECONSENT_SITE_POLICY` | a site's policy file; goes before its node configuration ([sites](site.md)) |
 | `RECONSENT_SITE_LOG` | a site's log; goes before its node configuration; default: beside the policy |
+| `RECONSENT_PRIVACY_LEDGERS` | directory of a site's [privacy ledgers](privacy.md), which is kept; \
+goes before its node configuration; default: `privacy` beside the policy or the log |
 | `RECONSENT_SIMULATION` | `1`, the default: withdrawals are marked as simulated; `0`: the sites are real |
 | `RECONSENT_DEPLOYMENT` | set by `reconsent up` for its processes, to know them again; leave it alone |
 | `RECONSENT_KILL_AT` | for tests: a point of `reconsent.faults` at which the process kills itself |
@@ -73,6 +75,7 @@ A SuperNode says which site it is in its node configuration:
 | `site` | the site's name in the consortium file |
 | `data` | its data directory, if it is not the one in the consortium file |
 | `policy`, `log` | the site's own [policy and log](site.md) |
+| `ledgers` | directory of its [privacy ledgers](privacy.md) |
 
 `reconsent site run SITE.toml` sets all of these for a hospital's node.
 """

@@ -200,7 +200,7 @@ def test_disk_that_fills_during_the_work(
         calls.append(descriptor)
         return real(descriptor, content if len(calls) == 1 else content[:10])
 
-    monkeypatch.setattr("client.site_log.os.write", fills)
+    monkeypatch.setattr("client.append_only.os.write", fills)
     reply = hospital.ask("train", arrays=model, node={"log": str(hospital.log)})
     assert (reply.error.reason or "").startswith("refused-by-site: log-unwritable: ")
     assert [entry["event"] for entry in hospital.entries()] == ["received"]

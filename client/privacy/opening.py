@@ -1,0 +1,88 @@
+"""Whether a training message spends privacy, and from which budget; imports Opacus only if it does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from flwr.app import Message
+
+from client.policy import SitePolicy
+from client.privacy.ledger import PrivacyLedger, PrivacyLedgerError, ledger_path
+from client.privacy.refusal import BudgetSpentError
+from client.site import Site
+from reconsent.privacy import PrivacyConfig
+from strategies import messages as msg
+
+if TYPE_CHECKING:
+    from client.privacy.budget import PrivacyBudget
+
+_ENGINES = frozenset({"ray", "strategies.local_grid"})
+
+
+def opened_budget(
+    site: Site,
+    message: Message,
+    node_config: Mapping[str, object],
+    policy: SitePolicy,
+    environment: Mapping[str, str] = os.environ,
+) -> PrivacyBudget | None:
+    """The budget that a training message spends from; ``None`` if the site trains without privacy.
+
+    Raises
+    ------
+    BudgetSpentError
+        If the site's policy wants privacy that the consortium does not have, or the site has trained with
+        privacy in this consortium and now would train without: either spends without limit.
+    PrivacyLedgerError
+        If the site has no usable place for its ledger.
+    """
+    privacy = site.privacy
+    _refuse_unprotected(privacy, policy)
+    account = ""
+    if in_simulation(node_config):
+        account = str(msg.config_of(message).get(msg.ACCOUNT, ""))
+    try:
+        path = ledger_path(node_config, site.consortium.name, site.name, account, environment)
+    except PrivacyLedgerError:
+        if privacy.mode == "none":
+            return None
+        raise
+    ledger = PrivacyLedger(path)
+    if privacy.mode == "none":
+        if ledger.expenses():
+            raise BudgetSpentError(
+                f"The site has trained with differential privacy in consortium '{site.consortium.name}', and "
+                "this round would have none: it would spend without limit.",
+                "Keep [privacy], or give the consortium another name.",
+            )
+        return None
+    from client.privacy.budget import PrivacyBudget
+
+    return PrivacyBudget(privacy, policy, ledger)
+
+
+def in_simulation(node_config: Mapping[str, object]) -> bool:
+    """Whether this is a simulated site: counted instead of named, in a worker of a simulation engine.
+
+    Only there may noise come from a seed. A deployed node is started in neither way, and nothing that a
+    server sends can make it one.
+    """
+    counted = "partition-id" in node_config and "site" not in node_config
+    return counted and not _ENGINES.isdisjoint(sys.modules)
+
+
+def _refuse_unprotected(privacy: PrivacyConfig, policy: SitePolicy) -> None:
+    limits = (
+        ("max-epsilon", policy.max_epsilon, privacy.by_sample),
+        ("max-site-epsilon", policy.max_site_epsilon, privacy.by_site),
+    )
+    missing = [name for name, limit, used in limits if limit is not None and not used]
+    if missing:
+        raise BudgetSpentError(
+            f"The site's policy sets {' and '.join(missing)}, and the consortium trains in mode "
+            f"'{privacy.mode}', which spends without limit.",
+            "Set [privacy] in the consortium file, or lift the limit.",
+        )

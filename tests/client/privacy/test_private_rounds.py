@@ -1,0 +1,227 @@
+"""A site that trains under differential privacy: what it answers, spends and refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, Message
+
+from client.privacy.ledger import PrivacyLedger, PrivacyLedgerError
+from reconsent.config import ConsortiumConfig, dump_consortium
+from strategies import messages as msg
+from strategies.gaussian_mechanism import epsilon_of
+from tests.client.hospital import Hospital
+
+SAMPLE = {"mode": "sample", "noise-multiplier": 2.0, "sample-rate": 0.5, "ceiling": 100.0}
+SITE = {"mode": "site", "site-noise-multiplier": 1.5, "site-clip": 0.02, "site-ceiling": 100.0}
+
+
+def configured(hospital: Hospital, privacy: Mapping[str, Any]) -> None:
+    """Give the consortium a ``[privacy]`` table."""
+    table = hospital.consortium.model_dump(mode="json", by_alias=True, exclude_none=True)
+    hospital.consortium = ConsortiumConfig.model_validate({**table, "privacy": dict(privacy)})
+    hospital.file = hospital.root / f"consortium-{len(list(hospital.root.iterdir()))}.toml"
+    hospital.file.write_text(dump_consortium(hospital.consortium))
+
+
+def train(hospital: Hospital, model: ArrayRecord, **config: Any) -> Message:
+    """The answer to a training message, with a ledger at the site."""
+    node = {"ledgers": str(hospital.root / "privacy")}
+    return hospital.ask("train", arrays=model, config=config, node=node)
+
+
+def ledger(hospital: Hospital) -> PrivacyLedger:
+    """The site's ledger."""
+    return PrivacyLedger(hospital.root / "privacy" / "two--north.jsonl")
+
+
+def update_norm(reply: Message, model: ArrayRecord) -> float:
+    """Norm of what the site sent minus what it was sent."""
+    assert not reply.has_error(), reply.error
+    record = msg.arrays_of(reply)
+    assert record is not None
+    after, before = msg.named_arrays(record), msg.named_arrays(model)
+    return math.sqrt(sum(float(((after[n] - before[n]).astype(float) ** 2).sum()) for n in after))
+
+
+def test_spending_grows_from_round_to_round(hospital: Hospital, model: ArrayRecord) -> None:
+    """Each round is in the ledger, and the ε that the server is told is that of all of them together."""
+    configured(hospital, SAMPLE)
+    told = [msg.metrics_of(train(hospital, model, **{msg.SERVER_ROUND: t})) for t in (1, 2, 3)]
+    epsilons = [metrics[msg.EPSILON["patient"]] for metrics in told]
+    assert 0 < epsilons[0] < epsilons[1] < epsilons[2]
+    assert told[0][msg.EPSILON_CEILING] == 100
+    assert [expense.round for expense in ledger(hospital).expenses()] == [1, 2, 3]
+    assert {expense.steps for expense in ledger(hospital).expenses()} == {2}, "one epoch at rate 0.5"
+
+
+def test_no_loss_leaves_the_site(hospital: Hospital, model: ArrayRecord) -> None:
+    """A private round tells no training loss, which would be released without noise."""
+    configured(hospital, SAMPLE)
+    assert msg.TRAIN_LOSS not in msg.metrics_of(train(hospital, model))
+
+
+def test_loss_for_the_gate_is_of_test_patients(hospital: Hospital, model: ArrayRecord) -> None:
+    """Under privacy the watching of an unlearning uses no training patient."""
+    plain = msg.metrics_of(hospital.ask("evaluate", arrays=model, config={msg.SPLIT: msg.SPLIT_GATE}))
+    configured(hospital, SAMPLE)
+    private = msg.metrics_of(hospital.ask("evaluate", arrays=model, config={msg.SPLIT: msg.SPLIT_GATE}))
+    assert (plain[msg.NUM_EXAMPLES], private[msg.NUM_EXAMPLES]) == (6, 2)
+
+
+def test_site_beyond_its_ceiling_sits_out(hospital: Hospital, model: ArrayRecord) -> None:
+    """The round that would pass the ceiling is refused with the reason, trains nothing and spends nothing."""
+    configured(hospital, {**SAMPLE, "ceiling": 2.9})
+    replies = [train(hospital, model) for _ in range(6)]
+    refused = [reply for reply in replies if reply.has_error()]
+    assert 0 < len(refused) < 6
+    for reply in refused:
+        assert (reply.error.reason or "").startswith(f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: ")
+        assert "ceiling of 2.9" in (reply.error.reason or "")
+    assert len(ledger(hospital).expenses()) == 6 - len(refused)
+
+
+def test_own_ceiling_is_below_that_of_the_consortium(hospital: Hospital, model: ArrayRecord) -> None:
+    """The site's policy limits its spending, whatever the consortium's file allows."""
+    configured(hospital, SAMPLE)
+    hospital.policy.write_text("max-epsilon = 0.01\n")
+    node = {"policy": str(hospital.policy)}
+    reply = hospital.ask("train", arrays=model, node=node)
+    assert msg.BUDGET_SPENT in (reply.error.reason or "")
+    assert not (hospital.root / "privacy" / "two--north.jsonl").read_text()
+
+
+def test_site_with_a_limit_does_not_train_without_privacy(hospital: Hospital, model: ArrayRecord) -> None:
+    """A policy with a limit refuses rounds that have no privacy at all."""
+    hospital.policy.write_text("max-epsilon = 8.0\n")
+    reply = hospital.ask("train", arrays=model, node={"policy": str(hospital.policy)})
+    assert (reply.error.reason or "").startswith(f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: ")
+
+
+def test_privacy_cannot_be_switched_off_later(hospital: Hospital, model: ArrayRecord) -> None:
+    """A site that has trained with privacy refuses to train without, under the same name."""
+    configured(hospital, SAMPLE)
+    assert not train(hospital, model).has_error()
+    configured(hospital, {})
+    assert msg.BUDGET_SPENT in (train(hospital, model).error.reason or "")
+
+
+def test_unlearning_rounds_spend_too(hospital: Hospital, model: ArrayRecord) -> None:
+    """A round of twice the effort spends as much as two rounds."""
+    configured(hospital, SAMPLE)
+    for _ in range(2):
+        last = msg.metrics_of(train(hospital, model))
+    ledger(hospital).path.unlink()
+    double = msg.metrics_of(train(hospital, model, **{msg.EFFORT: 2}))
+    assert double[msg.EPSILON["patient"]] == last[msg.EPSILON["patient"]]
+
+
+def test_ledger_is_written_before_the_work(
+    hospital: Hospital, model: ArrayRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round that dies in the middle has been paid for."""
+    configured(hospital, SAMPLE)
+
+    def dies(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("client.privacy.round.train_privately", dies)
+    assert train(hospital, model).has_error()
+    assert len(ledger(hospital).expenses()) == 1
+
+
+def test_without_a_ledger_there_is_no_training(hospital: Hospital, model: ArrayRecord) -> None:
+    """A site that has nowhere to write down what it spends does not train under privacy."""
+    configured(hospital, SAMPLE)
+    assert PrivacyLedgerError.__name__ in (hospital.ask("train", arrays=model).error.reason or "")
+
+
+@pytest.mark.parametrize("keep", [[0, 2], [1, 2], [0, 1, 1, 2]])
+def test_ledger_with_a_missing_line_is_refused(
+    hospital: Hospital, model: ArrayRecord, keep: list[int]
+) -> None:
+    """A ledger from which a line was taken, or in which one stands twice, is not used."""
+    configured(hospital, SAMPLE)
+    for _ in range(3):
+        train(hospital, model)
+    path = ledger(hospital).path
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[i] for i in keep))
+    assert PrivacyLedgerError.__name__ in (train(hospital, model).error.reason or "")
+
+
+def test_torn_line_was_never_spent(hospital: Hospital, model: ArrayRecord) -> None:
+    """What a power cut left of a line is passed over, and the next round is counted after it."""
+    configured(hospital, SAMPLE)
+    train(hospital, model)
+    with ledger(hospital).path.open("a") as file:
+        file.write('{"number": 2, "at": "20')
+    assert len(ledger(hospital).expenses()) == 1
+    assert not train(hospital, model).has_error()
+    assert [expense.round for expense in ledger(hospital).expenses()] == [3, 3]
+
+
+def test_noise_of_a_deployment_is_never_the_same(hospital: Hospital, model: ArrayRecord) -> None:
+    """A deployed site sends two different models for the same message: nobody can compute its noise."""
+    configured(hospital, SAMPLE)
+    first, second = (msg.arrays_of(train(hospital, model)) for _ in range(2))
+    assert first is not None and second is not None
+    a, b = msg.named_arrays(first), msg.named_arrays(second)
+    assert any(not np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_site_level_noise_has_the_size_it_claims(hospital: Hospital, model: ArrayRecord) -> None:
+    """The update is at most C long before the noise, whose norm is σC√P within its spread."""
+    configured(hospital, SITE)
+    reply = train(hospital, model)
+    parameters = sum(array.size for array in msg.named_arrays(model).values())
+    expected = 0.02 * math.sqrt(1.5**2 * parameters + 1)
+    assert update_norm(reply, model) == pytest.approx(expected, rel=0.1)
+    assert msg.metrics_of(reply)[msg.EPSILON["site"]] == pytest.approx(epsilon_of([1.5], 1e-5))
+
+
+def test_noise_at_the_server_leaves_a_clipped_update(hospital: Hospital, model: ArrayRecord) -> None:
+    """Where the server adds the noise, the site sends an update of norm C at most, and pays all the same."""
+    configured(hospital, {**SITE, "noise-at": "server"})
+    reply = train(hospital, model)
+    assert update_norm(reply, model) == pytest.approx(0.02, rel=1e-3)
+    assert len(ledger(hospital).expenses()) == 1
+
+
+def test_both_have_an_epsilon_each(hospital: Hospital, model: ArrayRecord) -> None:
+    """With DP-SGD and site-level noise together the site tells both ε."""
+    configured(hospital, {**SITE, **SAMPLE, "mode": "both"})
+    metrics = msg.metrics_of(train(hospital, model))
+    assert metrics[msg.EPSILON["patient"]] > 0
+    assert metrics[msg.EPSILON["site"]] > 0
+
+
+def test_ledger_holds_figures_only(hospital: Hospital, model: ArrayRecord) -> None:
+    """No patient, file or path is in the ledger, which a site may show to an auditor."""
+    configured(hospital, SAMPLE)
+    train(hospital, model)
+    text = ledger(hospital).path.read_text()
+    assert not any(name in text for name in ("p-0", "p-1", "p-2", "p-3", str(hospital.root)))
+    entry = json.loads(text)
+    assert entry["unit"] == "patient"
+    assert ledger(hospital).path.stat().st_mode & 0o777 == 0o600
+
+
+def test_every_ledger_is_of_its_consortium(hospital: Hospital, model: ArrayRecord, tmp_path: Path) -> None:
+    """A consortium of another name has a budget of its own."""
+    configured(hospital, SAMPLE)
+    train(hospital, model)
+    hospital.consortium = hospital.consortium.model_copy(update={"name": "three"})
+    hospital.file.with_name("other.toml").write_text(dump_consortium(hospital.consortium))
+    hospital.file = hospital.file.with_name("other.toml")
+    assert not train(hospital, model).has_error()
+    assert {path.name for path in (tmp_path / "privacy").iterdir()} == {
+        "two--north.jsonl",
+        "three--north.jsonl",
+    }
