@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from reconsent.seeds import derive_seed
 from server.persistence import ModelRegistry, ModelVersion
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Arrays = Mapping[str, np.ndarray]
 Split = Literal["train", "test"]
 
@@ -62,7 +63,7 @@ class Observer:
     """
 
     def __init__(self, consortium: Path, registry: ModelRegistry, *, workers: int) -> None:
-        self._source = str(consortium)
+        self.source = str(consortium)
         self._registry = registry
         # One process imports what all need (optimisers want dynamo), and the workers are forked from it, with
         # none of the threads of this one, which may not be forked.
@@ -83,7 +84,7 @@ class Observer:
     ) -> list[Measured]:
         """Quality of each ``(name of model, version, site, split)``, volume by volume."""
         tasks = [
-            self._pool.submit(_measure, self._source, name, self._load(model), site, split)
+            self._pool.submit(_measure, self.source, name, self.load(model), site, split)
             for name, model, site, split in wanted
         ]
         return [row for rows in _finished(tasks, progress) for row in rows]
@@ -98,7 +99,7 @@ class Observer:
         Model → steps → dB, mean over ``sites``; empty if a site has no patient to spare.
         """
         tasks = {
-            (name, site): self._pool.submit(_relearn, self._source, self._load(model), site)
+            (name, site): self._pool.submit(_relearn, self.source, self.load(model), site)
             for name, model in models.items()
             for site in sites
         }
@@ -117,15 +118,20 @@ class Observer:
         self, models: Mapping[str, ModelVersion], withdrawn: Sequence[str], progress: Callable[[], None]
     ) -> Pictures:
         """One slice of every site, reconstructed by each model."""
-        consortium = load_consortium(self._source)
-        arrays = {name: self._load(version) for name, version in models.items()}
+        consortium = load_consortium(self.source)
+        arrays = {name: self.load(version) for name, version in models.items()}
         tasks = [
-            self._pool.submit(_picture, self._source, arrays, site.name, site.name in withdrawn)
+            self._pool.submit(_picture, self.source, arrays, site.name, site.name in withdrawn)
             for site in consortium.sites
         ]
         return Pictures(rows=tuple(_finished(tasks, progress)))
 
-    def _load(self, model: ModelVersion | Arrays) -> Arrays:
+    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have any function done in a worker process."""
+        return self._pool.submit(work, *args, **kwargs)
+
+    def load(self, model: ModelVersion | Arrays) -> Arrays:
+        """A model's named arrays, revoked or not."""
         return self._registry.load(model.id, force=True) if isinstance(model, ModelVersion) else model
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from cli import results as res
 from cli.assessment import Measured
+from cli.results_evidence import Evidence
 from client.site import Site, site_directory
 from mri.directory import list_volumes
 from mri.fastmri_file import read_header
@@ -51,6 +52,8 @@ class Measurements:
     relearn: dict[str, dict[int, float]] = field(default_factory=dict)
     rounds: dict[str, list[Measured]] = field(default_factory=dict)
     """Version id → quality on the withdrawn sites' test volumes, for the curves."""
+    evidence: Evidence | None = None
+    """What the checks beyond the accuracies found."""
 
 
 def models_of(books: Bookkeeping) -> Models:
@@ -110,8 +113,10 @@ def gather(
             for name, version in models.named().items()
         },
         accuracy=accuracy,
-        volumes=tuple(_volume(m, left_at) for m in measurements.quality),
-        relearn=measurements.relearn,
+        volumes=tuple(_volume(m, left_at) for m in measurements.quality if m.model in accuracy),
+        relearn={name: measurements.relearn[name] for name in models.named() if name in measurements.relearn},
+        evidence=measurements.evidence,
+        noise_floor=_noise_floor(measurements.quality, accuracy, left_at),
         cost={method: _cost(books)} if method else {},
         unlearning=_unlearning(books, consortium) if method else None,
         timing=res.Timing(**timing),
@@ -142,6 +147,14 @@ def _gaps(
         curve, oracle = relearn["unlearned"], relearn["oracle"]
         gaps["relearn_gap"] = {method: {steps: curve[steps] - oracle[steps] for steps in oracle}}
     return gaps
+
+
+def _noise_floor(
+    rows: Sequence[Measured], accuracy: Mapping[str, res.Accuracy], left: Mapping[str, int]
+) -> res.Gap | None:
+    """Gap of the second oracle to the first; ``None`` if there is only one."""
+    second = [row for row in rows if row.model == "oracle-2"]
+    return _gap(_accuracy(second, left), accuracy["oracle"]) if second and "oracle" in accuracy else None
 
 
 def _gap(model: res.Accuracy, oracle: res.Accuracy) -> res.Gap:

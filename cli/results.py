@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     PositiveInt,
@@ -21,21 +19,16 @@ from pydantic import (
     model_validator,
 )
 
+from cli.record import Count, Record
+from cli.results_evidence import Evidence
 from mri.volume import Provenance
 from reconsent.errors import ConfigError
 from reconsent.files import write_atomically
 
 SCHEMA_VERSION = 1
 
-Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Record(BaseModel):
-    """Base of every object here: frozen, no unknown fields, and no NaN or infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Versions(Record):
@@ -240,6 +233,9 @@ class Results(Record):
     )
     relearn_gap: dict[str, dict[PositiveInt, float]] = Field(
         default_factory=dict, description="by method, then by steps: PSNR of its model minus Ĝ in dB"
+    )
+    evidence: Evidence | None = Field(
+        default=None, description="checks beyond the accuracies; null without a withdrawal"
     )
     cost: dict[str, Cost] = Field(default_factory=dict, description="by method")
     unlearning: UnlearningResult | None = Field(default=None, description="null without a withdrawal")

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import JsonValue
 
-from cli.results import Record, Results
+from cli.record import Record
+from cli.results import Results
 
 _HEAD = """# results.json
 

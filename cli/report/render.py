@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cli.report import curves, figures, palette, radar
+from cli.report import curves, evidence, figures, palette, radar
 from cli.report.limits import limits_of
 from cli.report.pictures import Pictures
 from cli.report.reconstructions import gallery
@@ -85,6 +85,7 @@ def page(results: Results, pictures: Pictures | None) -> str:
         board=board(results),
         drawings=_drawings(results),
         tables=all_tables(results),
+        evidence=evidence.section(results),
         gallery=gallery(pictures) if pictures else None,
         consortium=json.dumps(results.consortium, indent=2, ensure_ascii=False),
         limits=limits_of(results),

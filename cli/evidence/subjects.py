@@ -1,0 +1,31 @@
+"""Takes from the server's books what the evidence is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cli.evidence.collect import Subjects
+from cli.gathering import Measurements, models_of
+from server.bookkeeping import MAIN, Bookkeeping
+
+
+def subjects(books: Bookkeeping, measured: Measurements, left: Sequence[str]) -> Subjects:
+    """The models of a finished simulation, those kept of its training, and what is known of them."""
+    models = models_of(books)
+    original = models.original
+    kept = [
+        version
+        for version in books.registry.all(MAIN)
+        if version.kind in ("initial", "train") and version.round <= original.round and not version.pruned
+    ]
+    return Subjects(
+        models={
+            name: books.registry.load(version.id, force=True) for name, version in models.named().items()
+        },
+        training={version.round: books.registry.load(version.id, force=True) for version in kept},
+        left=left,
+        trained=models.oracle.round if models.oracle else original.round,
+        unlearning_rounds=sum(record.kind == "retain" for record in books.log.all(MAIN)),
+        quality=measured.quality,
+        relearn=measured.relearn,
+    )
