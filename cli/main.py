@@ -15,6 +15,7 @@ from cli.enrolment import add, readmit, replace_key
 from cli.methods import methods
 from cli.metrics import app as metrics
 from cli.model import app as model
+from cli.scenario import app as scenario
 from cli.server import app as server
 from cli.simulate import simulate
 from cli.site import app as site
@@ -44,6 +45,7 @@ for command in (train, attach, resume, withdraw, unlearn, status):
     app.command()(command)
 app.add_typer(withdrawals, name="withdrawals")
 app.add_typer(data, name="data")
+app.add_typer(scenario, name="scenario")
 site.command()(add)
 site.command()(readmit)
 site.command("replace-key")(replace_key)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from reconsent.config import ConsortiumConfig, load_consortium, parse_consortium
 from reconsent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cli.results import Results
 
 
 def simulate(
@@ -75,13 +78,6 @@ def simulate(
 
       reconsent simulate --set alpha=2.0 --set guard=none --seed 1
     """
-    from cli.assessment import default_workers
-    from cli.progress import ProgressBoard
-    from cli.report.terminal import render_table
-    from cli.simulation import RunDirectory, assess, prepare_data, run_consortium
-    from server.events import listening
-    from strategies.methods import method_settings
-
     config = override(
         load_consortium(consortium),
         withdraw=withdraw,
@@ -93,9 +89,24 @@ def simulate(
         continue_rounds=continue_rounds,
         seed=seed,
     )
-    method_settings(config.unlearning.method, config.unlearning.settings)
     stamp = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
-    directory = RunDirectory(out or Path("runs") / f"{config.name}-{stamp}")
+    path = out or Path("runs") / f"{config.name}-{stamp}"
+    play(config, path, workers=workers, json_output=json_output, quiet=quiet)
+
+
+def play(
+    config: ConsortiumConfig, path: Path, *, workers: int | None, json_output: bool, quiet: bool
+) -> Results:
+    """Simulate a consortium in the directory ``path``, and print what was found."""
+    from cli.assessment import default_workers
+    from cli.progress import ProgressBoard
+    from cli.report.terminal import render_table
+    from cli.simulation import RunDirectory, assess, prepare_data, run_consortium
+    from server.events import listening
+    from strategies.methods import method_settings
+
+    method_settings(config.unlearning.method, config.unlearning.settings)
+    directory = RunDirectory(path)
     directory.prepare(config)
     directory.set_environment()
     workers = workers or default_workers()
@@ -106,10 +117,11 @@ def simulate(
         results = assess(config, directory, board.step, workers=workers)
     if json_output:
         typer.echo(directory.results.read_text(encoding="utf-8"))
-        return
+        return results
     if not quiet:
         console.print(render_table(results))
     typer.echo(f"Report: {directory.report}")
+    return results
 
 
 def override(

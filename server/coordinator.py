@@ -359,7 +359,9 @@ class Coordinator:
         measured = {**outcome.incoming(), **evaluation}
         metrics |= {f"psnr/{s}": v[msg.PSNR] for s, v in measured.items() if msg.PSNR in v}
         metrics |= dict(outcome.notes)
-        failed = [f"{s.site}: {s.outcome} ({s.reason})" for s in outcome.sites if s.outcome != "ok" or s.reason]
+        failed = [
+            f"{s.site}: {s.outcome} ({s.reason})" for s in outcome.sites if s.outcome != "ok" or s.reason
+        ]
         text = "; ".join(failed) or ("" if outcome.accepted else "step taken back and halved")
         announce(Event("round", text, stage, index, total, metrics))
 

@@ -13,6 +13,7 @@ from mri.phantoms.anatomy import Anatomy
 from mri.phantoms.brain import Brain
 from mri.phantoms.canvas import Grid
 from mri.phantoms.coils import CoilArray
+from mri.phantoms.faults import break_coil, false_stripes, spike
 from mri.phantoms.fields import RandomField, Streams
 from mri.phantoms.heart import Heart
 from mri.phantoms.knee import Knee
@@ -79,9 +80,15 @@ def synthesise_volume(organ: str, config: PhantomConfig, *, seed: int, name: str
     kspace = fft2c(images)
     deviation = config.noise * float(truth.max())
     kspace += correlated_noise(streams("noise"), array.noise_covariance(), images.shape, deviation)
+    if config.fault == "noisy-coil":
+        kspace = break_coil(kspace, deviation, streams("fault"))
+    elif config.fault == "spike":
+        kspace = spike(kspace)
     target = root_sum_of_squares(ifft2c(kspace))
     scale = np.float32(1e-3 * streams("scale").uniform(0.5, 1.5) / float(target.max()))
     kspace *= scale
+    if config.fault == "false-stripes":
+        target = false_stripes(target)
     return Volume(
         name=name,
         patient=name,
@@ -99,6 +106,7 @@ def synthesise_volume(organ: str, config: PhantomConfig, *, seed: int, name: str
             "echo_time_ms": sequence.te,
             "noise": config.noise,
             "seed": seed,
+            **({"fault": config.fault} if config.fault != "none" else {}),
         },
     )
 

@@ -49,7 +49,7 @@ def record(
 
 
 def test_a_plan_is_cases_times_methods(tmp_path: Path) -> None:
-    """Every seed and every leaver is a case; candidates begin with the defaults and stay within the budget."""
+    """Every seed and leaver is a case; candidates begin with the defaults and stay within the budget."""
     path = tmp_path / "toy.toml"
     path.write_text(PLAN)
     plan = load_plan(str(path))
@@ -82,7 +82,7 @@ def test_a_plan_is_cases_times_methods(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_plan_is_refused_by_what_is_wrong(tmp_path: Path, old: str, new: str, message: str) -> None:
-    """Searching where it reports, unknown methods, settings, sites and keys are named before anything runs."""
+    """Searching where it reports, unknown methods, settings, sites and keys are named at once."""
     path = tmp_path / "toy.toml"
     path.write_text(PLAN.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
@@ -154,7 +154,7 @@ def test_a_store_goes_on_after_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
-    """A whole toy benchmark trains, searches, reports and writes its page; the second time it does nothing."""
+    """A toy benchmark trains, searches, reports and writes its page; the second time it does nothing."""
     consortium = (Path("reconsent/presets") / "tiny.toml").read_text()
     consortium = consortium.replace("rounds = 6", "rounds = 2").replace("local-steps = 3", "local-steps = 1")
     consortium = consortium.replace("rounds-fraction = 0.34", "rounds-fraction = 0.5")
