@@ -226,7 +226,9 @@ def _hallucination(evidence: Evidence) -> Table | None:
         )
         for h in sorted(evidence.hallucination, key=lambda h: h.set, reverse=True)
     ]
-    heads = "model, images|>contradicts the measurements|>made up where not measured|>false edges|>missing edges"
+    heads = (
+        "model, images|>contradicts the measurements|>made up where not measured|>false edges|>missing edges"
+    )
     caption = (
         "Hallucinations: energy of errors over that of the image, sorted by what the measurements could have "
         "shown; and edges that are not in the object, where it is known. Less is better."
@@ -247,8 +249,5 @@ def _hallucination_words(evidence: Evidence) -> str:
     if "oracle" in retain and before.null > 0:
         words += f" (the oracle: {signed(100 * (retain['oracle'].null / before.null - 1), 0)}\u00a0%)"
     if before.false_structure is not None and after.false_structure is not None:
-        words += (
-            f"; the score of false edges went from {before.false_structure:.3f} to {after.false_structure:.3f}"
-        )
+        words += f"; the score of false edges went from {before.false_structure:.3f} to {after.false_structure:.3f}"
     return words + "."
-

@@ -25,6 +25,7 @@ LIMITS: dict[str, str] = {
     "membership/lira": f"{likelihood_ratio.LIMITS} {roc.LIMITS}",
     "error-distribution": kolmogorov.LIMITS,
     "alignment": alignment.LIMITS,
+    "membership-change": f"{membership.LIMITS} {roc.LIMITS}",
     "predicted": without_oracle.LIMITS,
     "kept": without_oracle.LIMITS,
     "changed": without_oracle.LIMITS,
