@@ -43,6 +43,7 @@ def identify_sites(
     key_holder: KeyHolder | None = None,
     quiet: bool = False,
     refused: dict[int, str] | None = None,
+    heard: Callable[[str, Message], None] | None = None,
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
@@ -76,6 +77,8 @@ def identify_sites(
         Do not mention sites that are missing.
     refused
         Node id → why it is not let in; those in it are not asked again, new ones are added.
+    heard
+        Called with each site that is let in, and its answer.
 
     Returns
     -------
@@ -122,6 +125,8 @@ def identify_sites(
                     if problem != _BARRED:
                         told = f"Node {reply.node_id} is refused: {refused[reply.node_id]}"
                         announce(Event("notice", told))
+                elif heard is not None and reply.message is not None:
+                    heard(members[reply.node_id], reply.message)
         if set(members.values()) >= set(expected):
             return members
         if time.monotonic() >= deadline:
@@ -155,18 +160,21 @@ def _enrol(
     told = msg.config_of(message)
     site, organ = readable(str(told.get(msg.SITE, ""))), readable(str(told.get(msg.ORGAN, "")))
     if holder is not None and site != holder:
+        roster.identity_refused(node_id, site, holder)
         return f"it says it is site '{site}', but its key is enrolled for site '{holder}'"
     if site in {entry.site for entry in roster.all() if entry.status is not SiteStatus.ACTIVE}:
         return _BARRED
     if site not in expected:
         return f"it says it is site '{site}', which is not expected"
     if site in members.values():
+        roster.identity_refused(node_id, site, holder)
         return f"it says it is site '{site}', which another node is already"
     examples = told.get(msg.NUM_EXAMPLES, 0)
     if not isinstance(examples, int) or not 0 <= examples < MOST_EXAMPLES:
         return f"'{msg.NUM_EXAMPLES}' must be a whole number, got {examples!r:.40}"
     if len(organ) > LONGEST_ORGAN:
         return f"its organ has a name of {len(organ)} characters"
+    before = next((e.num_examples for e in roster.all() if e.site == site and e.first_round), examples)
     try:
         if holder is not None:
             # The key says who it is: a node with a former key of the site speaks for it no more.
@@ -174,5 +182,9 @@ def _enrol(
         roster.enrol(site, node_id, organ, examples, round=round_)
     except SiteError as error:
         return str(error)
+    if examples > before:
+        # Its weight in the average grows with it, so somebody should know.
+        grown = f"Site {site} enrols with {examples} training examples; it had {before} before."
+        announce(Event("notice", grown))
     members[node_id] = site
     return ""

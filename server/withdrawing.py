@@ -10,10 +10,12 @@ from flwr.app import ArrayRecord
 
 from reconsent.errors import ContributionError, ReconsentError, RoundError, SiteError, WithdrawalError
 from reconsent.faults import reached
+from server.accountability import Accountability
 from server.bookkeeping import MAIN
 from server.checkpoint import Checkpoint, Checkpoints
 from server.events import Event, announce
-from server.persistence import ModelVersion, WithdrawalRecord, Withdrawals
+from server.persistence import Ledger, ModelVersion, WithdrawalRecord, Withdrawals
+from server.persistence.ledger_entries import CONTRIBUTIONS_ERASED, CONTRIBUTIONS_READ, contributions_body
 from strategies import UnlearningStrategy
 from strategies import messages as msg
 from unlearning.contributions import discard
@@ -52,7 +54,9 @@ class Withdrawing:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
         self.register = Withdrawals(coordinator.state)
-        self.checkpoints = Checkpoints(coordinator.state)
+        self.accountability = Accountability(coordinator.state, coordinator.consortium)
+        self._ledger = Ledger(coordinator.state)
+        self.checkpoints = Checkpoints(coordinator.state, coordinator.safekeeping.keys)
         self.checkpoints.sweep()
         self._drop_stale_checkpoint()
 
@@ -75,8 +79,17 @@ class Withdrawing:
         return self.go_on(self._filed(sites))
 
     def due(self) -> list[WithdrawalRecord]:
-        """Filed withdrawals on which there is something to be done now, oldest first."""
-        return [record for record in self.register.open() if record.state is not WithdrawalState.LEGAL_HOLD]
+        """Filed withdrawals on which there is something to be done now, oldest first.
+
+        One that was filed for a later round is not among them until that round has been trained.
+        """
+        trained = self._of.books.log.count(MAIN, "train")
+        return [
+            record
+            for record in self.register.open()
+            if record.state is not WithdrawalState.LEGAL_HOLD
+            and (record.state is not WithdrawalState.RECEIVED or (record.at_round or 0) <= trained)
+        ]
 
     def go_on(self, record: WithdrawalRecord) -> WithdrawalRecord:
         """Carry a filed withdrawal out; as :meth:`carry_out`."""
@@ -116,6 +129,9 @@ class Withdrawing:
         sites = frozenset(record.sites)
         if self._bystanders(sites, self._latest()) == sites:
             return self._move(record, WithdrawalState.PROPAGATING, "took part in no round")
+        if self.register.get(record.id).in_part:
+            return self._move(record, WithdrawalState.PROPAGATING, "granted in part: the models stay")
+        self.accountability.fix_policy(record, self._latest())
         moved = self._move(record, WithdrawalState.UNLEARNING, f"by {self._of.consortium.unlearning.method}")
         reached("unlearning-begun")
         return moved
@@ -124,7 +140,8 @@ class Withdrawing:
         while True:
             self._of.membership.wait(self._of.books.log.last_round(MAIN) + 1)
             try:
-                self.unlearn(record)
+                with self._of.safekeeping.counting():
+                    self.unlearn(record)
                 break
             except SiteError as error:
                 # Another site was barred after its update was averaged: gone on with from the last round.
@@ -137,15 +154,22 @@ class Withdrawing:
         return self._move(record, WithdrawalState.VERIFYING, _MEASURED)
 
     def _verified(self, record: WithdrawalRecord) -> WithdrawalRecord:
+        self.accountability.note_figures(record)
         return self._move(record, WithdrawalState.PROPAGATING, "revoking models, erasing contributions")
 
     def _propagate(self, record: WithdrawalRecord) -> WithdrawalRecord:
         state, books, cache = self._of.state, self._of.books, self._of.cache
         reason = f"holds what {', '.join(record.sites)} contributed (withdrawal {record.id})"
         with state.session() as session:
-            for site in record.sites:
-                books.registry.revoke_descendants_of_site(site, reason, session=session)
+            revoked = [
+                version
+                for site in (() if record.in_part else record.sites)
+                for version in books.registry.revoke_descendants_of_site(site, reason, session=session)
+            ]
+            self.accountability.note_erasure(record, revoked, session)
+            body = contributions_body(record.id, record.sites, session=session)
             files = cache.erase(set(record.sites), session=session)
+            self._ledger.append(CONTRIBUTIONS_ERASED, body, session=session)
             reached("erasure-before-commit")
             state.after_commit(session, lambda: reached("erasure-committed"))
             state.after_commit(session, lambda: discard(files))
@@ -154,7 +178,10 @@ class Withdrawing:
         cache.sweep()
         books.registry.sweep()
         UpdateSpool(state.path / "spool").clear()
-        moved = self._move(record, WithdrawalState.COMPLETED, "unlearned; contributions erased")
+        what = "the models stay" if record.in_part else "unlearned"
+        done = self._of.safekeeping.erase(record)
+        reached("keys-destroyed")
+        moved = self._move(record, WithdrawalState.COMPLETED, f"{what}; {done}")
         reached("withdrawal-completed")
         return moved
 
@@ -219,6 +246,9 @@ class Withdrawing:
         checkpoint = self.checkpoints.load(departed)
         if checkpoint is None:
             strategy.check()
+            with self._of.state.session() as session:
+                body = contributions_body(record.id, departed, method=config.method, session=session)
+                self._ledger.append(CONTRIBUTIONS_READ, body, session=session)
             if strategy.plans:
                 strategy.begin(self._of.grid, books.arrays(latest))
             checkpoint = self._start(departed, strategy, latest)

@@ -38,7 +38,8 @@ SHARE: Final = "share"
 OPTIMISER: Final = "optimiser"
 """In a train message: another optimiser than the configured one."""
 FISHER: Final = "fisher"
-"""An optimiser: θ ← θ − η m̂ / (√v̂ + ε) with m, v the running means of the gradient g and of (g ⊙ g)²."""
+"""An optimiser: θ ← θ − η m̂ / (√v̂ + ε) with m, v the running means of the gradient g and of (g ⊙ g)², and
+the quotient kept within ±1."""
 TASK: Final = "task"
 """In a train message: something else than training on the site's own targets."""
 DISTIL: Final = "distil"
@@ -47,7 +48,7 @@ ASCEND: Final = "ascend"
 """A task of a leaving site: climb its own loss J, −J + γ ‖θ‖₁, by ``momentum`` SGD or the configured
 optimiser, within ``radius`` of the received model if one is told, until J has grown ``stop-ratio``-fold."""
 NOISY_LABELS: Final = "noisy-labels"
-"""A task of a leaving site: train on its own data against targets with noise of ``noise`` times their range."""
+"""A task of a leaving site: train on its own data against targets with noise, see ``noise``."""
 GAMMA: Final = "gamma"
 """Of ``ascend``: weight γ of ‖θ‖₁ beside −J."""
 RADIUS: Final = "radius"
@@ -175,6 +176,17 @@ def arrays_of(message: Message) -> ArrayRecord | None:
     """The arrays a message carries, if it carries exactly one set of them."""
     records = message.content.array_records
     return records.get(ARRAYS) if len(records) == 1 else None
+
+
+def received_model(message: Message) -> ArrayRecord | None:
+    """The model of a message to a site: what it carries, beside a teacher if there is one."""
+    records = message.content.array_records
+    return records.get(ARRAYS) if set(records) <= {ARRAYS, TEACHER} else None
+
+
+def teacher_of(message: Message) -> ArrayRecord | None:
+    """The second model of a message with task ``distil``."""
+    return message.content.array_records.get(TEACHER)
 
 
 def config_of(message: Message) -> dict[str, int | float | str | bool]:

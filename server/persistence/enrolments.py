@@ -9,6 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from reconsent.errors import SiteError
+from server.persistence.ledger import Ledger
+from server.persistence.ledger_entries import KEY_ENROLLED, KEY_REVOKED
 from server.persistence.state import StateDirectory
 from server.persistence.tables import EnrolmentRow
 
@@ -48,6 +50,7 @@ class Enrolments:
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
+        self._ledger = Ledger(state)
 
     def enrol(
         self,
@@ -87,6 +90,7 @@ class Enrolments:
                     site=site, fingerprint=fingerprint, enrolled_at=dt.datetime.now(dt.UTC), enrolled_by=by
                 )
                 own.add(row)
+                self._ledger.append(KEY_ENROLLED, {"site": site, "key": fingerprint}, session=own)
             if node_id is not None:
                 row.node_id = str(node_id)
             own.flush()
@@ -99,6 +103,7 @@ class Enrolments:
             if row is None:
                 return []
             row.revoked_at, row.reason = dt.datetime.now(dt.UTC), reason
+            self._ledger.append(KEY_REVOKED, {"site": site, "key": row.fingerprint}, session=own)
             return [_enrolment(row)]
 
     def unregistered(self, fingerprint: str, *, session: Session | None = None) -> None:

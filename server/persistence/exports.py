@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server.persistence.ledger import Ledger
+from server.persistence.ledger_entries import MODEL_EXPORTED, role
 from server.persistence.state import StateDirectory
 from server.persistence.tables import ExportRow
 from server.persistence.versions import ModelVersion
@@ -42,6 +44,7 @@ class Exports:
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
+        self._ledger = Ledger(state)
 
     def add(
         self, version: ModelVersion, recipient: str, *, actor: str, form: str, session: Session | None = None
@@ -59,6 +62,9 @@ class Exports:
                     form=form,
                 )
             )
+            own.flush()
+            body = {"version": version.id, "sha256": version.digest, "form": form, "by": role(actor)}
+            self._ledger.append(MODEL_EXPORTED, body, session=own)
 
     def all(self, *, session: Session | None = None) -> list[Export]:
         """Every export, oldest first."""

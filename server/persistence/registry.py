@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from reconsent.errors import StateError
 from reconsent.files import write_atomically
+from server.persistence.ledger import Ledger
+from server.persistence.ledger_entries import MODEL_REGISTERED, MODELS_REVOKED, model_body, revocation_body
 from server.persistence.state import StateDirectory, explaining_os_errors
 from server.persistence.tables import ModelRow
 from server.persistence.tensors import Array, content_hash, pack, unpack
@@ -35,6 +37,7 @@ class ModelRegistry:
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
+        self._ledger = Ledger(state)
 
     def add(
         self,
@@ -85,6 +88,7 @@ class ModelRegistry:
         identity = version_id(line, kind, round, parent, digest, weights, sorted(forgets), method)
         with self._state.session(session) as own:
             row = self._find(own, identity)
+            known = row is not None
             if row is None:
                 row = self._new_row(own, identity, kind, parent, weights, round, forgets)
                 row.line, row.digest, row.bytes, row.method = line, digest, len(content), method
@@ -96,6 +100,8 @@ class ModelRegistry:
             self._write(digest, content)
             row.pruned = False
             own.flush()
+            if not known:
+                self._ledger.append(MODEL_REGISTERED, model_body(row), session=own)
             return version_of(row)
 
     def latest(
@@ -179,6 +185,9 @@ class ModelRegistry:
                 if row.status != VersionStatus.REVOKED and version_of(row).depends_on(site):
                     row.status, row.reason = VersionStatus.REVOKED.value, reason
                     revoked.append(version_of(row))
+            if revoked:
+                body = revocation_body(site, [version.id for version in revoked])
+                self._ledger.append(MODELS_REVOKED, body, session=own)
             return revoked
 
     def prune(

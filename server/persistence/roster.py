@@ -12,6 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from reconsent.errors import SiteError
+from server.persistence.ledger import Ledger
+from server.persistence.ledger_entries import (
+    IDENTITY_REFUSED,
+    SITE_JOINED,
+    SITE_READMITTED,
+    identity_body,
+)
 from server.persistence.state import StateDirectory
 from server.persistence.tables import SiteRow
 
@@ -57,6 +64,7 @@ class Roster:
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
+        self._ledger = Ledger(state)
 
     def start_run(self, *, ephemeral: bool = True, session: Session | None = None) -> None:
         """Begin a new run.
@@ -111,6 +119,7 @@ class Roster:
                 )
             row.status, row.node_id, row.updated_at = SiteStatus.ACTIVE.value, None, _now()
             row.first_round = row.last_round = None
+            self._ledger.append(SITE_READMITTED, {"site": site}, session=own)
 
     def enrol(
         self,
@@ -151,7 +160,11 @@ class Roster:
                 row = SiteRow(name=site, organ=organ, enrolled_round=round, status=SiteStatus.ACTIVE.value)
                 own.add(row)
             self._check(row, node_id, organ)
+            joined = row.updated_at is None
             row.node_id, row.num_examples, row.updated_at = str(node_id), num_examples, _now()
+            if joined:
+                body = {"site": site, "organ": row.organ, "examples": num_examples}
+                self._ledger.append(SITE_JOINED, body, session=own)
 
     @staticmethod
     def _check(row: SiteRow, node_id: int, organ: str) -> None:
@@ -171,6 +184,18 @@ class Roster:
                 f"Nodes {row.node_id} and {node_id} both claim to be site '{row.name}'.",
                 "Only one may run: stop the other, or correct its site name.",
             )
+
+    def identity_refused(self, node_id: int, claimed: str, holder: str | None) -> None:
+        """Put on record that a node said it is site ``claimed``, and was not believed.
+
+        Parameters
+        ----------
+        node_id, claimed
+            Which node, and what it said.
+        holder
+            The site its key speaks for; ``None`` where nodes have no keys.
+        """
+        self._ledger.append(IDENTITY_REFUSED, identity_body(node_id, claimed, holder))
 
     def release(self, node_id: int, *, session: Session | None = None) -> None:
         """Unbind a node that is gone for good, so that its site may come back with another one.

@@ -9,9 +9,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from reconsent.errors import StateError
+from server.persistence.ledger import Ledger
+from server.persistence.ledger_entries import ROUND, round_body
 from server.persistence.round_records import RoundCost, RoundRecord, round_of, row_of
 from server.persistence.state import StateDirectory
-from server.persistence.tables import RoundRow
+from server.persistence.tables import ModelRow, RoundRow
 
 
 class RoundLog:
@@ -19,6 +21,7 @@ class RoundLog:
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
+        self._ledger = Ledger(state)
 
     def append(self, record: RoundRecord, *, session: Session | None = None) -> RoundRecord:
         """Add a round. Adding it again returns what is there and changes nothing.
@@ -45,6 +48,8 @@ class RoundLog:
                 row = row_of(record, dt.datetime.now(dt.UTC))
                 own.add(row)
                 own.flush()
+                model = select(ModelRow.digest).where(ModelRow.id == record.model_version)
+                self._ledger.append(ROUND, round_body(record, own.scalar(model)), session=own)
             elif row.model_version != record.model_version:
                 raise StateError(
                     f"Round {record.round} ({record.kind}) of line '{record.line}' is already in the log "

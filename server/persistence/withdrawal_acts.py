@@ -11,6 +11,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from reconsent.errors import WithdrawalError
+from server.persistence.ledger import Ledger
+from server.persistence.ledger_entries import WITHDRAWAL_ACT, act_body
 from server.persistence.state import StateDirectory
 from server.persistence.tables import WithdrawalActRow, WithdrawalEventRow
 
@@ -49,6 +51,7 @@ class WithdrawalActs:
 
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
+        self._ledger = Ledger(state)
 
     def add(
         self,
@@ -65,6 +68,7 @@ class WithdrawalActs:
             row = WithdrawalActRow(withdrawal=withdrawal, at=at, actor=actor, kind=kind, body=dict(body))
             own.add(row)
             own.flush()
+            self._ledger.append(WITHDRAWAL_ACT, act_body(withdrawal, kind, body, actor), session=own)
 
     def of(self, withdrawal: str, *kinds: ActKind, session: Session | None = None) -> list[WithdrawalAct]:
         """Those of a withdrawal, of ``kinds`` or of all, oldest first."""

@@ -11,6 +11,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from reconsent.errors import WithdrawalError
+from server.persistence.ledger import Ledger
+from server.persistence.ledger_entries import WITHDRAWAL, withdrawal_body
 from server.persistence.roster import Roster, SiteStatus
 from server.persistence.state import StateDirectory
 from server.persistence.tables import SiteRow, WithdrawalEventRow, WithdrawalRow
@@ -47,6 +49,7 @@ class Withdrawals:
         self._state = state
         self._roster = Roster(state)
         self._acts = WithdrawalActs(state)
+        self._ledger = Ledger(state)
         self._now = now
 
     def file(
@@ -90,8 +93,14 @@ class Withdrawals:
         WithdrawalError
             If a site is unknown, has withdrawn, or is being withdrawn together with others, by another
             method or after another round; if no site would remain; if the number of the request belongs to
-            another one, or to one that is closed; if a text cannot be kept; or if the clock was set back.
+            another one, or to one that is closed; if the sites shall be barred at once and take part until a
+            later round; if a text cannot be kept; or if the clock was set back.
         """
+        if restrict and at_round is not None:
+            raise WithdrawalError(
+                f"The sites cannot be barred at once and take part until round {at_round}.",
+                "File it without a round: a withdrawal is carried out after the present one.",
+            )
         names = tuple(sorted(set(sites)))
         now = self._now()
         asked = (details or RequestDetails()).checked(now)
@@ -292,6 +301,8 @@ class Withdrawals:
             )
         )
         session.flush()
+        body = withdrawal_body(row, None if old is None else old.value, actor)
+        self._ledger.append(WITHDRAWAL, body, session=session)
 
     @staticmethod
     def _freeze(session: Session, sites: Sequence[str], *, frozen: bool) -> None:

@@ -1,0 +1,161 @@
+"""What the ledger says of each thing: kinds of entries and their bodies.
+
+An entry outlives what it speaks of, so it holds nothing that may have to be erased: sites by name, numbers,
+hashes and words of a closed list; no patients, no persons, no free text. Where a text was written beside
+(the reason of a withdrawal, a note), it stays in the register, which can be erased.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.persistence.round_records import RoundRecord, SiteOutcome
+from server.persistence.tables import ModelRow, WithdrawalRow
+from unlearning.database import ContributionRow
+from unlearning.ledger.canonical import canonical
+
+KEY_ENROLLED: Final = "key-enrolled"
+KEY_REVOKED: Final = "key-revoked"
+SITE_JOINED: Final = "site-joined"
+SITE_READMITTED: Final = "site-readmitted"
+IDENTITY_REFUSED: Final = "identity-refused"
+ROUND: Final = "round"
+MODEL_REGISTERED: Final = "model-registered"
+MODELS_REVOKED: Final = "models-revoked"
+MODEL_EXPORTED: Final = "model-exported"
+WITHDRAWAL: Final = "withdrawal"
+WITHDRAWAL_ACT: Final = "withdrawal-act"
+CONTRIBUTIONS_READ: Final = "contributions-read"
+CONTRIBUTIONS_ERASED: Final = "contributions-erased"
+
+KINDS: Mapping[str, str] = {
+    "ledger-begun": "the ledger, and the key that signs it",
+    "key-replaced": "another key signs from here on",
+    KEY_ENROLLED: "a key may speak for a site",
+    KEY_REVOKED: "a key speaks for its site no more",
+    SITE_JOINED: "a site was in contact for the first time",
+    SITE_READMITTED: "a withdrawn site may take part again, as a newcomer",
+    IDENTITY_REFUSED: "a node said it is a site that its key does not speak for",
+    ROUND: "who took part in a round, whose reply was refused, which model came of it, and what was measured",
+    MODEL_REGISTERED: "a model version, its hash, its parent, and whose updates are in it",
+    MODELS_REVOKED: "versions that may not be used any more",
+    MODEL_EXPORTED: "a model version was given to somebody",
+    WITHDRAWAL: "a withdrawal was filed, or went from one state to another",
+    WITHDRAWAL_ACT: "something else was done about a withdrawal; figures and documents by their hash",
+    CONTRIBUTIONS_READ: "an unlearning reads what was kept of sites",
+    CONTRIBUTIONS_ERASED: "what was kept of sites was erased",
+}
+"""Every kind of entry, and what it says."""
+
+_REFUSAL = re.compile(r"refused-by-site: ([a-z-]{1,40})")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ROLES = frozenset({"server", "operator", "simulation"})
+_HASHED_ACTS = frozenset({"policy", "figures", "erasure", "certificate"})
+"""Acts whose body has no persons in it; a hash of the others' could be guessed."""
+
+
+def role(actor: str) -> str:
+    """Who acted, without a person's name."""
+    return actor if actor in _ROLES else "person"
+
+
+def round_body(record: RoundRecord, sha256: str | None) -> dict[str, Any]:
+    """Of :data:`ROUND`; ``sha256`` is that of the model it ended with."""
+    metrics = record.metrics
+    return {
+        "line": record.line,
+        "kind": record.kind,
+        "round": record.round,
+        "accepted": bool(metrics.get("accepted", True)),
+        "model": {"version": record.model_version, "sha256": sha256},
+        "sites": {site: _outcome(outcome) for site, outcome in sorted(record.sites.items())},
+        "figures": metrics.get("evaluation") or {},
+        "figures-before": metrics.get("incoming") or {},
+    }
+
+
+def model_body(row: ModelRow) -> dict[str, Any]:
+    """Of :data:`MODEL_REGISTERED`."""
+    return {
+        "version": row.id,
+        "sha256": row.digest,
+        "line": row.line,
+        "kind": row.kind,
+        "round": row.round,
+        "parent": row.parent,
+        "sites": row.sites,
+        "forgotten": row.forgotten,
+        "method": row.method,
+    }
+
+
+def withdrawal_body(row: WithdrawalRow, old: str | None, actor: str) -> dict[str, Any]:
+    """Of :data:`WITHDRAWAL`."""
+    return {
+        "withdrawal": row.id,
+        "sites": row.sites,
+        "from": old,
+        "to": row.state,
+        "by": role(actor),
+        "received": row.received_at.isoformat(timespec="seconds"),
+        "due": row.due_at.isoformat(timespec="seconds"),
+        "method": row.method,
+        "simulated": row.simulated,
+    }
+
+
+def act_body(withdrawal: str, kind: str, body: Mapping[str, Any], actor: str) -> dict[str, Any]:
+    """Of :data:`WITHDRAWAL_ACT`."""
+    found = {"withdrawal": withdrawal, "act": kind, "by": role(actor)}
+    if kind in _HASHED_ACTS:
+        found["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
+    return found
+
+
+def revocation_body(site: str, versions: Iterable[str]) -> dict[str, Any]:
+    """Of :data:`MODELS_REVOKED`."""
+    return {"site": site, "versions": list(versions)}
+
+
+def identity_body(node_id: int, claimed: str, holder: str | None) -> dict[str, Any]:
+    """Of :data:`IDENTITY_REFUSED`; what is no name of a site is not repeated."""
+    return {
+        "node": str(node_id),
+        "claimed": claimed if _NAME.fullmatch(claimed) else None,
+        "key-of": holder,
+    }
+
+
+def contributions_body(
+    withdrawal: str, sites: Collection[str], *, method: str | None = None, session: Session
+) -> dict[str, Any]:
+    """Of :data:`CONTRIBUTIONS_READ` and :data:`CONTRIBUTIONS_ERASED`; to be called before the erasure.
+
+    ``sha256`` is that of the JSON list of the files' hashes, in their order.
+    """
+    columns = select(ContributionRow.sha256, ContributionRow.bytes)
+    rows = session.execute(columns.where(ContributionRow.site.in_(sites))).all()
+    body: dict[str, Any] = {
+        "withdrawal": withdrawal,
+        "sites": sorted(sites),
+        "files": len(rows),
+        "bytes": sum(row.bytes for row in rows),
+        "sha256": hashlib.sha256(canonical(sorted(row.sha256 for row in rows))).hexdigest(),
+    }
+    return body if method is None else body | {"method": method}
+
+
+def _outcome(outcome: SiteOutcome) -> dict[str, Any]:
+    found: dict[str, Any] = {"outcome": outcome.outcome}
+    if outcome.outcome == "ok":
+        found |= {"examples": outcome.num_examples, "norm": outcome.update_norm}
+    elif (refusal := _REFUSAL.search(outcome.reason)) is not None:
+        # The site's own words are not repeated, only which of its rules it named.
+        found["refused-by-site"] = refusal[1]
+    return found
