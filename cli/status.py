@@ -95,6 +95,9 @@ def _print(found: dict[str, Any], console: Console) -> None:
             str(found["refused_replies"].get(site["name"], 0)),
         )
     console.print(table)
+    for name, refusal in found["refusals"].items():
+        rounds = f"{refusal['count']} round" + ("s" if refusal["count"] > 1 else "")
+        console.print(f"{name} has itself refused {rounds}, last: {refusal['last']}", highlight=False)
     if found["withdrawals"]:
         table = Table("withdrawal", "site", "state", "asked by", "due", "last step", box=box.SIMPLE)
         table.columns[0].no_wrap = True

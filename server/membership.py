@@ -74,7 +74,7 @@ class Membership:
         self._refused: dict[int, str] = {}
         self._known: object = None
         self._asked_at = 0.0
-        # Fingerprints of the keys of nodes seen so far: one that has gone offline must still be judged by its.
+        # Fingerprints of the keys of nodes seen so far: one that is offline now is still judged by its own.
         self._marks: dict[int, str] = {}
 
     def meet(self, round_: int) -> None:
@@ -91,7 +91,7 @@ class Membership:
         self._asked_at = time.monotonic()
         training = self._consortium.training
         expected = self._expected()
-        patience, at_least, answer = training.join_seconds, training.min_sites, ANSWER_SECONDS
+        patience, at_least, answer = training.join_seconds, training.min_sites, self._answer_seconds()
         remedy = "Start the missing SuperNodes, or lower training.min-sites."
         if self._simulated:
             # Nobody is late in a simulation, so a site that is missing is a mistake. But answers may be:
@@ -133,12 +133,16 @@ class Membership:
         return frozenset(e.site for e in self._roster.all() if e.status is not SiteStatus.ACTIVE)
 
     def refused_now(self) -> frozenset[str]:
-        """Sites whose replies may not be used any more: those barred, and those whose node's key was revoked."""
+        """Sites whose replies may not be used any more: barred, or of a node whose key was revoked."""
         barred = self.barred()
         if not self._authenticated():
             return barred
         holder = self._holder()
         return barred | {site for node_id, site in self._nodes.items() if holder(node_id) != site}
+
+    def enrolled_examples(self, site: str) -> int | None:
+        """Training examples that ``site`` enrolled with; ``None`` if it never did."""
+        return next((e.num_examples for e in self._roster.all() if e.site == site), None)
 
     def missing(self) -> list[str]:
         """Sites that should be there and are not online."""
@@ -171,6 +175,7 @@ class Membership:
             patience=0.0,
             at_least=0,
             remedy="",
+            answer_seconds=self._answer_seconds(),
             known=self._nodes,
             key_holder=self._key_holder() if self._authenticated() else None,
             quiet=True,
@@ -226,6 +231,10 @@ class Membership:
     def enough(self) -> bool:
         """Whether a round could begin now."""
         return len(self.active()) >= self._consortium.training.min_sites
+
+    def _answer_seconds(self) -> float:
+        """A node's time to say who it is: who waits a minute for sites does not wait two for one of them."""
+        return min(ANSWER_SECONDS, self._consortium.training.join_seconds)
 
     def _reconsider(self, online: set[int]) -> None:
         """Forget refusals whose reason may be gone: they would keep out a site that is welcome now."""

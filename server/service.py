@@ -75,7 +75,8 @@ class Service:
         """
         target = self._target(task)
         self._of.meet()
-        self._of.initialise(leaving={site for due in self._of.withdrawing.due() for site in due.sites})
+        filed = self._of.withdrawals.open()
+        self._of.initialise(leaving={site for withdrawal in filed for site in withdrawal.sites})
         while True:
             self._carry_out_withdrawals()
             if self._of.train(target, pausing=True):

@@ -17,6 +17,7 @@ from server.persistence import (
     Withdrawals,
 )
 from server.service import RUN, TARGET
+from strategies.messages import REFUSED_BY_SITE
 from unlearning.contributions import ContributionCache
 
 
@@ -29,7 +30,9 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
     ``id``, ``task``, ``status``, ``error``); ``model`` (current version); ``sites`` (``name``, ``organ``,
     ``status``, ``node_id``, ``num_examples``, ``first_round``, ``last_round``, ``key``); ``withdrawals``
     (one entry a site: ``id``, ``site``, ``state``, ``reason``, ``requested_by``, ``received_at``,
-    ``due_at``, ``note``); ``refused_replies`` (site → count); ``contributions`` (``sites``, ``bytes``).
+    ``due_at``, ``note``); ``refused_replies`` (site → count of replies that were of no use);
+    ``refusals`` (site → ``count`` and ``last``: what the site itself would not do, and why in its own words);
+    ``contributions`` (``sites``, ``bytes``).
     """
     rounds = RoundLog(state)
     latest = ModelRegistry(state).latest(MAIN)
@@ -55,6 +58,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
         "sites": _sites(state, consortium),
         "withdrawals": _withdrawals(state),
         "refused_replies": _refused(rounds),
+        "refusals": _refusals(rounds),
         "contributions": {"sites": cache.sites(), "bytes": cache.size_bytes()},
     }
 
@@ -109,3 +113,15 @@ def _refused(rounds: RoundLog) -> dict[str, int]:
             if outcome.outcome != "ok":
                 counts[site] = counts.get(site, 0) + 1
     return counts
+
+
+def _refusals(rounds: RoundLog) -> dict[str, dict[str, Any]]:
+    """How often each site itself refused the work, and why the last time."""
+    prefix = f"{REFUSED_BY_SITE}: "
+    found: dict[str, dict[str, Any]] = {}
+    for record in rounds.all(MAIN):
+        for site, outcome in record.sites.items():
+            if outcome.outcome == "refused" and outcome.reason.startswith(prefix):
+                count = found.get(site, {"count": 0})["count"] + 1
+                found[site] = {"count": count, "last": outcome.reason.removeprefix(prefix)}
+    return found

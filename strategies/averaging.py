@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from reconsent.errors import RoundError
 from reconsent.faults import reached
 from strategies import messages as msg
-from strategies.exchange import Reply, exchange
+from strategies.exchange import Reply, as_reply, exchange
 from strategies.members import Members, RoundConfig, connected_nodes
 from strategies.outcomes import RoundOutcome, SiteOutcome, weighted_metrics
 from strategies.screening import Screened, UpdateScreen
@@ -134,6 +134,11 @@ class ContributionAveraging(Strategy):
         """Change an acceptable update before it is kept and averaged; ``None`` keeps it out of both."""
         del server_round, site
         return screened
+
+    def bytes_besides(self, server_round: int) -> int:
+        """Bytes that a training message carries beside the model."""
+        del server_round
+        return 0
 
     def enough(self, weights: Mapping[str, float]) -> bool:
         """Whether the sites in ``weights`` make a round."""
@@ -331,6 +336,16 @@ class ContributionAveraging(Strategy):
         grid: Grid,
     ) -> list[Message]:
         self._asked = self.active(grid)
+        return self._messages_to(self._asked, message_type, server_round, arrays, config)
+
+    def _messages_to(
+        self,
+        nodes: Mapping[int, str],
+        message_type: str,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: Mapping[str, object],
+    ) -> list[Message]:
         number = self.told_round(server_round)
         told = {**config, msg.SERVER_ROUND: number}
         return [
@@ -341,7 +356,7 @@ class ContributionAveraging(Strategy):
                 ttl=self.timeout,
                 group_id=str(number),
             )
-            for node_id in self._asked
+            for node_id in nodes
         ]
 
     def _exchange(self, grid: Grid, to_send: list[Message]) -> Iterator[Reply]:
@@ -351,16 +366,13 @@ class ContributionAveraging(Strategy):
 
     def _as_reply(self, reply: Message) -> Reply:
         node_id = reply.metadata.src_node_id
-        site = self._asked.get(node_id, f"node-{node_id}")
-        if reply.has_error():
-            return Reply(node_id, site, "app_error", reply.error.reason or "", None)
-        return Reply(node_id, site, "ok", "", reply)
+        return as_reply(reply, node_id, self._asked.get(node_id, f"node-{node_id}"))
 
     def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> ArrayRecord | None:
         assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
         self.spool.clear()
         self._outcomes = []
-        sent_bytes = sum(array.nbytes for array in self._buffers.values())
+        sent_bytes = sum(array.nbytes for array in self._buffers.values()) + self.bytes_besides(server_round)
         for reply in replies:
             self._take(server_round, reply, sent_bytes)
         self._replied = time.monotonic()
@@ -393,8 +405,11 @@ class ContributionAveraging(Strategy):
                 if kept is not None:
                     self.spool.put(reply.site, kept.update, examples=kept.examples, norm=kept.norm)
                     reached("update-kept")
-                outcome = SiteOutcome(reply.site, "ok", "", metrics, screened.norm, sent_bytes, received)
-        if outcome.outcome != "ok":
+                metrics[msg.NUM_EXAMPLES] = float(screened.examples)
+                outcome = SiteOutcome(
+                    reply.site, "ok", screened.remark, metrics, screened.norm, sent_bytes, received
+                )
+        if outcome.reason:
             log(WARNING, "aggregate_train: site %s: %s (%s)", reply.site, outcome.outcome, outcome.reason)
         self._outcomes.append(outcome)
 

@@ -288,7 +288,7 @@ class CachedAscent(RetainFineTuning):
         return max(0.0, min(self.alpha, self.settings.trust_radius - self._travelled)) * self._size
 
     def _diverged(self) -> bool:
-        return any(outcome.outcome in ("app_error", "refused") for outcome in self._outcomes)
+        return any(o.outcome in ("app_error", "refused") and not o.declined for o in self._outcomes)
 
     def _taken_back(self, outcome: RoundOutcome, momentum: Vector | None) -> RoundOutcome:
         self.alpha /= 2
@@ -345,10 +345,10 @@ class CachedAscent(RetainFineTuning):
         found = {site: (math.inf, 1.0) for site, status in self.failures.items() if status == "app_error"}
         for site, metrics in values.items():
             loss = metrics.get(msg.LOSS, math.nan)
-            found[site] = (
-                loss if math.isfinite(loss) else math.inf,
-                metrics.get(msg.NUM_EXAMPLES, 1.0),
-            )
+            examples, enrolled = metrics.get(msg.NUM_EXAMPLES, 1.0), self.screen.enrolled(site)
+            # No site has a louder say in this than its training data give it.
+            weight = examples if enrolled is None else min(examples, float(enrolled))
+            found[site] = (loss if math.isfinite(loss) else math.inf, weight)
         return found
 
     def _remaining_sums(self) -> Iterator[Vector]:

@@ -12,14 +12,19 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from reconsent.errors import SiteError
+from strategies.messages import REFUSED_BY_SITE
 
-ReplyStatus = Literal["ok", "app_error", "node_unavailable", "message_unavailable", "timeout", "withdrawn"]
+ReplyStatus = Literal[
+    "ok", "app_error", "refused", "node_unavailable", "message_unavailable", "timeout", "withdrawn"
+]
 
-# flwr.common.constant.ErrorCode: 3 and 4 are lost messages, 5 a node that left.
+# flwr.common.constant.ErrorCode: 3 and 4 are lost messages, 5 a node that left, 6 a mod of the site that
+# would not let the message through.
 _ERROR_STATUS: dict[int, ReplyStatus] = {
     3: "message_unavailable",
     4: "message_unavailable",
     5: "node_unavailable",
+    6: "refused",
 }
 
 SHORTEST_POLL_SECONDS = 0.05
@@ -46,7 +51,7 @@ class Reply:
     site
         Its site.
     status
-        ``ok``, or how it failed.
+        ``ok``, or how it failed; ``refused`` is the site's own decision, and says nothing of the model.
     reason
         In words; empty if ok.
     message
@@ -164,6 +169,20 @@ def readable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text[:LONGEST_REASON])
 
 
+def as_reply(message: Message, node_id: int, site: str) -> Reply:
+    """What a message that came back from ``site`` amounts to."""
+    if not message.has_error():
+        return Reply(node_id, site, "ok", "", message)
+    reason = readable(message.error.reason or f"error {message.error.code}")
+    status = _ERROR_STATUS.get(message.error.code, "app_error")
+    if reason.startswith(f"{REFUSED_BY_SITE}:"):
+        status = "refused"
+    elif status == "refused":
+        # A gate that is not ours: who reads the reason shall know it for a refusal all the same.
+        reason = f"{REFUSED_BY_SITE}: {reason}"
+    return Reply(node_id, site, status, reason, None)
+
+
 def _push(grid: Grid, group: list[Message], timeout: float) -> tuple[dict[str, tuple[int, float]], list[int]]:
     """Send a group; returns message id → (node id, deadline), and nodes whose message was not taken."""
     deadline = time.monotonic() + timeout
@@ -178,9 +197,5 @@ def _push(grid: Grid, group: list[Message], timeout: float) -> tuple[dict[str, t
 
 def _pull(grid: Grid, message_id: str, node_id: int, site: str) -> Reply | None:
     for reply in grid.pull_messages([message_id]):
-        if reply.has_error():
-            status = _ERROR_STATUS.get(reply.error.code, "app_error")
-            reason = readable(reply.error.reason or f"error {reply.error.code}")
-            return Reply(node_id, site, status, reason, None)
-        return Reply(node_id, site, "ok", "", reply)
+        return as_reply(reply, node_id, site)
     return None

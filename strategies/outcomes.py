@@ -18,9 +18,10 @@ class SiteOutcome:
     Attributes
     ----------
     outcome
-        ``ok``, ``refused`` (by the screen), or how the exchange failed (``timeout``, ``app_error``, …).
+        ``ok``, ``refused`` (by the screen, or by the site itself: see :attr:`declined`), or how the exchange
+        failed (``timeout``, ``app_error``, …).
     reason
-        In words, unless ok.
+        In words; if ok, what was corrected in the reply, or nothing.
     metrics
         The scalars the site reported.
     norm
@@ -36,6 +37,11 @@ class SiteOutcome:
     norm: float = 0.0
     bytes_down: int = 0
     bytes_up: int = 0
+
+    @property
+    def declined(self) -> bool:
+        """Whether the site itself refused the work, by its own policy: that says nothing of the model."""
+        return self.outcome == "refused" and self.reason.startswith(f"{msg.REFUSED_BY_SITE}:")
 
 
 _QUALITY = (msg.PSNR, msg.SSIM, msg.NMSE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,11 +29,14 @@ class Screened:
         Training examples behind it.
     norm
         ‖Δ‖.
+    remark
+        What was corrected, in words; mostly empty.
     """
 
     update: Vector
     examples: int
     norm: float
+    remark: str = ""
 
 
 @dataclass(slots=True)
@@ -48,10 +52,14 @@ class UpdateScreen:
         three of them.
     max_norm
         Absolute limit on ‖Δ‖.
+    enrolled
+        Training examples that a site enrolled with; ``None`` if that is not known. One that claims more is
+        weighed with these: its weight is not its own to raise in the middle of a run.
     """
 
     max_norm_ratio: float = 20.0
     max_norm: float | None = None
+    enrolled: Callable[[str], int | None] = lambda _site: None
     _norms: dict[str, list[float]] = field(default_factory=dict)
 
     def screen(self, site: str, message: Message, layout: ParameterLayout, start: Vector) -> Screened | str:
@@ -75,6 +83,9 @@ class UpdateScreen:
         examples = metrics_of(message).get(NUM_EXAMPLES)
         if examples is None or not 1 <= examples < MOST_EXAMPLES or examples != int(examples):
             return f"'{NUM_EXAMPLES}' must be a whole number above zero, got {examples}"
+        most = self.enrolled(site)
+        if most == 0:
+            return f"'{NUM_EXAMPLES}' must be what the site enrolled with, which is none, got {examples:g}"
         record = arrays_of(message)
         if record is None:
             return "the reply does not carry exactly one model"
@@ -95,6 +106,9 @@ class UpdateScreen:
         history = self._norms.setdefault(site, [])
         history.append(size)
         del history[:-20]
+        if most is not None and examples > most:
+            remark = f"claims {examples:g} examples, enrolled with {most}: weighed with {most}"
+            return Screened(update, most, size, remark)
         return Screened(update, int(examples), size)
 
     def recall(self, norms: dict[str, list[float]]) -> None:

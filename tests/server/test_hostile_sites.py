@@ -15,10 +15,11 @@ from reconsent.errors import RoundError
 from server.bookkeeping import MAIN
 from server.persistence import RunEvents
 from server.service import Service, Task, recording
+from server.status import status_of
 from strategies import messages as msg
 from strategies.local_grid import LocalGrid
 from tests.linear_app import hospital_app
-from tests.server.hospitals import SITES, Run, centres, consortium, opened
+from tests.server.hospitals import SITES, Run, centres, consortium, grid, opened
 
 Spoiler = Callable[[Message], Message | None]
 
@@ -243,3 +244,60 @@ def test_nonsense_as_the_initial_model(first: str, tmp_path: Path) -> None:
             train(run, 1)
             assert any("'alpha' could not build" in text for text in run.texts("notice"))
             assert np.isfinite(run.theta()).all()
+
+
+def test_a_site_cannot_raise_its_weight(tmp_path: Path) -> None:
+    """Who claims more examples than it enrolled with is weighed with those, and the run's events say so."""
+    with opened(tmp_path / "honest", consortium(), simulated=False) as run:
+        train(run, 1)
+        honest = run.theta()
+    nodes = Spoiled(with_metrics(**{msg.NUM_EXAMPLES: 10**9}))
+    with opened(tmp_path / "liar", consortium(), nodes, simulated=False) as run:
+        train(run, 1)
+        (record,) = run.books.log.all(MAIN)
+        assert (record.sites["delta"].outcome, record.sites["delta"].num_examples) == ("ok", DELTA)
+        assert any("delta: ok (claims 1e+09 examples, enrolled with 4" in t for t in run.texts("round"))
+        np.testing.assert_array_equal(run.theta(), honest)
+
+
+def test_a_site_that_enrols_with_more(tmp_path: Path) -> None:
+    """More examples than in an earlier run are accepted, but never silently."""
+    for examples, announced in ((4, False), (400, True), (400, False)):
+        with opened(tmp_path, consortium(), grid(delta={"examples": examples}), simulated=False) as run:
+            train(run, 1)
+            assert any("delta enrols with 400" in text for text in run.texts("notice")) is announced
+
+
+def test_a_site_without_training_data_cannot_claim_any(tmp_path: Path) -> None:
+    """A reply of a site that enrolled with nothing is refused."""
+    with opened(tmp_path, consortium(), grid(delta={"counts": 0}), simulated=False) as run:
+        train(run, 1)
+        (record,) = run.books.log.all(MAIN)
+        assert record.sites["delta"].outcome == "refused"
+        assert "which is none" in record.sites["delta"].reason
+
+
+def test_a_site_that_refuses_says_nothing_of_the_model(tmp_path: Path) -> None:
+    """Refusals by a site's policy are counted and named, and take no step of an ascent back."""
+
+    def refuse(reply: Message) -> Message:
+        told = Error(6, "refused-by-site: not-allowed: This site does not let models be evaluated.")
+        return Message(told, reply_to=reply)
+
+    config = consortium(training={"evaluate-every": 0}, unlearning={"settings": {"alpha": 0.1}})
+    taken = {}
+    for name, nodes in {"open": grid(), "refusing": Spoiled(refuse, msg.EVALUATE)}.items():
+        with opened(tmp_path / name, config, nodes, simulated=False) as run:
+            train(run, 3)
+            run.coordinator.withdraw(["alpha"])
+            taken[name] = [r.metrics["accepted"] for r in run.books.log.all(MAIN) if r.kind == "retain"]
+    assert taken["refusing"] == taken["open"] and all(taken["open"])
+    nodes = Spoiled(refuse)
+    with opened(tmp_path / "training", config, nodes, simulated=False) as run:
+        train(run, 2)
+        assert {r.sites["delta"].outcome for r in run.books.log.all(MAIN)} == {"refused"}
+        told = status_of(run.coordinator.state, config)
+        assert told["refusals"]["delta"] == {
+            "count": 2,
+            "last": "not-allowed: This site does not let models be evaluated.",
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,17 @@ def test_replaced_key(tmp_path: Path, lingers: bool) -> None:
         assert [r.sites["delta"].outcome for r in run.books.log.all(MAIN)] == ["ok", "withdrawn", "ok", "ok"]
         assert nodes.asked(4) == ["query.identify", "train", "train"]
         assert run.coordinator.active_nodes()[44] == "delta"
+
+
+def test_nobody_is_waited_for_longer_than_sites_are(tmp_path: Path) -> None:
+    """A node that does not say who it is holds a run up for the time to join, and no longer."""
+    nodes = Comings()
+    silent = nodes.pull_messages
+    nodes.pull_messages = lambda ids: [  # type: ignore[method-assign]
+        reply for reply in silent(ids) if reply.metadata.src_node_id != 4
+    ]
+    began = time.monotonic()
+    with serving(tmp_path, nodes, consortium(training={"join-seconds": 0.5})) as run:
+        carry_out(run, "train", 1)
+        assert "delta" not in run.coordinator.active_nodes().values()
+    assert time.monotonic() - began < 10

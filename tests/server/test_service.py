@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from reconsent.errors import ConfigError, ReconsentError
+from reconsent.errors import ConfigError, ReconsentError, WithdrawalError
 from server.bookkeeping import MAIN
 from server.persistence import Roster, RunEvents, RunProgress, SiteStatus, StateDirectory, Withdrawals
 from server.service import RUN, Service, Task, recording
@@ -341,3 +341,21 @@ def test_tasks_that_make_no_sense(asked: dict[str, object]) -> None:
     """An unknown task, or a training without rounds, is refused before anything is done."""
     with pytest.raises(ConfigError):
         Task.of(asked)
+
+
+def test_a_withdrawal_filed_for_a_later_round(tmp_path: Path) -> None:
+    """The site takes part up to that round, and is unlearned after it; not before, and not at the end."""
+    with serving(tmp_path) as run:
+        register = Withdrawals(run.coordinator.state)
+        carry_out(run, "train", 1)
+        register.file(["delta"], reason="contract ends", requested_by="officer", at_round=3)
+        with pytest.raises(WithdrawalError, match="barred at once and take part until round 3"):
+            register.file(["beta"], reason="r", requested_by="o", at_round=3, restrict=True)
+        carry_out(run, "unlearn")
+        assert run.books.roster.get("delta").status is SiteStatus.ACTIVE
+        carry_out(run, "train", 3)
+        kinds = [(record.kind, "delta" in record.sites) for record in run.books.log.all(MAIN)]
+        assert kinds[:3] == [("train", True)] * 3
+        assert {kind for kind, _ in kinds[3:-1]} == {"retain"}
+        assert kinds[-1] == ("train", False)
+        assert not any(took_part for _, took_part in kinds[3:])

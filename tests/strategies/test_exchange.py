@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.object_store import ObjectStoreFactory
@@ -26,6 +26,7 @@ from strategies.exchange import (
     LONGEST_REASON,
     SHORTEST_POLL_SECONDS,
     Reply,
+    as_reply,
     exchange,
     poll_seconds,
     readable,
@@ -228,3 +229,20 @@ def test_errors_are_made_readable() -> None:
     told = readable("a\x00b\x1b[31mc\n" + "x" * 10_000)
     assert told.startswith("a b [31mc x")
     assert len(told) == LONGEST_REASON
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "status", "reason"),
+    [
+        (6, "refused-by-site: withdrawn: gone", "refused", "refused-by-site: withdrawn: gone"),
+        (6, "another gate", "refused", "refused-by-site: another gate"),
+        (2, "refused-by-site: not-allowed: no", "refused", "refused-by-site: not-allowed: no"),
+        (2, "failed-at-site: ValueError", "app_error", "failed-at-site: ValueError"),
+        (5, "", "node_unavailable", "error 5"),
+    ],
+)
+def test_a_refusal_by_the_site_is_no_failure(code: int, told: str, status: str, reason: str) -> None:
+    """What a site will not do has a status of its own, and a reason that always begins alike."""
+    (asked,) = to_train([1])
+    reply = as_reply(Message(Error(code=code, reason=told), reply_to=asked), 1, "delta")
+    assert (reply.status, reply.reason, reply.message) == (status, reason, None)
