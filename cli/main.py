@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from cli.audit import audit
 from cli.bench import bench
+from cli.certificate.commands import app as certificate
 from cli.certs import app as certs
 from cli.data import app as data
 from cli.enrolment import add, readmit, replace_key
@@ -38,12 +40,14 @@ app = typer.Typer(
 )
 app.command()(simulate)
 app.command()(methods)
+app.command()(audit)
 app.command()(bench)
 app.command()(up)
 app.command()(down)
 for command in (train, attach, resume, withdraw, unlearn, status):
     app.command()(command)
 app.add_typer(withdrawals, name="withdrawals")
+app.add_typer(certificate, name="certificate")
 app.add_typer(data, name="data")
 app.add_typer(scenario, name="scenario")
 site.command()(add)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
@@ -170,6 +171,11 @@ class PrivacyDesk:
         """Put on record that a recipient of the models was told (GDPR Art. 19)."""
         how = checked_text(how, "How the recipient was told")
         self._record(id, "notice", {"recipient": recipient, "how": how})
+
+    def issued(self, id: str, certificate: str, content: bytes) -> None:
+        """Put on record that a certificate was signed by the operator, and its hash."""
+        body = {"certificate": certificate, "sha256": hashlib.sha256(content).hexdigest()}
+        self._record(id, "certificate", body)
 
     def acts(self, id: str, *kinds: ActKind) -> list[WithdrawalAct]:
         """What was done about it, oldest first.

@@ -1,0 +1,1 @@
+"""``reconsent certificate``: issue, countersign, verify and read certificates of withdrawals."""

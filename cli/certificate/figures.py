@@ -1,0 +1,103 @@
+"""Figures for a certificate, from files: a simulation's results, or findings of checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from cli.results import Results
+from reconsent.errors import ConfigError
+from unlearning.certificate.evidence import About, Figure
+
+_GAP = (
+    "A comparison with a model retrained without the site, which only a simulation has. On these volumes only; "
+    "a model can behave alike and still hold knowledge, which the relearning gap looks for."
+)
+_RELEARN = "Relearning looks for knowledge that comes back fast, with one optimiser and a few steps; not for other traces."
+
+
+class _FigureFile(BaseModel):
+    """One figure of a file; fields as of :class:`Figure`."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: str
+    about: About
+    value: float
+    unit: str
+    before: float | None = None
+    words: str = ""
+    limits: str = ""
+
+
+def figures_of_results(path: Path, after_sha256: str | None) -> list[Figure]:
+    """The gaps that a simulation measured, if they are those of this very model.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no results file, or of another model.
+    """
+    results = Results.load(path)
+    unlearned = results.models.get("unlearned")
+    if unlearned is None or unlearned.sha256 != after_sha256:
+        raise ConfigError(
+            f"{path} was measured on another model than the one this withdrawal ended with.",
+            "Give the results of this run, or none.",
+        )
+    method = results.method or ""
+    gap, original = results.oracle_gap.get(method), results.original_gap
+    found = []
+    names = {"retain_test": About.UTILITY, "forget_test": About.FORGETTING, "forget_train": About.FORGETTING}
+    for name, about in names.items():
+        if gap is not None:
+            value = float(getattr(gap, name))
+            before = None if original is None else float(getattr(original, name))
+            words = f"PSNR {value:+.2f} dB beside the model retrained without the site."
+            label = f"oracle-gap/{name.replace('_', '-')}"
+            found.append(
+                Figure(
+                    name=label, about=about, value=value, unit="dB", before=before, words=words, limits=_GAP
+                )
+            )
+    curves = results.relearn
+    for steps, value in sorted(results.relearn_gap.get(method, {}).items()):
+        both = curves.get("original", {}).get(steps), curves.get("oracle", {}).get(steps)
+        before = None if both[0] is None or both[1] is None else both[0] - both[1]
+        words = (
+            f"After {steps} steps on fresh images of its organ: {value:+.2f} dB beside the retrained model."
+        )
+        found.append(
+            Figure(name=f"relearn-gap/{steps}-steps", about=About.FORGETTING, value=value, unit="dB",
+                   before=before, words=words, limits=_RELEARN)
+        )  # fmt: skip
+    return found
+
+
+def figures_of_file(path: Path) -> list[Figure]:
+    """Figures from a JSON list of objects with the fields of :class:`Figure`.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or is anything else.
+    """
+    try:
+        table: Any = json.loads(path.read_text(encoding="utf-8"))
+        entries = TypeAdapter(list[_FigureFile]).validate_python(table)
+    except OSError as error:
+        raise ConfigError(
+            f"The evidence {path} cannot be read: {error.strerror}.", "Check the path."
+        ) from None
+    except ValidationError as error:
+        item = error.errors()[0]
+        place = ".".join(map(str, item["loc"]))
+        raise ConfigError(
+            f"{path} does not hold figures: {place}: {item['msg']}.", "See docs/withdrawals.md."
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}.", "See docs/withdrawals.md.") from None
+    return [Figure(**entry.model_dump()) for entry in entries]

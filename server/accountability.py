@@ -1,0 +1,194 @@
+"""Puts on record, at the moment it happens, what a certificate will rest on.
+
+Before an unlearning: settings, code and limits. After it: what the remaining sites measured. Before the
+erasure: the list of what is erased and revoked.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+import reconsent
+from reconsent.config import ConsortiumConfig
+from server.names import MAIN
+from server.persistence import (
+    ModelRegistry,
+    ModelVersion,
+    RoundLog,
+    StateDirectory,
+    WithdrawalActs,
+    WithdrawalRecord,
+)
+from strategies.methods import METHODS, method_settings
+from unlearning.database import ContributionRow
+from unlearning.ledger.canonical import canonical
+
+SERVER = "server"
+PSNR_LOST = "psnr-lost"
+"""Figure: what a remaining site's test PSNR lost by the unlearning, in dB."""
+
+_PACKAGES = ("flwr", "torch", "numpy", "fastmri", "sqlalchemy", "cryptography")
+_SHIPPED = ("reconsent", "mri", "unlearning", "strategies", "client", "server")
+
+
+def limits_of(consortium: ConsortiumConfig) -> dict[str, dict[str, float | None]]:
+    """The limits of every figure that may be measured: name or family to ``low`` and ``high``."""
+    margins = consortium.compliance
+
+    def both(margin: float) -> dict[str, float | None]:
+        return {"low": -margin, "high": margin}
+
+    return {
+        PSNR_LOST: {"low": None, "high": margins.retain_margin_db},
+        "oracle-gap": both(margins.accuracy_margin_db),
+        "relearn-gap": both(margins.relearn_margin_db),
+    }
+
+
+def code_digest() -> str:
+    """SHA-256 over the packages' source files, by their paths: which code ran, also where there is no git."""
+    root = Path(reconsent.__file__).parent.parent
+    digest = hashlib.sha256()
+    for package in _SHIPPED:
+        for path in sorted((root / package).rglob("*.py")):
+            name = path.relative_to(root).as_posix()
+            digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def policy_of(consortium: ConsortiumConfig, before: ModelVersion) -> dict[str, Any]:
+    """What is fixed before an unlearning: method, settings, limits, code, and the model it starts from."""
+    unlearning = consortium.unlearning
+    settings = method_settings(unlearning.method, unlearning.settings)
+    needs = METHODS[unlearning.method].needs(settings)
+    return {
+        "method": unlearning.method,
+        "settings": settings.model_dump(mode="json", by_alias=True),
+        "rounds_fraction": unlearning.rounds_fraction,
+        "reads_history": needs.contributions or needs.history != "none",
+        "limits": limits_of(consortium),
+        "model_before": {"version": before.id, "sha256": before.digest, "round": before.round},
+        "reconsent": reconsent.__version__,
+        "code_sha256": code_digest(),
+        "python": platform.python_version(),
+        "packages": _packages(),
+    }
+
+
+def policy_digest(policy: Mapping[str, Any]) -> str:
+    """SHA-256 of its canonical JSON."""
+    return hashlib.sha256(canonical(policy)).hexdigest()
+
+
+class Accountability:
+    """Writes the acts of the server itself.
+
+    Parameters
+    ----------
+    state
+        Open for writing.
+    consortium
+        Whose withdrawals they are.
+    """
+
+    def __init__(self, state: StateDirectory, consortium: ConsortiumConfig) -> None:
+        self._state = state
+        self._consortium = consortium
+        self._acts = WithdrawalActs(state)
+
+    def fix_policy(self, record: WithdrawalRecord, before: ModelVersion) -> None:
+        """Record the policy before the unlearning; the same one again (after a crash) is not repeated."""
+        policy = policy_of(self._consortium, before)
+        known = self._acts.of(record.id, "policy")
+        if not known or dict(known[-1].body) != policy:
+            self._acts.add(record.id, "policy", policy, at=_now(), actor=SERVER)
+
+    def note_figures(self, record: WithdrawalRecord) -> None:
+        """Record what the remaining sites measured before and after; once."""
+        if self._acts.of(record.id, "figures"):
+            return
+        figures = site_figures(self._state, record)
+        if figures:
+            self._acts.add(record.id, "figures", {"figures": figures}, at=_now(), actor=SERVER)
+
+    def note_erasure(self, record: WithdrawalRecord, revoked: list[ModelVersion], session: Session) -> None:
+        """Record what is about to be erased, and what was revoked, in the transaction that does so."""
+        query = select(ContributionRow).where(ContributionRow.site.in_(record.sites))
+        rows = session.scalars(
+            query.order_by(ContributionRow.site, ContributionRow.round, ContributionRow.kind)
+        )
+        files = [
+            {"site": r.site, "round": r.round, "kind": r.kind, "sha256": r.sha256, "bytes": r.bytes}
+            for r in rows
+        ]
+        body = {
+            "files": files,
+            "revoked": [{"version": v.id, "sha256": v.digest, "round": v.round} for v in revoked],
+        }
+        if files or revoked or not self._acts.of(record.id, "erasure", session=session):
+            self._acts.add(record.id, "erasure", body, at=_now(), actor=SERVER, session=session)
+
+
+def site_figures(state: StateDirectory, record: WithdrawalRecord) -> list[dict[str, Any]]:
+    """What each remaining site's test PSNR lost by the unlearning, where it was measured before and after.
+
+    Returns
+    -------
+    One figure a site, as :class:`unlearning.certificate.evidence.Figure` takes it, with the site's name
+    after the slash.
+    """
+    registry, log = ModelRegistry(state), RoundLog(state)
+    parents = {version.id: version for version in registry.all(MAIN)}
+    unlearned = [
+        v for v in parents.values() if v.kind == "unlearned" and set(record.sites) <= set(v.forgotten)
+    ]
+    policies = WithdrawalActs(state).of(record.id, "policy")
+    if not unlearned or not policies:
+        return []
+    first = unlearned[0].parent
+    start = policies[-1].at
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for entry in log.all(MAIN):
+        measured = entry.metrics.get("evaluation") or entry.metrics.get("incoming") or {}
+        found = {site: float(values["psnr"]) for site, values in measured.items() if "psnr" in values}
+        if entry.created_at is not None and entry.created_at <= start:
+            before |= found
+        elif entry.model_version == first and entry.metrics.get("evaluation"):
+            after |= found
+    return [
+        {
+            "name": f"{PSNR_LOST}/{site}",
+            "about": "utility",
+            "value": before[site] - after[site],
+            "unit": "dB",
+            "words": f"Test PSNR {before[site]:.2f} dB before and {after[site]:.2f} dB after.",
+            "limits": "Measured by the site itself on its own test data. It shows what the unlearning cost the "
+            "site, and nothing about forgetting.",
+        }
+        for site in sorted(before.keys() & after.keys())
+        if site not in record.sites
+    ]
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,357 @@
+"""Assembles the certificate of a withdrawal, and the files that go with it, from the state alone."""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from reconsent.config import ConsortiumConfig
+from reconsent.files import sha256_of
+from server.accountability import PSNR_LOST, policy_digest
+from server.certificate_parts import decisions_of, exceptions_of, ledger_position, not_shown, outcome_of
+from server.lineage import Ancestry, ancestry_of
+from server.names import MAIN
+from server.persistence import (
+    Enrolments,
+    Ledger,
+    ModelRegistry,
+    ModelVersion,
+    StateDirectory,
+    WithdrawalActs,
+    WithdrawalRecord,
+)
+from server.withdrawal_view import recipients_shown
+from unlearning.certificate import statement as said
+from unlearning.certificate.claim import Certified, Facts, claim_of
+from unlearning.certificate.evidence import About, Evidence, Figure, Limit, judge
+from unlearning.certificate.pseudonym import pseudonym
+from unlearning.database import ContributionRow
+from unlearning.ledger.canonical import canonical
+from unlearning.withdrawal import WithdrawalState
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A certificate to be signed, and the files whose hashes it names."""
+
+    certificate: said.Certificate
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What the state has on a withdrawal.
+
+    Attributes
+    ----------
+    withdrawal
+        The request.
+    policy, fixed_at
+        What was fixed before the unlearning, and when; ``None`` if nothing was.
+    before, after
+        The model the unlearning began from, and the one it ended with.
+    ancestry
+        Of ``after``.
+    erased, revoked
+        What the erasure listed.
+    left
+        Contributions of the sites that are still kept.
+    """
+
+    withdrawal: WithdrawalRecord
+    policy: Mapping[str, Any] | None
+    fixed_at: dt.datetime | None
+    before: ModelVersion | None
+    after: ModelVersion | None
+    ancestry: Ancestry | None
+    erased: Sequence[Mapping[str, Any]]
+    revoked: Sequence[Mapping[str, Any]]
+    left: int
+
+
+def record_on(state: StateDirectory, withdrawal: WithdrawalRecord) -> Record:
+    """Look up everything."""
+    registry, acts = ModelRegistry(state), WithdrawalActs(state)
+    policies = acts.of(withdrawal.id, "policy")
+    policy = policies[-1] if policies else None
+    after = before = None
+    if policy is not None:
+        before = registry.get(policy.body["model_before"]["version"])
+        made = (
+            version
+            for version in registry.all(MAIN)
+            if version.kind == "unlearned"
+            and version.created_at >= policy.at
+            and set(withdrawal.sites) <= set(version.forgotten)
+        )
+        after = next(made, None)
+    erasures = acts.of(withdrawal.id, "erasure")
+    with state.reading() as session:
+        query = select(ContributionRow).where(ContributionRow.site.in_(withdrawal.sites))
+        # A site that was readmitted since contributes anew.
+        end = withdrawal.closed_at or dt.datetime.now(dt.UTC)
+        left = sum(row.created_at <= end for row in session.scalars(query))
+    return Record(
+        withdrawal=withdrawal,
+        policy=None if policy is None else policy.body,
+        fixed_at=None if policy is None else policy.at,
+        before=before,
+        after=after,
+        ancestry=None if after is None else ancestry_of(registry, after),
+        erased=[file for act in erasures for file in act.body["files"]],
+        revoked=[version for act in erasures for version in act.body["revoked"]],
+        left=left,
+    )
+
+
+def draft(
+    state: StateDirectory,
+    consortium: ConsortiumConfig,
+    withdrawal: WithdrawalRecord,
+    *,
+    signers: said.Signers,
+    secret: bytes,
+    figures: Sequence[Figure] = (),
+    certified: Certified | None = None,
+) -> Draft:
+    """Assemble a certificate.
+
+    Parameters
+    ----------
+    state, consortium, withdrawal
+        What it is about.
+    signers
+        The keys that will sign.
+    secret
+        The consortium's, for pseudonyms.
+    figures
+        Measurements beside those of the remaining sites, which are in the state.
+    certified
+        A bound of removal, if there is one.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger was altered.
+    """
+    record = record_on(state, withdrawal)
+    ledger = Ledger(state)
+    checkpoint = ledger.checkpoint()
+    ledger_id = None if checkpoint is None else checkpoint.ledger
+
+    def alias(site: str) -> str:
+        return pseudonym(secret, ledger_id or consortium.name, site)
+
+    evidence = _evidence(state, record, figures, alias)
+    claim = claim_of(_facts(record, evidence, certified))
+    outcome = outcome_of(withdrawal)
+    recipients = _recipients(state, withdrawal, alias)
+    told = sum(entry["notified_at"] is not None for entry in recipients)
+    residuals = [{**entry, "site": alias(entry["site"])} for entry in record.erased]
+    decisions = decisions_of(state, withdrawal)
+    files = {
+        "decisions.json": canonical([item.model_dump(mode="json") for item in decisions]),
+        "lineage.json": canonical(_lineage_shown(record, alias)),
+        "recipients.json": canonical(recipients),
+        "residuals.json": canonical(residuals),
+    }
+    if record.policy is not None:
+        files["policy.json"] = canonical(record.policy)
+    simulated = withdrawal.simulated
+    certificate = said.Certificate(
+        claim_level=claim.level,
+        claim=claim.sentence,
+        claim_reasons=claim.reasons,
+        simulation=simulated,
+        notice=said.SIMULATION if simulated else "",
+        outcome=outcome,
+        certificate_id=f"C-{uuid.uuid4().hex[:12]}",
+        issued_at=dt.datetime.now(dt.UTC),
+        consortium=said.Consortium(
+            name=consortium.name,
+            ledger=ledger_id,
+            controller=consortium.compliance.controller,
+            privacy_officer=consortium.compliance.privacy_officer,
+        ),
+        request=_request(state, withdrawal),
+        sites=tuple(_site(state, withdrawal, site, alias) for site in withdrawal.sites),
+        decisions=decisions,
+        model_before=_model(record.before),
+        model_after=_model(record.after),
+        lineage=_lineage(record),
+        method=_method(record),
+        evidence=tuple(_item(item) for item in evidence),
+        not_shown=not_shown(claim.level, evidence, simulated=simulated),
+        erasure=_erasure(record, files["residuals.json"]),
+        revoked=tuple(
+            said.Model(version=entry["version"], round=entry["round"], sha256=entry["sha256"])
+            for entry in record.revoked
+        ),
+        recipients=said.Recipients(total=len(recipients), notified=told, pending=len(recipients) - told),
+        ledger=ledger_position(ledger, withdrawal),
+        exceptions=exceptions_of(state, withdrawal, [e["version"] for e in record.revoked], recipients),
+        environment={
+            "kind": "simulation" if simulated else "deployment",
+            "platform": platform.system(),
+            "python": platform.python_version(),
+        },
+        files={name: sha256_of(content) for name, content in sorted(files.items())},
+        signers=signers,
+    )
+    return Draft(certificate, files)
+
+
+def _facts(record: Record, evidence: Sequence[Evidence], certified: Certified | None) -> Facts:
+    withdrawal = record.withdrawal
+    return Facts(
+        completed=withdrawal.state is WithdrawalState.COMPLETED,
+        in_part=withdrawal.in_part,
+        contributions_left=record.left,
+        changed=record.after is not None,
+        lineage_clean=record.ancestry is not None and record.ancestry.free_of(withdrawal.sites),
+        fresh_only=record.policy is not None and not record.policy["reads_history"],
+        fixed_before=record.policy is not None,
+        evidence=evidence,
+        certified=certified,
+    )
+
+
+def _evidence(
+    state: StateDirectory, record: Record, figures: Sequence[Figure], alias: Callable[[str], str]
+) -> tuple[Evidence, ...]:
+    found = list(figures)
+    for act in WithdrawalActs(state).of(record.withdrawal.id, "figures"):
+        for entry in act.body["figures"]:
+            family, _, part = str(entry["name"]).partition("/")
+            name = f"{family}/{alias(part)}" if family == PSNR_LOST else entry["name"]
+            found.append(Figure(**{**entry, "name": name, "about": About(entry["about"])}))
+    known = {} if record.policy is None else record.policy["limits"]
+    return judge(found, {name: Limit(**limit) for name, limit in known.items()})
+
+
+def _item(item: Evidence) -> said.EvidenceItem:
+    figure, limit = item.figure, item.limit
+    value = figure.value
+    return said.EvidenceItem(
+        name=figure.name,
+        about=figure.about,
+        value=value if value - value == 0 else None,
+        unit=figure.unit,
+        before=figure.before,
+        limit_low=None if limit is None else limit.low,
+        limit_high=None if limit is None else limit.high,
+        passed=item.passed,
+        words=figure.words,
+        limits=figure.limits,
+    )
+
+
+def _request(state: StateDirectory, withdrawal: WithdrawalRecord) -> said.Request:
+    documents = WithdrawalActs(state).of(withdrawal.id, "attachment")
+    return said.Request(
+        id=withdrawal.id,
+        ground=withdrawal.ground.value,
+        ground_words=withdrawal.ground.words,
+        scope="site" if withdrawal.scope == "site" else "patients",
+        patients=withdrawal.patients,
+        time_zone=withdrawal.zone,
+        received_at=withdrawal.received_at,
+        filed_at=withdrawal.filed_at,
+        due_at=withdrawal.due_at,
+        extended_at=withdrawal.extended_at,
+        restricted_at=withdrawal.restricted_at,
+        closed_at=withdrawal.closed_at,
+        late=withdrawal.late,
+        documents=tuple(str(act.body["sha256"]) for act in documents),
+    )
+
+
+def _site(
+    state: StateDirectory, withdrawal: WithdrawalRecord, site: str, alias: Callable[[str], str]
+) -> said.Site:
+    keys = [enrolment.fingerprint for enrolment in Enrolments(state).all() if enrolment.site == site]
+    rounds = [version.round for version in ModelRegistry(state).all(MAIN) if site in version.sites]
+    return said.Site(
+        pseudonym=alias(site),
+        key_fingerprints=tuple(keys),
+        identity="simulated" if withdrawal.simulated else "authenticated" if keys else "self-declared",
+        first_round=min(rounds, default=None),
+        last_round=max(rounds, default=None),
+        rounds=len(rounds),
+    )
+
+
+def _recipients(
+    state: StateDirectory, withdrawal: WithdrawalRecord, alias: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    def named(name: str) -> str:
+        return alias(name.removeprefix("site:")) if name.startswith("site:") else name
+
+    shown = recipients_shown(state, withdrawal)
+    return [{**entry, "recipient": named(entry["recipient"]), "how": None} for entry in shown]
+
+
+def _model(version: ModelVersion | None) -> said.Model | None:
+    if version is None:
+        return None
+    return said.Model(version=version.id, round=version.round, sha256=version.digest)
+
+
+def _lineage(record: Record) -> said.Lineage | None:
+    if record.ancestry is None or record.policy is None:
+        return None
+    return said.Lineage(
+        versions=len(record.ancestry.versions),
+        edges=len(record.ancestry.edges(record.withdrawal.sites)),
+        method_reads_history=bool(record.policy["reads_history"]),
+    )
+
+
+def _lineage_shown(record: Record, alias: Callable[[str], str]) -> list[dict[str, Any]]:
+    if record.ancestry is None:
+        return []
+    return [
+        {
+            "version": version.id,
+            "parent": version.parent,
+            "kind": version.kind,
+            "round": version.round,
+            "sha256": version.digest,
+            "shares": {alias(site): share for site, share in version.sites.items()},
+        }
+        for version in record.ancestry.versions
+    ]
+
+
+def _method(record: Record) -> said.Method | None:
+    policy = record.policy
+    if policy is None or record.fixed_at is None:
+        return None
+    return said.Method(
+        name=policy["method"],
+        settings=policy["settings"],
+        fixed_at=record.fixed_at,
+        policy_sha256=policy_digest(policy),
+        reconsent=policy["reconsent"],
+        code_sha256=policy["code_sha256"],
+        packages=policy["packages"],
+    )
+
+
+def _erasure(record: Record, listed: bytes) -> said.Erasure | None:
+    if record.withdrawal.state is not WithdrawalState.COMPLETED:
+        return None
+    return said.Erasure(
+        contributions=len(record.erased),
+        bytes=sum(int(entry["bytes"]) for entry in record.erased),
+        list_sha256=sha256_of(listed),
+        remaining=record.left,
+        how="files unlinked, rows overwritten (SQLite secure_delete), sealing keys of the site destroyed "
+        "where contributions were encrypted",
+    )

@@ -1,0 +1,77 @@
+"""What may be claimed, from which facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from unlearning.certificate.claim import SENTENCES, Certified, ClaimLevel, Facts, claim_of
+from unlearning.certificate.evidence import About, Evidence, Figure, Limit, judge
+
+L = ClaimLevel
+
+
+def measured(value: float = 0.1, *, about: About = About.FORGETTING, before: float | None = 3.0) -> Evidence:
+    """A figure against a limit of ±0.5."""
+    figure = Figure(name="gap/x", about=about, value=value, unit="dB", before=before)
+    return Evidence(figure=figure, limit=Limit(-0.5, 0.5))
+
+
+DONE = Facts(
+    completed=True, in_part=False, contributions_left=0, changed=True, lineage_clean=False, fresh_only=True,
+    fixed_before=True,
+)  # fmt: skip
+BOUND = Certified(epsilon=1.0, delta=1e-5, assumptions="convex loss", accountant="rdp 1.0")
+PASSED = (measured(),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({}, L.PARTICIPATION_ENDED),
+        ({"lineage_clean": True}, L.EXACT_RETRAIN),
+        ({"lineage_clean": True, "fresh_only": False}, L.PARTICIPATION_ENDED),
+        ({"lineage_clean": True, "fresh_only": False, "evidence": PASSED}, L.EMPIRICAL),
+        ({"lineage_clean": True, "fixed_before": False}, L.PARTICIPATION_ENDED),
+        ({"lineage_clean": True, "completed": False}, L.NONE),
+        ({"lineage_clean": True, "contributions_left": 1}, L.NONE),
+        ({"lineage_clean": True, "in_part": True}, L.PARTICIPATION_ENDED),
+        ({"lineage_clean": True, "changed": False}, L.PARTICIPATION_ENDED),
+        ({"certified": BOUND}, L.CERTIFIED),
+        ({"certified": replace(BOUND, assumptions=" ")}, L.PARTICIPATION_ENDED),
+        ({"certified": replace(BOUND, epsilon=float("inf"))}, L.PARTICIPATION_ENDED),
+        ({"evidence": PASSED}, L.EMPIRICAL),
+        ({"evidence": PASSED, "fixed_before": False}, L.PARTICIPATION_ENDED),
+        ({"evidence": (measured(about=About.UTILITY),)}, L.PARTICIPATION_ENDED),
+        ({"evidence": (*PASSED, measured(0.6))}, L.PARTICIPATION_ENDED),
+        ({"evidence": (*PASSED, measured(0.6, about=About.UTILITY))}, L.PARTICIPATION_ENDED),
+        ({"evidence": (measured(before=0.4),)}, L.PARTICIPATION_ENDED),
+        ({"evidence": (measured(before=None),)}, L.EMPIRICAL),
+        ({"evidence": (replace(PASSED[0], limit=None),)}, L.PARTICIPATION_ENDED),
+        ({"evidence": (measured(float("nan")),)}, L.PARTICIPATION_ENDED),
+    ],
+)
+def test_the_level_follows_from_the_facts(changes: dict[str, object], level: ClaimLevel) -> None:
+    """Each missing fact lowers the claim; nothing that is asked for is written without its facts."""
+    claim = claim_of(replace(DONE, **changes))  # type: ignore[arg-type]
+    assert claim.level is level
+    assert claim.reasons
+    assert claim.sentence == SENTENCES[level]
+
+
+def test_limits_are_found_by_name_then_by_family() -> None:
+    """A limit for all sets of a check serves each of them; one of its own goes first; none is none."""
+    figures = [Figure(name=n, about=About.UTILITY, value=1.0, unit="dB") for n in ("a/x", "a/y", "b/x")]
+    found = judge(figures, {"a": Limit(None, 2.0), "a/y": Limit(None, 0.5)})
+    assert [item.passed for item in found] == [True, False, False]
+    assert found[2].limit is None
+
+
+def test_limits_include_their_bounds() -> None:
+    """A value on the bound is admitted, one beyond it or that is no number is not."""
+    assert Limit(-1.0, 1.0).admits(1.0)
+    assert Limit(-1.0, 1.0).admits(-1.0)
+    assert not Limit(-1.0, 1.0).admits(1.0000001)
+    assert Limit(None, 1.0).admits(-1e9)
+    assert not Limit(None, None).admits(float("inf"))

@@ -1,0 +1,1 @@
+"""Certificates of withdrawals: what may be claimed, in a form that two people sign and anybody can check."""

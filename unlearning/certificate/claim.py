@@ -1,0 +1,161 @@
+"""The strongest thing that may be claimed of a withdrawal, from facts, by fixed rules.
+
+Weights alone prove nothing (Thudi et al., "On the Necessity of Auditable Algorithmic Definitions for Machine
+Unlearning", 2022): the same model can be reached with and without a site. So a claim rests on the procedure
+that is on record, and on what was measured against limits that were fixed before it ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from unlearning.certificate.evidence import About, Evidence
+
+
+class ClaimLevel(StrEnum):
+    """From the strongest to none."""
+
+    EXACT_RETRAIN = "exact_retrain"
+    CERTIFIED = "certified_eps_delta"
+    EMPIRICAL = "empirical"
+    PARTICIPATION_ENDED = "participation_ended"
+    NONE = "none"
+
+
+SENTENCES = {
+    ClaimLevel.EXACT_RETRAIN: "The model was retrained without the site's contributions.",
+    ClaimLevel.CERTIFIED: "Removal is certified within (ε, δ), under the assumptions that are stated.",
+    ClaimLevel.EMPIRICAL: "The site's influence was reduced; every test met a limit fixed beforehand. "
+    "This is not certified removal.",
+    ClaimLevel.PARTICIPATION_ENDED: "The site takes no further part and its contributions were erased. "
+    "Nothing is claimed about its influence on the model.",
+    ClaimLevel.NONE: "Nothing was removed, and nothing is claimed.",
+}
+"""What each level may be written as, and no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """A bound of removal.
+
+    Attributes
+    ----------
+    epsilon, delta
+        The bound.
+    assumptions
+        Under which it holds; without them it is worth nothing.
+    accountant
+        What computed it, with its version.
+    """
+
+    epsilon: float
+    delta: float
+    assumptions: str
+    accountant: str
+
+    @property
+    def sound(self) -> bool:
+        """Whether it can be a bound, and says what it rests on."""
+        numbers = 0 <= self.epsilon < float("inf") and 0 <= self.delta < 1
+        return numbers and bool(self.assumptions.strip()) and bool(self.accountant.strip())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is on record of a withdrawal.
+
+    Attributes
+    ----------
+    completed
+        It was carried through: models revoked, contributions erased.
+    in_part
+        Granted in part: the models stay.
+    contributions_left
+        How many contributions of the sites are still kept.
+    changed
+        Another model took the place of the one the sites had shaped.
+    lineage_clean
+        On the way from the initial model to the new one no round averaged an update of the sites.
+    fresh_only
+        The method used nothing that was computed before: neither contributions nor former updates of the
+        others, which were computed from models the sites had shaped.
+    fixed_before
+        Settings and limits were recorded before the unlearning began.
+    evidence
+        What was measured, judged by those limits.
+    certified
+        A bound of removal, if one was computed.
+    """
+
+    completed: bool
+    in_part: bool
+    contributions_left: int
+    changed: bool
+    lineage_clean: bool
+    fresh_only: bool
+    fixed_before: bool
+    evidence: Sequence[Evidence] = ()
+    certified: Certified | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A level, and why it is not a higher one."""
+
+    level: ClaimLevel
+    reasons: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What may be written."""
+        return SENTENCES[self.level]
+
+
+def claim_of(facts: Facts) -> Claim:
+    """The strongest level the facts bear; whatever is missing lowers it."""
+    if not facts.completed:
+        return Claim(ClaimLevel.NONE, ("The withdrawal was not carried out.",))
+    if facts.contributions_left:
+        return Claim(
+            ClaimLevel.NONE, (f"{facts.contributions_left} contributions of the site are still kept.",)
+        )
+    if facts.in_part:
+        why = "The withdrawal was granted in part: models the site shaped are kept on another legal basis."
+        return Claim(ClaimLevel.PARTICIPATION_ENDED, (why,))
+    if not facts.changed:
+        why = "No model was changed: no update of the site was in the current one."
+        return Claim(ClaimLevel.PARTICIPATION_ENDED, (why,))
+    if not facts.fixed_before:
+        why = "Settings and limits were not recorded before the unlearning, so no measurement counts."
+        return Claim(ClaimLevel.PARTICIPATION_ENDED, (why,))
+    if facts.lineage_clean and facts.fresh_only:
+        why = "The recorded lineage of the new model, from the initial one, has no update of the site."
+        return Claim(ClaimLevel.EXACT_RETRAIN, (why,))
+    reasons = [_why_not_exact(facts)]
+    if facts.certified is not None and facts.certified.sound:
+        return Claim(ClaimLevel.CERTIFIED, tuple(reasons))
+    reasons.append("No bound of removal was computed.")
+    problem = _why_not_empirical(facts.evidence)
+    if problem:
+        return Claim(ClaimLevel.PARTICIPATION_ENDED, (*reasons, problem))
+    return Claim(ClaimLevel.EMPIRICAL, tuple(reasons))
+
+
+def _why_not_exact(facts: Facts) -> str:
+    if facts.lineage_clean:
+        return "The new model was made with updates that had been computed from models the site shaped."
+    return "The lineage of the new model has rounds with updates of the site."
+
+
+def _why_not_empirical(evidence: Sequence[Evidence]) -> str:
+    forgetting = [item for item in evidence if item.about is About.FORGETTING]
+    if not forgetting:
+        return "Nothing was measured that could show whether the site is forgotten."
+    open_ = [item.name for item in evidence if not item.passed]
+    if open_:
+        return f"Not every measurement met a limit fixed beforehand: {', '.join(open_)}."
+    if all(item.blind for item in forgetting):
+        return "The model before the unlearning met the limits too: the measurements could not have noticed."
+    return ""

@@ -1,0 +1,224 @@
+"""What a certificate says: an in-toto Statement (https://in-toto.io/Statement/v1) about model files."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from reconsent.errors import SignatureError
+from unlearning.certificate.claim import ClaimLevel
+from unlearning.certificate.evidence import About
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "urn:reconsent:erasure-certificate:v1"
+SIMULATION = "SIMULATION: not evidence"
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Outcome = Literal["granted", "granted_in_part", "refused", "cancelled", "legal_hold", "pending"]
+
+
+class Part(BaseModel):
+    """Base of every part: frozen, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Consortium(Part):
+    """Who issues it."""
+
+    name: str
+    ledger: str | None = Field(description="id of its ledger, drawn when it began")
+    controller: str = Field(description="who answers for the processing")
+    privacy_officer: str = Field(description="whom to ask")
+
+
+class Request(Part):
+    """What was asked for; without names of people."""
+
+    id: str
+    ground: str
+    ground_words: str
+    scope: Literal["site", "patients"]
+    patients: Count | None
+    time_zone: str
+    received_at: AwareDatetime
+    filed_at: AwareDatetime
+    due_at: AwareDatetime
+    extended_at: AwareDatetime | None
+    restricted_at: AwareDatetime | None
+    closed_at: AwareDatetime | None
+    late: bool
+    documents: tuple[Digest, ...] = Field(description="SHA-256 of the documents on record")
+
+
+class Site(Part):
+    """Who left."""
+
+    pseudonym: str = Field(description="HMAC of its name with a secret of the consortium")
+    key_fingerprints: tuple[str, ...] = Field(description="of the keys it spoke with")
+    identity: Literal["authenticated", "self-declared", "simulated"]
+    first_round: int | None
+    last_round: int | None
+    rounds: Count = Field(description="rounds in which an update of it was averaged")
+
+
+class Decision(Part):
+    """A step or decision, with its reason."""
+
+    at: AwareDatetime
+    what: str
+    reason: str
+
+
+class Model(Part):
+    """A model version."""
+
+    version: str
+    round: int
+    sha256: Digest = Field(description="of the arrays: names, types, shapes and values")
+
+
+class Lineage(Part):
+    """How the new model came about."""
+
+    versions: Count = Field(description="from the initial model to the new one")
+    edges: Count = Field(description="of them, made with an update of the site")
+    method_reads_history: bool = Field(description="the method used updates computed before the withdrawal")
+
+
+class Method(Part):
+    """What was done, as fixed before it began."""
+
+    name: str
+    settings: dict[str, JsonValue]
+    fixed_at: AwareDatetime
+    policy_sha256: Digest = Field(description="of the canonical JSON of what was fixed: policy.json")
+    reconsent: str
+    code_sha256: Digest = Field(description="of the source files that ran")
+    packages: dict[str, str]
+
+
+class EvidenceItem(Part):
+    """A measurement, and the limit that was fixed for it beforehand."""
+
+    name: str
+    about: About
+    value: float | None = Field(description="null if it was not a number")
+    unit: str
+    before: float | None = Field(description="the same of the model before")
+    limit_low: float | None
+    limit_high: float | None
+    passed: bool
+    words: str
+    limits: str = Field(description="what it cannot show")
+
+
+class Erasure(Part):
+    """What was erased."""
+
+    contributions: Count
+    bytes: Count
+    list_sha256: Digest = Field(description="of the canonical JSON of the list: residuals.json")
+    remaining: Count
+    how: str
+
+
+class Recipients(Part):
+    """Who had received the models (GDPR Art. 19)."""
+
+    total: Count
+    notified: Count
+    pending: Count
+
+
+class LedgerPosition(Part):
+    """Where the ledger stood, and the entry of this withdrawal's last step in it."""
+
+    size: Count
+    root: Digest
+    entry: Count
+    entry_content: str
+    inclusion: tuple[Digest, ...]
+
+
+class Signers(Part):
+    """Ids of the two keys that must have signed."""
+
+    operator: Digest
+    privacy_officer: Digest
+
+
+class Certificate(Part):
+    """The predicate: the claim first, then what it rests on."""
+
+    claim_level: ClaimLevel
+    claim: str
+    claim_reasons: tuple[str, ...]
+    simulation: bool
+    notice: str
+    outcome: Outcome
+    certificate_id: str
+    issued_at: AwareDatetime
+    consortium: Consortium
+    request: Request
+    sites: tuple[Site, ...]
+    decisions: tuple[Decision, ...]
+    model_before: Model | None
+    model_after: Model | None
+    lineage: Lineage | None
+    method: Method | None
+    evidence: tuple[EvidenceItem, ...]
+    not_shown: tuple[str, ...]
+    erasure: Erasure | None
+    revoked: tuple[Model, ...]
+    recipients: Recipients
+    ledger: LedgerPosition | None
+    exceptions: tuple[str, ...] = Field(description="what is left, and why")
+    environment: dict[str, str]
+    files: dict[str, Digest] = Field(description="of the bundle, by name")
+    signers: Signers
+
+
+def payload_of(certificate: Certificate) -> bytes:
+    """The statement's bytes: what is signed. Its subjects are the model after, or those that are revoked."""
+    models = [certificate.model_after] if certificate.model_after else list(certificate.revoked)
+    statement = {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": f"model {m.version}", "digest": {"sha256": m.sha256}} for m in models],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": certificate.model_dump(mode="json"),
+    }
+    text = json.dumps(statement, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def read_payload(payload: bytes) -> Certificate:
+    """The certificate in a statement.
+
+    Raises
+    ------
+    SignatureError
+        If it is not one of this release's layout, or subjects and content contradict each other.
+    """
+    try:
+        statement: dict[str, Any] = json.loads(payload)
+        if (statement["_type"], statement["predicateType"]) != (STATEMENT_TYPE, PREDICATE_TYPE):
+            raise SignatureError(
+                f"This is a statement of type '{statement['predicateType']}', not a certificate of erasure.",
+                "Give the right file.",
+            )
+        certificate = Certificate.model_validate(statement["predicate"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        problem = str(error).splitlines()[0]
+        raise SignatureError(
+            f"What was signed is no certificate: {problem}.", "Get the file again."
+        ) from None
+    if payload_of(certificate) != payload:
+        raise SignatureError("The statement is not in the form in which certificates are signed.")
+    if (certificate.notice == SIMULATION) != certificate.simulation:
+        raise SignatureError("The certificate does not say what kind of run it is about.")
+    return certificate
