@@ -42,6 +42,9 @@ def up(
         bool,
         typer.Option("--insecure", help="Without TLS, and without authentication of the sites. Trials only."),
     ] = False,
+    metrics: Annotated[
+        bool, typer.Option("--metrics/--no-metrics", help="Exporters for Prometheus, at server and sites.")
+    ] = True,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -70,7 +73,8 @@ def up(
             "[bold yellow]Warning:[/] without TLS and authentication anybody who reaches the ports can read "
             "the models, and claim to be a site. For trials on one machine only."
         )
-    components = local.up(config, insecure=insecure, report=_reporter(notes, quiet=quiet or as_json))
+    report = _reporter(notes, quiet=quiet or as_json)
+    components = local.up(config, insecure=insecure, metrics=metrics, report=report)
     if as_json:
         typer.echo(json.dumps([asdict(component) for component in components], indent=2, default=str))
     elif not quiet:
@@ -120,6 +124,16 @@ def _reporter(console: Console, *, quiet: bool) -> Report:
     return report
 
 
+def _metrics_lines(local: LocalConsortium, components: list[Component]) -> list[str]:
+    ports = {component.name: component.ports for component in components if component.pid is not None}
+    if "metrics" not in ports:
+        return []
+    return [
+        f"Metrics: http://127.0.0.1:{ports['metrics']['metrics']}/metrics; all addresses, for Prometheus, in "
+        f"{local.layout.metrics_targets}"
+    ]
+
+
 def _print(local: LocalConsortium, config: ConsortiumConfig, components: list[Component]) -> None:
     console = Console()
     table = Table(box=None, pad_edge=False)
@@ -138,6 +152,7 @@ def _print(local: LocalConsortium, config: ConsortiumConfig, components: list[Co
     for line in (
         f"Consortium '{config.name}', in {local.layout.state}; logs in {local.layout.logs}",
         f"Flower's own commands: FLWR_HOME={local.layout.flower_home} flwr supernode list",
+        *_metrics_lines(local, components),
         "Stop it: reconsent down",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

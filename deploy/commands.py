@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from client.site_log import LOG_VARIABLE
 from deploy.certificates import AUTHORITY, SERVER, SERVER_KEY
+from deploy.exporters import EXPORTER_PORTS, exporter_names, is_exporter
 from deploy.flower_control import SWITCHES, executable, local_environment
 from deploy.layout import SUPERLINK, Layout, supernode
 from deploy.ports import LOCAL
@@ -20,8 +22,8 @@ SUPERNODE_PORTS = (RUNTIME, HEALTH)
 # Looked at every second by default, which a round over gRPC waits for several times.
 _POLLING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"}
 
-# What only the server may know: its database's password above all.
-_OF_THE_SERVER = (STATE_VARIABLE, "RECONSENT_DATABASE_URL")
+# What only the server may know: its database's password and the master key of contributions above all.
+_OF_THE_SERVER = (STATE_VARIABLE, "RECONSENT_DATABASE_URL", "RECONSENT_MASTER_KEY")
 
 
 def address(ports: Mapping[str, int], purpose: str) -> str:
@@ -80,17 +82,26 @@ def superlink_environment(layout: Layout) -> dict[str, str]:
     return local_environment({**_common(layout), STATE_VARIABLE: str(layout.state)})
 
 
-def supernode_environment(layout: Layout) -> dict[str, str]:
-    """What a site's ClientApp finds in its environment."""
-    environment = local_environment({**_common(layout), PHANTOMS_VARIABLE: str(layout.sites)})
+def supernode_environment(layout: Layout, site: str) -> dict[str, str]:
+    """What the ClientApp of ``site`` finds in its environment."""
+    own = {PHANTOMS_VARIABLE: str(layout.sites), LOG_VARIABLE: str(layout.site_log(site))}
+    environment = local_environment({**_common(layout), **own})
     for variable in _OF_THE_SERVER:
         environment.pop(variable, None)
     return environment
 
 
-def process_names(sites: list[str]) -> list[str]:
-    """The SuperLink, and the SuperNode of each site."""
-    return [SUPERLINK, *(supernode(site) for site in sites)]
+def process_names(sites: list[str], *, metrics: bool = False) -> list[str]:
+    """The SuperLink, the SuperNode of each site, and the exporters, if they are wanted."""
+    exporters = exporter_names(sites) if metrics else []
+    return [SUPERLINK, *(supernode(site) for site in sites), *exporters]
+
+
+def ports_of(name: str) -> tuple[str, ...]:
+    """Purposes of the ports that the process called ``name`` needs."""
+    if name == SUPERLINK:
+        return SUPERLINK_PORTS
+    return EXPORTER_PORTS if is_exporter(name) else SUPERNODE_PORTS
 
 
 def _common(layout: Layout) -> dict[str, str]:

@@ -26,9 +26,9 @@ class Component:
     Attributes
     ----------
     name
-        ``superlink``, or ``supernode-SITE``.
+        ``superlink``, ``supernode-SITE``, ``metrics`` (the server's exporter) or ``metrics-SITE``.
     site
-        Whose SuperNode it is; empty for the SuperLink.
+        Whose it is; empty for the server's.
     status
         ``running``, ``stopped``, ``not serving`` (it runs but does not answer), or ``kept out``.
     pid

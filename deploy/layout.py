@@ -83,9 +83,27 @@ class Layout:
         return self.root / "processes.json"
 
     @property
+    def starter(self) -> str:
+        """The command that starts what runs here: ``reconsent up``, or ``reconsent server run``.
+
+        ``up`` keeps a list of its processes, and ``server run`` removes it; both write the consortium.
+        """
+        alone = self.consortium.is_file() and not self.processes.is_file()
+        return "reconsent server run" if alone else "reconsent up"
+
+    @property
     def lock(self) -> Path:
         """Held while processes are started or stopped."""
         return self.root / "deployment.lock"
+
+    @property
+    def metrics_targets(self) -> Path:
+        """Where the exporters are, for Prometheus."""
+        return self.root / "metrics-targets.json"
+
+    def site_log(self, site: str) -> Path:
+        """The log that the site itself keeps of the server's messages."""
+        return self.logs / f"site-{site}.jsonl"
 
     def private_key(self, site: str) -> Path:
         """The private key of a site's SuperNode."""

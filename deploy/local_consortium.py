@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy import commands, processes, readiness
+from deploy import commands, exporters, processes, readiness
 from deploy.admission import Admission, admit
 from deploy.certificates import AUTHORITY, check_certificates, make_certificates
 from deploy.component import Component, Report, silent
@@ -37,6 +37,7 @@ class _Start:
 
     running: dict[str, psutil.Process] = field(default_factory=dict)
     started: dict[str, psutil.Process] = field(default_factory=dict)
+    metrics: bool = False
 
 
 class LocalConsortium:
@@ -63,7 +64,12 @@ class LocalConsortium:
         return load_consortium(path) if path.is_file() else None
 
     def up(
-        self, config: ConsortiumConfig, *, insecure: bool = False, report: Report = silent
+        self,
+        config: ConsortiumConfig,
+        *,
+        insecure: bool = False,
+        metrics: bool = False,
+        report: Report = silent,
     ) -> list[Component]:
         """Start what does not run yet, and wait until all of it is ready.
 
@@ -73,6 +79,9 @@ class LocalConsortium:
             The consortium.
         insecure
             Without TLS and without authentication of the nodes.
+        metrics
+            Also an exporter for Prometheus at the server and at each site; those that run already are stopped
+            if not.
         report
             Told of each step, and of what deserves attention.
 
@@ -87,7 +96,7 @@ class LocalConsortium:
         self.layout.make()
         with self._locked():
             table = ProcessTable.load(self.layout.processes)
-            now = _Start(running=self._running(table))
+            now = _Start(running=self._running(table), metrics=metrics)
             self._check_same(config, table, now.running, insecure=insecure)
             self._stop_silent(now.running, table, report)
             self._end_strays(now.running, report)
@@ -167,6 +176,7 @@ class LocalConsortium:
         self._wait(
             now, [SUPERLINK, *names], lambda: ready(self.control, records, nodes, insecure=table.insecure)
         )
+        self._start_exporters(table, admitted, now, report)
         return admissions
 
     def _start_nodes(
@@ -182,7 +192,18 @@ class LocalConsortium:
                 processes.stop([now.running.pop(name)])
             if name not in now.running:
                 report(f"Starting the SuperNode of {site}")
-                self._start(name, command, commands.supernode_environment(self.layout), table, now)
+                self._start(name, command, commands.supernode_environment(self.layout, site), table, now)
+
+    def _start_exporters(self, table: ProcessTable, sites: list[str], now: _Start, report: Report) -> None:
+        names = exporters.exporter_names(sites) if now.metrics else []
+        missing = [name for name in names if name not in now.running]
+        if missing:
+            report("Starting the exporters of metrics")
+        for name in missing:
+            command = exporters.exporter_command(self.layout, name, table.processes[name].ports)
+            self._start(name, command, exporters.exporter_environment(self.layout), table, now)
+        self._wait(now, names, lambda: all(exporters.answers(table.processes[name]) for name in names))
+        exporters.write_targets(self.layout, table.processes)
 
     def _start(
         self,
@@ -201,15 +222,16 @@ class LocalConsortium:
                 now.started[name] = psutil.Process(record.pid)
 
     def _assign_ports(self, table: ProcessTable, sites: list[str], now: _Start) -> None:
-        names = commands.process_names(sites)
+        names = commands.process_names(sites, metrics=now.metrics)
         for name in set(table.processes) - {*names, *now.running}:
             del table.processes[name]
         wanted = []
         for name in names:
-            purposes = commands.SUPERLINK_PORTS if name == SUPERLINK else commands.SUPERNODE_PORTS
             record = table.processes.setdefault(name, ProcessRecord(name=name))
+            usual = exporters.SERVER_PORT if name == exporters.METRICS else None
             if name not in now.running:
-                wanted += [(name, purpose, record.ports.get(purpose)) for purpose in purposes]
+                purposes = commands.ports_of(name)
+                wanted += [(name, purpose, record.ports.get(purpose, usual)) for purpose in purposes]
         taken = {port for name in now.running for port in table.processes[name].ports.values()}
         found = find_ports([port for _, _, port in wanted], taken=taken)
         chosen: dict[str, dict[str, int]] = {}
@@ -223,7 +245,7 @@ class LocalConsortium:
         self, table: ProcessTable, sites: list[str], now: _Start, report: Report
     ) -> None:
         """A site that was barred while its node ran must not stay connected."""
-        wanted = set(commands.process_names(sites))
+        wanted = set(commands.process_names(sites, metrics=now.metrics))
         for name in sorted(set(now.running) - wanted):
             report(f"Stopping {name}")
             processes.stop([now.running.pop(name)])
@@ -317,6 +339,8 @@ class LocalConsortium:
         components = []
         for name, record in table.processes.items():
             site = "" if name == SUPERLINK else name.removeprefix(supernode(""))
+            if exporters.is_exporter(name):
+                site = name.removeprefix(exporters.METRICS).removeprefix("-")
             refusal = admissions[site].refusal if site in admissions else ""
             process = running.get(name)
             status = "kept out" if refusal else "stopped"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from deploy import commands, health
 from deploy.component import Report
+from deploy.exporters import METRICS, answers
 from deploy.flower_control import FlowerControl
 from deploy.ports import LOCAL
 from deploy.processes import ProcessRecord
@@ -19,6 +20,8 @@ RELEASE_SECONDS = 90.0
 
 def serves(record: ProcessRecord) -> bool:
     """Whether the process says of itself that it serves."""
+    if METRICS in record.ports:
+        return answers(record)
     if commands.HEALTH not in record.ports:
         return False
     return health.status(commands.address(record.ports, commands.HEALTH), timeout=1.0) == "serving"

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from reconsent.exposition import Metric, Topic
-from server.metrics import certificates, models, quality, rounds, runs, sites, unlearning, withdrawals
+from server.metrics import (
+    certificates,
+    ledger,
+    models,
+    privacy,
+    quality,
+    rounds,
+    runs,
+    sites,
+    unlearning,
+    withdrawals,
+)
 
 BUILD = Metric(
     "reconsent_build_info",
@@ -31,6 +42,8 @@ CATALOGUE: tuple[Topic, ...] = (
     unlearning.TOPIC,
     sites.TOPIC,
     withdrawals.TOPIC,
+    privacy.TOPIC,
+    ledger.TOPIC,
     models.TOPIC,
     certificates.TOPIC,
 )

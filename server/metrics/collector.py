@@ -17,6 +17,7 @@ from reconsent.errors import ReconsentError
 from reconsent.exposition import Samples
 from server.metrics import catalogue
 from server.metrics.certificates import collect_certificates
+from server.metrics.ledger import LedgerMetrics
 from server.metrics.models import Models
 from server.metrics.rounds import Rounds
 from server.metrics.runs import Runs
@@ -55,6 +56,7 @@ class StateCollector(Collector):
         self._opened: object = None
         self._rounds, self._runs, self._sites = Rounds(), Runs(), Sites()
         self._withdrawals, self._models = WithdrawalMetrics(), Models()
+        self.ledger = LedgerMetrics()
 
     def describe(self) -> Iterable[Family]:
         """Nothing: registering it must not read the state."""
@@ -107,9 +109,11 @@ class StateCollector(Collector):
             remaining = frozenset(s for s, status in statuses.items() if status == SiteStatus.ACTIVE.value)
             self._rounds.quality.collect(samples, self._sites.organs, remaining)
             self._rounds.unlearning.collect(samples)
+            self._rounds.privacy.collect(samples, remaining)
             self._runs.collect(view, samples)
             self._withdrawals.collect(view, samples)
             self._models.collect(view, samples)
+            self.ledger.collect(view, samples)
 
     def _open(self) -> StateDirectory:
         stamp = _identity(self.path / DATABASE)
@@ -117,11 +121,12 @@ class StateCollector(Collector):
             # A restored or renewed database is another file under the same name.
             self._close()
             self._state, self._opened = StateDirectory.open(self.path, writable=False), stamp
-            self._rounds = Rounds()
+            self._rounds, self.ledger = Rounds(), LedgerMetrics()
         return self._state
 
     def _close(self) -> None:
         if self._state is not None:
+            self.ledger.wait()
             self._state.close()
             self._state = None
 

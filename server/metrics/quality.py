@@ -57,10 +57,6 @@ class Quality:
     _phase: str = "train"
     _unlearnt: bool = False
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self.__init__()  # type: ignore[misc]
-
     def take(self, phase: str, at: float, metrics: Mapping[str, Any]) -> None:
         """Take up one round's record: first what was measured of the model it began with, then of its end."""
         self._measured(metrics.get("incoming", {}), at)

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from reconsent.exposition import DurationCounts, Metric, Samples, Topic
+from server.metrics.privacy import Privacy
 from server.metrics.quality import Quality
 from server.metrics.refusals import REASONS, reason_code
 from server.metrics.unlearning import Unlearning
@@ -113,8 +114,6 @@ class Rounds:
     """Counts what the records of rounds say, and hands each on to the quality and the unlearning."""
 
     def __init__(self) -> None:
-        self.quality = Quality()
-        self.unlearning = Unlearning()
         self._last = 0
         self._forget()
 
@@ -185,8 +184,7 @@ class Rounds:
         self._losses: dict[str, float] = {}
         self._replied: dict[str, float] = {}
         self._answered_at: dict[str, int] = {}
-        self.quality.forget()
-        self.unlearning.forget()
+        self.quality, self.unlearning, self.privacy = Quality(), Unlearning(), Privacy()
 
     def _take(self, row: RoundRow) -> None:
         phase = "oracle" if row.line == ORACLE else "train" if row.kind == "train" else "unlearn"
@@ -224,6 +222,7 @@ class Rounds:
         self._answered_at[site] = self._main_rounds
         self._replied[site] = at
         self._observe_work(site, "train", told.get("seconds"))
+        self.privacy.take(site, told.get("privacy") or {})
         for known, value in ((self._norms, told.get("update_norm")), (self._losses, told.get("loss"))):
             if value is not None:
                 known[site] = value

@@ -48,10 +48,6 @@ class Unlearning:
     _notes: dict[str, float] = field(default_factory=dict)
     _at: float | None = None
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self.__init__()  # type: ignore[misc]
-
     def take(self, phase: str, at: float, accepted: bool, notes: Mapping[str, float]) -> None:
         """Take up one round's record."""
         if phase != "unlearn":

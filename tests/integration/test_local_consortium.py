@@ -84,7 +84,7 @@ def start_node(local: LocalConsortium, key: Path, *security: str, log: Path) -> 
     command = list(commands.supernode_command(local.layout, key.name, ports, fleet, insecure=True))
     command.remove("--insecure")
     # Without the mark: these are not the consortium's own, and it must leave them alone.
-    environment = commands.supernode_environment(local.layout)
+    environment = commands.supernode_environment(local.layout, key.name)
     del environment[processes.MARK]
     # Not a pipe: the node's own child would hold it open.
     with log.open("wb") as output:

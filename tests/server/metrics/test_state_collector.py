@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from deploy.certificates import AUTHORITY, SERVER, certificate_statuses, make_certificates
-from server.metrics import METRICS, StateCollector, rounds, sites, withdrawals
+from reconsent.exposition import Samples
+from server.metrics import METRICS, StateCollector, ledger, privacy, rounds, sites, withdrawals
 from server.metrics import catalogue as names
 from server.metrics.refusals import REASONS, reason_code
 from server.persistence import RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
 from server.persistence.state import DATABASE
 from server.status import status_of
+from strategies import messages as msg
 from strategies.screening import UpdateScreen
 from tests.server.hospitals import SITES, consortium, opened
 from unlearning.parameters import ParameterLayout
@@ -141,8 +144,8 @@ def test_counters_go_on_where_they_were(tmp_path: Path) -> None:
 
 
 def _lasting(text: str) -> list[str]:
-    passing = ("reconsent_collection_duration", "reconsent_state_disk_free")
-    return [line for line in text.splitlines() if not line.startswith(passing)]
+    passing = ("reconsent_collection_duration", "reconsent_state_disk_free", "reconsent_ledger_")
+    return [line for line in text.splitlines() if not line.startswith(("#", *passing))]
 
 
 def test_a_restored_state_is_read_anew(state: Path, tmp_path: Path) -> None:
@@ -191,11 +194,56 @@ def test_certificates_end_when_they_say(state: Path, tmp_path: Path) -> None:
     collector.close()
 
 
+def test_the_ledger_is_verified(state: Path, tmp_path: Path) -> None:
+    """Every entry of a sound ledger is; one whose content was changed in the database is found."""
+    shutil.copytree(state, tmp_path / "state")
+    collector = StateCollector(tmp_path / "state")
+    collector.samples()
+    collector.ledger.wait()
+    samples = collector.samples()
+    entries = sum(_values(collector, "reconsent_ledger_entries_total"))
+    assert samples.value(ledger.VERIFIED) == entries > 0
+    assert samples.value(ledger.FAULTS) == 0
+    collector.close()
+    with sqlite3.connect(tmp_path / "state" / DATABASE) as database:
+        for (trigger,) in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            database.execute(f'DROP TRIGGER "{trigger}"')
+        database.execute("UPDATE ledger SET content = content || ' ' WHERE number = 5")
+    database.close()
+    collector = StateCollector(tmp_path / "state")
+    collector.samples()
+    collector.ledger.wait()
+    samples = collector.samples()
+    assert samples.value(ledger.FAULTS) == 1
+    assert samples.value(ledger.VERIFIED) == 4
+    collector.close()
+
+
+def _values(collector: StateCollector, name: str) -> list[float]:
+    lines = exposed(collector).splitlines()
+    return [float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{")]
+
+
+def test_a_site_tells_of_its_privacy_budget() -> None:
+    """What it has spent and may spend is shown by unit; a site that tells nothing is left out."""
+    told = {msg.EPSILON["patient"]: 2.5, msg.EPSILON_CEILING: 8.0, msg.EPSILON["site"]: 1.0}
+    found = privacy.Privacy()
+    found.take("a", told)
+    found.take("b", {})
+    samples = Samples(METRICS)
+    found.collect(samples, frozenset({"a", "b"}))
+    assert samples.value(privacy.SPENT, "a", "patient") == 2.5
+    assert samples.value(privacy.BUDGET, "a", "patient") == 8.0
+    assert samples.value(privacy.SPENT, "a", "site") == 1.0
+    assert samples.value(privacy.BUDGET, "a", "site") is None
+    assert len(list(samples.families())) == 2
+
+
 def test_every_refusal_of_the_screen_has_its_reason() -> None:
     """Replies that the screen refuses for different reasons are told apart by closed codes."""
     from flwr.app import Message, RecordDict
-
-    from strategies import messages as msg
 
     layout = ParameterLayout.of({"w": np.zeros(3, np.float32)})
     screen = UpdateScreen(max_norm=1.0)
