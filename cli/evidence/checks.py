@@ -14,7 +14,7 @@ from cli.evidence.retraining import flattened
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import ReconsentError
 from unlearning.verification.alignment import alignment
-from unlearning.verification.finding import Finding
+from unlearning.verification.finding import Finding, with_control
 from unlearning.verification.function_distance import function_distance
 from unlearning.verification.kolmogorov import error_distributions
 from unlearning.verification.likelihood_ratio import likelihood_ratio_scores
@@ -52,11 +52,18 @@ class Checks:
         self.missing: list[str] = []
 
     def findings(self, model: str) -> list[Finding]:
-        """Every check of one model, in the order in which they are shown."""
-        found: list[Finding] = []
-        for check in self._checks(model):
-            found += check
-        return found
+        """Every check of one model, in the order in which they are shown.
+
+        A check that the original model passes as well decides nothing about another model.
+        """
+        found = [finding for check in self._checks(model) for finding in check]
+        if model == "original":
+            return found
+        controls = {finding.check: finding for check in self._checks("original") for finding in check}
+        # Nothing is trained on from the original; what it shows of forgetting at all stands for it.
+        if "gap/forget-test" in controls:
+            controls["continuation"] = controls["gap/forget-test"]
+        return [with_control(finding, controls.get(finding.check)) for finding in found]
 
     def attacks(self) -> Iterator[res.AttackResult]:
         """What each attack achieves on each model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cli.report.canvas import NARROW, Drawing, axes, svg
@@ -19,7 +20,7 @@ _QUESTIONS = {
     "continuation": "still forgotten after further training without the hospital?",
     "function-distance": "the same images as a retrained model, pixel by pixel?",
     "membership/loss": "can an attacker tell its patients by how well they are reconstructed?",
-    "membership/lira": "can an attacker with models of his own tell its patients?",
+    "membership/lira": "can an attacker with models of their own tell its patients?",
     "error-distribution": "errors on its scans spread as a retrained model's?",
     "alignment": "how far along the hospital's updates do the parameters still stand?",
     "kept/retain-test": "did the remaining hospitals lose?",
@@ -75,7 +76,7 @@ def section(results: Results) -> Section | None:
     return Section(
         summary=tuple(_summary(evidence)),
         sentences=tuple(
-            (_MARKS[finding.verdict].split()[0], finding.words) for finding in _of(evidence, "unlearned")
+            (_MARKS[finding.verdict].split()[0], _typeset(finding.words)) for finding in _of(evidence, "unlearned")
         ),
         rows=tuple(_rows(evidence)),
         roc=_roc(evidence),
@@ -85,6 +86,11 @@ def section(results: Results) -> Section | None:
         limits=tuple((name, text) for name, text in evidence.limits.items()),
         not_measured=evidence.not_measured,
     )
+
+
+def _typeset(words: str) -> str:
+    """Hyphens before numbers as minus signs, and units kept on the line."""
+    return re.sub(r"(?<![\w−-])-(?=\d)", "−", words).replace(" dB", "\u00a0dB").replace(" %", "\u00a0%")
 
 
 def _of(evidence: Evidence, model: str) -> list[FindingResult]:
@@ -149,7 +155,10 @@ def _cell(finding: FindingResult | None) -> Cell | None:
         return None
     value = _number(finding.value, finding.unit, sign=finding.unit == "dB")
     if finding.low is not None and finding.high is not None:
-        value += f" ({_number(finding.low, '')} to {_number(finding.high, '')})"
+        low, high = (
+            signed(end) if finding.unit == "dB" else _number(end, "") for end in (finding.low, finding.high)
+        )
+        value += f" ({low} to {high})"
     tone = {"passed": "ok", "failed": "no"}.get(finding.verdict, "note")
     return Cell(value, _MARKS[finding.verdict], tone)
 
@@ -249,5 +258,6 @@ def _hallucination_words(evidence: Evidence) -> str:
     if "oracle" in retain and before.null > 0:
         words += f" (the oracle: {signed(100 * (retain['oracle'].null / before.null - 1), 0)}\u00a0%)"
     if before.false_structure is not None and after.false_structure is not None:
-        words += f"; the score of false edges went from {before.false_structure:.3f} to {after.false_structure:.3f}"
+        scores = f"from {before.false_structure:.3f} to {after.false_structure:.3f}"
+        words += f"; the score of false edges went {scores}"
     return words + "."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Verdict = Literal["passed", "failed", "undecided"]
@@ -65,6 +65,21 @@ def overall(findings: Iterable[Finding]) -> Verdict:
     return "undecided" if not verdicts or "undecided" in verdicts else "passed"
 
 
-def finite(value: float | None) -> float | None:
-    """``value``, or ``None`` where it is no number."""
-    return value if value is not None and math.isfinite(value) else None
+def with_control(finding: Finding, control: Finding | None) -> Finding:
+    """The finding in view of the same check on the original model, to which nothing was done.
+
+    A check of forgetting that the original passes too could not have noticed: passing it is undecided. What
+    the remaining sites keep (``gap/retain-test``, ``kept``) is no such check.
+
+    Parameters
+    ----------
+    finding
+        Of the unlearned model.
+    control
+        The same check of the original model; ``None`` if it was not made.
+    """
+    keeps = finding.check == "gap/retain-test" or finding.family == "kept"
+    if keeps or finding.verdict != "passed" or control is None or control.verdict != "passed":
+        return finding
+    words = f"{finding.words} But so does the original model: this check could not have noticed anything."
+    return replace(finding, verdict="undecided", words=words)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.unlearning.verification.forgetful_case import Case, federate, network, vector
-from unlearning.verification.finding import Finding, overall
+from unlearning.verification.finding import Finding, overall, with_control
 from unlearning.verification.limits import limits_of
 from unlearning.verification.oracle_gap import oracle_gap
 from unlearning.verification.without_oracle import change, membership_alone
@@ -96,3 +96,16 @@ def test_a_gap_of_chance_is_no_pass_with_few_patients(case: Case) -> None:
     """One patient decides nothing, however small the gap."""
     single = oracle_gap("forget-test", [3.0, 3.1], [[3.0, 3.1]], ["p", "p"], margin=0.5)
     assert single.finding().verdict == "undecided"
+
+
+def test_a_check_that_the_original_passes_too_decides_nothing(
+    found: dict[str, dict[str, Finding]],
+) -> None:
+    """Passing is undecided where doing nothing passes as well, except for what the remaining sites keep."""
+    passed, failed = found["another oracle"], found["doing nothing"]
+    for check in CHECKS:
+        assert with_control(passed[check], failed[check]).verdict == "passed"
+        assert with_control(passed[check], passed[check]).verdict == "undecided"
+        assert with_control(failed[check], passed[check]).verdict == "failed"
+    kept = passed["gap/retain-test"]
+    assert with_control(kept, kept).verdict == "passed"
