@@ -128,7 +128,7 @@ def _entry(message: Message, context: Context) -> dict[str, Any]:
 
 
 def _model(message: Message, way: str) -> dict[str, Any]:
-    record = msg.arrays_of(message) if message.has_content() else None
+    record = msg.received_model(message) if message.has_content() else None
     return {
         f"model-{way}": None if record is None else model_digest(record),
         f"bytes-{way}": msg.payload_bytes(record),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,9 +41,12 @@ class Site:
         """Differential privacy of its training."""
         return self.consortium.privacy_of(self.config)
 
-    def dataset(self, split: str) -> SiteDataset:
-        """The slices of ``train``, ``test`` or ``gate`` (training patients under fixed masks)."""
-        return _dataset(self.consortium.seed, self.config, split, self.phantoms)
+    def dataset(self, split: str, *, share: float = 1.0) -> SiteDataset:
+        """The slices of ``train``, ``test`` or ``gate`` (training patients under fixed masks).
+
+        With a ``share`` below 1 only that share of the patients, one at least and always the same.
+        """
+        return _dataset(self.consortium.seed, self.config, split, self.phantoms, share)
 
     def training_slices(self) -> int:
         """How many slices ``dataset("train")`` has, from the headers of the files alone."""
@@ -169,14 +173,18 @@ def _consortium(source: str) -> ConsortiumConfig:
 
 # Simulated sites share a process, so what is cached must be read-only and keyed by the site.
 @lru_cache(maxsize=64)
-def _dataset(seed: int, config: SiteConfig, split: str, root: Path) -> SiteDataset:
+def _dataset(seed: int, config: SiteConfig, split: str, root: Path, share: float) -> SiteDataset:
     from mri.dataset import SiteDataset
 
     chosen = site_split(seed, config, root=root)
+    patients = chosen.test if split == "test" else chosen.train
+    if share < 1:
+        order = random.Random(derive_seed(seed, "share", config.name)).sample(patients, len(patients))
+        patients = tuple(sorted(order[: max(1, round(share * len(patients)))]))
     return SiteDataset(
         site_directory(seed, config, root=root),
         config.sampling,
-        patients=chosen.test if split == "test" else chosen.train,
+        patients=patients,
         seed=derive_seed(seed, "masks", config.name),
         fresh_masks=split == "train",
     )

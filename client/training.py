@@ -15,6 +15,11 @@ from reconsent.config import TrainingConfig
 from reconsent.errors import DataError, RoundError
 from reconsent.seeds import derive_seed
 
+Objective = Callable[[torch.nn.Module, Batch], tuple[torch.Tensor, torch.Tensor]]
+"""Of a model and a batch: the scalar that is minimised, and the loss that is reported."""
+
+OptimiserFactory = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
@@ -40,6 +45,9 @@ def train_locally(
     learning_rate: float,
     seed: int,
     after_step: Callable[[int], None] | None = None,
+    objective: Objective | None = None,
+    optimiser: OptimiserFactory | None = None,
+    enough: Callable[[float], bool] | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place with Adam (AdamW if there is weight decay) on 1 − SSIM + weighted L1.
 
@@ -60,6 +68,12 @@ def train_locally(
         Of the order of slices and of the sampling masks.
     after_step
         Called with the number of steps taken after each; it may evaluate the model.
+    objective
+        What is minimised instead of the loss, and the loss to be reported.
+    optimiser
+        Makes another optimiser of the parameters.
+    enough
+        Called with the loss of each batch before its step; training ends when it says so.
 
     Raises
     ------
@@ -70,22 +84,33 @@ def train_locally(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     kind = torch.optim.AdamW if training.weight_decay > 0 else torch.optim.Adam
-    optimiser = kind(parameters, lr=learning_rate, weight_decay=training.weight_decay)
+    if optimiser is None:
+        stepper: torch.optim.Optimizer = kind(
+            parameters, lr=learning_rate, weight_decay=training.weight_decay
+        )
+    else:
+        stepper = optimiser(parameters)
     model.train()
     total, seen, steps = 0.0, 0, 0
     for batch in _batches(dataset, training, seed):
-        optimiser.zero_grad(set_to_none=True)
-        loss = batch_loss(model, batch, training.l1_weight)
-        value = float(loss.detach())
+        stepper.zero_grad(set_to_none=True)
+        if objective is None:
+            loss = batch_loss(model, batch, training.l1_weight)
+            value = float(loss.detach())
+        else:
+            loss, seen_loss = objective(model, batch)
+            value = float(seen_loss.detach())
         if not math.isfinite(value):
             raise RoundError(
                 f"The training loss became {value} at step {steps + 1}.",
                 "Lower the learning rate, or check the site's data with `reconsent data check`.",
             )
+        if enough is not None and enough(value):
+            break
         loss.backward()  # type: ignore[no-untyped-call]
         if training.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, training.gradient_clip)
-        optimiser.step()
+        stepper.step()
         total += value * len(batch)
         seen += len(batch)
         steps += 1

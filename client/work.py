@@ -5,8 +5,10 @@ All that needs torch is here, so that the ClientApp can answer what does not wit
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from logging import WARNING
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,15 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common import log
 
+from client.fisher import FisherDescent
 from client.site import Site
+from client.tasks import perform
 from client.training import mean_loss, train_locally
 from mri.evaluation import evaluate
 from mri.quality import mean_quality
 from mri.reconstructors import Reconstructor, build_reconstructor
 from reconsent.config import TrainingConfig
-from reconsent.errors import ModelError, ReconsentError
+from reconsent.errors import ModelError, ReconsentError, RoundError
 from reconsent.seeds import derive_seed
 from strategies import messages as msg
 
@@ -80,14 +84,26 @@ def train(
     incoming: dict[str, float] = {}
     if may_evaluate and told.get(msg.EVALUATE_INCOMING):
         incoming = _incoming_quality(site, model)
-    dataset = site.dataset("train")
+    dataset = site.dataset("train", share=float(told.get(msg.SHARE, 1.0)))
     seed = derive_seed(site.consortium.seed, "train", site.name, "", told[msg.SERVER_ROUND])
     rate = float(told[msg.LEARNING_RATE])
     if budget is None:
-        training = _training(site.consortium.training, told)
-        told_of = {
-            msg.TRAIN_LOSS: train_locally(model, dataset, training, learning_rate=rate, seed=seed).loss
-        }
+        training = _training(site.consortium.training, told, len(dataset))
+        if msg.TASK in told:
+            teacher = _load(site, message, msg.TEACHER) if msg.teacher_of(message) is not None else None
+            loss = perform(model, dataset, training, told, seed=seed, teacher=teacher)
+        else:
+            optimiser = partial(FisherDescent, lr=rate) if told.get(msg.OPTIMISER) == msg.FISHER else None
+            loss = train_locally(
+                model, dataset, training, learning_rate=rate, seed=seed, optimiser=optimiser
+            ).loss
+        told_of = {msg.TRAIN_LOSS: loss}
+    elif told.get(msg.TASK) or told.get(msg.OPTIMISER):
+        raise RoundError(
+            f"Site '{site.name}' trains under differential privacy, and its accounting knows nothing of the "
+            f"task '{told.get(msg.TASK) or told.get(msg.OPTIMISER)}'.",
+            "Unlearn by a method that asks the sites for plain training only, such as cached-ascent.",
+        )
     else:
         from client.privacy.round import private_round
 
@@ -151,14 +167,20 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _training(configured: TrainingConfig, told: Mapping[str, object]) -> TrainingConfig:
-    """What the consortium file says, times the effort that this round asks for."""
-    effort = max(1, int(str(told.get(msg.EFFORT, 1))))
-    return configured.times(effort)
+def _training(configured: TrainingConfig, told: Mapping[str, object], slices: int) -> TrainingConfig:
+    """What the consortium file says, times the effort that this round asks for; and its clipping."""
+    if msg.GRADIENT_CLIP in told:
+        configured = configured.model_copy(update={"gradient_clip": float(str(told[msg.GRADIENT_CLIP]))})
+    effort = float(str(told.get(msg.EFFORT, 1)))
+    if effort >= 1:
+        return configured.times(int(effort))
+    batches = math.ceil(slices / configured.batch_size)
+    steps = configured.local_steps or configured.local_epochs * batches
+    return configured.model_copy(update={"local_steps": max(1, round(effort * steps))})
 
 
-def _load(site: Site, message: Message) -> Reconstructor:
-    record = msg.arrays_of(message)
+def _load(site: Site, message: Message, which: str = msg.ARRAYS) -> Reconstructor:
+    record = msg.received_model(message) if which == msg.ARRAYS else msg.teacher_of(message)
     if record is None:
         raise ModelError("The message carries no model.", "Server and site run different versions?")
     model = build_reconstructor(site.consortium.model, seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,7 +123,7 @@ class FedEraser(UnlearningStrategy):
         if screened.norm == 0.0:
             return screened
         scaled: Vector = np.float32(length / screened.norm) * screened.update
-        return Screened(scaled, screened.examples, length)
+        return replace(screened, update=scaled, norm=length)
 
     def finish(self, arrays: ArrayRecord) -> ArrayRecord:
         """If one round alone is replayed, its stored updates are all."""

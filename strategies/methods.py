@@ -14,11 +14,18 @@ from strategies.cached_ascent import CachedAscent
 from strategies.fast_fedul import FastFedUL
 from strategies.federaser import FedEraser
 from strategies.full_fine_tuning import FullFineTuning
+from strategies.gradient_ascent import GradientAscent
+from strategies.gradient_ascent_ft import GradientAscentFineTuning
 from strategies.momentum_fine_tuning import MomentumFineTuning
+from strategies.noisy_labels import NoisyLabels
+from strategies.noisy_labels_ft import NoisyLabelsFineTuning
+from strategies.pga import ProjectedAscent
+from strategies.projected_ascent import CachedProjectedAscent
 from strategies.rapid_retraining import RapidRetraining
 from strategies.retain_fine_tuning import RetainFineTuning
 from strategies.retraining import Retraining
 from strategies.rollback import Rollback
+from strategies.subtract_distil import SubtractDistil
 from strategies.unlearning_strategy import Departure, UnlearningStrategy
 from strategies.weight_negation import WeightNegation
 
@@ -33,8 +40,15 @@ METHODS: dict[str, type[UnlearningStrategy]] = {
         RapidRetraining,
         Rollback,
         FedEraser,
+        SubtractDistil,
+        CachedProjectedAscent,
         FastFedUL,
         WeightNegation,
+        ProjectedAscent,
+        GradientAscent,
+        NoisyLabels,
+        GradientAscentFineTuning,
+        NoisyLabelsFineTuning,
     )
 }
 

@@ -77,8 +77,8 @@ class Rollback(RetainFineTuning):
 
     ``to = "anchor"``: θ ← θ^{t₀} with the newest t₀ by which the site's sensitivity was Ψ(t₀) ≤ q Ψ(T), as
     SIFU chooses it (Fraboni et al., Sequential Informed Federated Unlearning, AISTATS 2024) but without the
-    noise that its guarantee needs, then retain-only rounds within the budget. What the site had added up to t₀
-    stays, so this is empirical.
+    noise that its guarantee needs, then retain-only rounds within the budget. What the site had added up to
+    t₀ stays, so this is empirical.
     """
 
     name: ClassVar[str] = "rollback"

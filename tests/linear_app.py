@@ -31,7 +31,7 @@ def quadratic_app(
             raise ValueError("the reconstruction is not finite")
 
     def descend(theta: np.ndarray, goal: np.ndarray, told: Mapping[str, object]) -> np.ndarray:
-        """The tasks of ``strategies.messages`` on the quadratic loss; noisy labels are shifted, not random."""
+        """The tasks of ``strategies.messages`` on the quadratic loss; noisy labels are shifted by λ."""
         origin, momentum, fisher = theta, np.zeros_like(theta), np.zeros_like(theta)
         ascending = told.get(msg.TASK) == msg.ASCEND
         for step in range(1, steps + 1):
@@ -41,7 +41,8 @@ def quadratic_app(
             if told.get(msg.OPTIMISER) == msg.FISHER:
                 momentum = 0.9 * momentum + 0.1 * gradient
                 fisher = 0.999 * fisher + 0.001 * gradient**4
-                gradient = (momentum / (1 - 0.9**step)) / (np.sqrt(fisher / (1 - 0.999**step)) + 1e-8)
+                curvature_ = np.sqrt(fisher / (1 - 0.999**step)) + 1e-8
+                gradient = np.clip(momentum / (1 - 0.9**step) / curvature_, -1, 1)
             theta = theta - rate * gradient
             radius = float(str(told.get(msg.RADIUS, np.inf)))
             if (far := np.linalg.norm(theta - origin)) > radius:

@@ -11,6 +11,7 @@ from reconsent.errors import ConfigError, ContributionError
 from strategies import Departure, build_method
 from strategies import messages as msg
 from tests.quadratic_unlearning import (
+    EVERYBODY,
     RATE,
     REMAINING,
     ROUNDS,
@@ -117,3 +118,39 @@ def test_fine_tuning_controls(name: str, momentum: float, tmp_path: Path) -> Non
         m = (momentum if t < 3 else 0.0) * m + RATE * (REMAINING - w)
         w = w + m
     np.testing.assert_allclose(after, w, atol=1e-5)
+
+
+def test_subtraction_then_distillation_from_the_old_model(tmp_path: Path) -> None:
+    """θ' = θ_T − Σ p Δ_u; each distillation closes η of the way back to G, and no target is used."""
+    grid, models, cache = trained(tmp_path)
+    _, outcomes, after = unlearn("subtract-distil", {}, grid, models, cache, budget=3)
+    original = theta(models[ROUNDS])
+    np.testing.assert_allclose(after, original - (1 - RATE) ** 3 * damped(0.0), atol=1e-5)
+    model_bytes = sum(a.nbytes for a in msg.named_arrays(models[ROUNDS]).values())
+    assert {s.bytes_down for s in outcomes[0].sites} != {model_bytes}
+    assert {m.metadata.dst_node_id for m in grid.sent} == {1, 2, 3}
+
+
+def test_distillation_can_end_with_training(tmp_path: Path) -> None:
+    """The last rounds of the budget train on the sites' own targets if asked to."""
+    grid, models, cache = trained(tmp_path)
+    settings = {"post-training": 1}
+    _, _, after = unlearn("subtract-distil", settings, grid, models, cache, budget=2)
+    distilled = theta(models[ROUNDS]) - (1 - RATE) * damped(0.0)
+    np.testing.assert_allclose(after, path(1, REMAINING, distilled), atol=1e-5)
+
+
+def test_projected_ascent_on_cached_updates_by_hand(tmp_path: Path) -> None:
+    """From the others' last mean model two cached updates are gone back; the ball cuts the second short."""
+    grid, models, cache = trained(tmp_path)
+    reference = path(ROUNDS - 1, EVERYBODY) + RATE * (REMAINING - path(ROUNDS - 1, EVERYBODY))
+    first, second = update(4, ROUNDS), update(4, ROUNDS - 1)
+    delta = np.linalg.norm(first) + 0.5 * np.linalg.norm(second)
+    settings = {"steps": 2, "radius": delta / np.linalg.norm(reference), "repair": False}
+    _, _, after = unlearn("pga-cached", settings, grid, models, cache)
+    free = reference - first - second
+    cut = reference + delta / np.linalg.norm(free - reference) * (free - reference)
+    assert np.linalg.norm(free - reference) > delta
+    np.testing.assert_allclose(after, cut, atol=1e-5)
+    _, _, whole = unlearn("pga-cached", {**settings, "radius": 1e3}, grid, models, cache)
+    np.testing.assert_allclose(whole, free, atol=1e-5)
