@@ -49,9 +49,10 @@ class ProjectedAscent(Cooperating):
         max J(w; D_f)  subject to ‖w − w_ref‖ ≤ δ,   w ← P(w + η ∇J(w)),
 
     from w_ref = (θ_T − pᵤ wᵤ)/(1 − pᵤ), the mean of the other sites' last local models, δ a third of the
-    distance from there to an untrained model. The paper ends the ascent when the accuracy on the site's validation set
-    falls below a threshold; here, where images are no classes, when the loss of a batch has doubled. Then the
-    remaining sites train on. One round is the leaving site's, the rest of the budget the others'.
+    distance from there to an untrained model. The paper ends the ascent when the accuracy on the site's
+    validation set falls below a threshold; here, where images are no classes, when the loss of a batch has
+    doubled. Then the remaining sites train on. One round is the leaving site's, the rest of the budget the
+    others'.
     """
 
     name: ClassVar[str] = "pga"

@@ -65,8 +65,8 @@ class CachedProjectedAscent(OneShot):
         w ← w_ref,   w ← P(w − s Δᵤᵗ) for the newest updates, newest first,   P onto ‖w − w_ref‖ ≤ δ,
 
     since −Δᵤᵗ is a pseudo-gradient of the site's loss; w_ref is the mean of the other sites' last local
-    models and δ a third of its distance to an untrained one. Then retain-only rounds. Nothing is asked of the site;
-    for the paper's own ascent, at the site, see ``pga``.
+    models and δ a third of its distance to an untrained one. Then retain-only rounds. Nothing is asked of the
+    site; for the paper's own ascent, at the site, see ``pga``.
     """
 
     name: ClassVar[str] = "pga-cached"
