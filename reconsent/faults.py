@@ -23,6 +23,7 @@ POINTS = (
     "unlearning-finished",
     "erasure-before-commit",
     "erasure-committed",
+    "keys-destroyed",
     "withdrawal-completed",
 )
 """Every point there is, in the order in which a withdrawal reaches them."""

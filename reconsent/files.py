@@ -159,8 +159,6 @@ def _sync(path: Path, flags: int = os.O_RDWR) -> None:
         os.close(descriptor)
 
 
-
-
 def _each(action: Callable[[Path], None], paths: Iterable[Path]) -> None:
     found = list(paths)
     if len(found) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -10,11 +11,13 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from reconsent.errors import StateError, WithdrawalError
-from reconsent.files import write_atomically
+from reconsent.files import AtomicWrites, Part
 from server.persistence import RunProgress, StateDirectory
 from server.persistence.state import explaining_os_errors
 from server.persistence.tensors import content_hash, pack, unpack
 from strategies.unlearning_strategy import StrategyState, UnlearningStrategy
+from unlearning.sealing import SUFFIX, place, seal, unseal
+from unlearning.site_keys import SiteKeys
 
 KEY = "unlearning"
 
@@ -76,10 +79,13 @@ class Checkpoints:
     ----------
     state
         Open, writable state directory.
+    keys
+        The sites' keys; vectors are sealed by that of the first site that leaves, so they go with it.
     """
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: StateDirectory, keys: SiteKeys | None = None) -> None:
         self._state = state
+        self._keys = keys
         self._progress = RunProgress(state)
         self._directory = state.path / "unlearning"
 
@@ -119,7 +125,7 @@ class Checkpoints:
         session: Session,
     ) -> Checkpoint:
         """Note that an unlearning begins, with what the strategy has planned if it plans."""
-        kept = self._kept(strategy.state()) if strategy.plans else {}
+        kept = self._kept(strategy.state(), min(sites)) if strategy.plans else {}
         checkpoint = Checkpoint(
             tuple(sorted(sites)), strategy.name, settings, start, first_round, 0, start, kept
         )
@@ -130,7 +136,7 @@ class Checkpoints:
         self, checkpoint: Checkpoint, version: str, state: StrategyState, *, session: Session
     ) -> Checkpoint:
         """Note one more round, in the transaction that commits it."""
-        kept = self._kept(state)
+        kept = self._kept(state, checkpoint.sites[0])
         advanced = replace(checkpoint, done=checkpoint.done + 1, version=version, state=kept)
         self._put(advanced, session)
         return advanced
@@ -144,7 +150,7 @@ class Checkpoints:
             If a file of it is missing or altered.
         """
         return {
-            name: self._read(value["sha256"]) if isinstance(value, dict) else value
+            name: self._read(value) if isinstance(value, dict) else value
             for name, value in checkpoint.state.items()
         }
 
@@ -156,7 +162,7 @@ class Checkpoints:
     def sweep(self) -> None:
         """Remove files that the checkpoint does not name."""
         saved = self._progress.get(KEY) or {"state": {}}
-        named = {f"{v['sha256']}.safetensors" for v in saved["state"].values() if isinstance(v, dict)}
+        named = {self._path(v).name for v in saved["state"].values() if isinstance(v, dict)}
         for file in self._directory.glob("*"):
             if file.name not in named:
                 file.unlink(missing_ok=True)
@@ -166,33 +172,51 @@ class Checkpoints:
         self._progress.put(KEY, {**value, "sites": list(checkpoint.sites)}, session=session)
         self._state.after_commit(session, self.sweep)
 
-    def _kept(self, state: StrategyState) -> dict[str, Any]:
+    def _kept(self, state: StrategyState, site: str) -> dict[str, Any]:
         return {
-            name: {"sha256": self._write(value)} if isinstance(value, np.ndarray) else value
+            name: self._write(value, site) if isinstance(value, np.ndarray) else value
             for name, value in state.items()
         }
 
-    def _write(self, vector: np.ndarray) -> str:
+    def _write(self, vector: np.ndarray, site: str) -> dict[str, str]:
         arrays = {"vector": vector}
-        digest = content_hash(arrays)
-        path = self._path(digest)
+        named = {"sha256": content_hash(arrays)}
+        parts: Iterable[Part] = [pack(arrays)]
+        if self._keys is not None:
+            named["key"] = site
+            parts = seal(self._keys.key(site), _place(named), parts)
+        path = self._path(named)
         if not path.exists():
-            with explaining_os_errors(f"The checkpoint {path}"):
-                write_atomically(path, pack(arrays))
-        return digest
+            with explaining_os_errors(f"The checkpoint {path}"), AtomicWrites() as writes:
+                writes.write(path, parts)
+        return named
 
-    def _read(self, digest: str) -> np.ndarray:
-        path = self._path(digest)
+    def _read(self, named: Mapping[str, str]) -> np.ndarray:
+        path = self._path(named)
         remedy = "Restore it from a backup of the state directory."
-        with explaining_os_errors(f"The checkpoint {path}"):
-            content = path.read_bytes()
         try:
+            with explaining_os_errors(f"The checkpoint {path}"):
+                content = self._content(path, named)
             arrays = unpack(content)
         except ValueError:
             raise StateError(f"The checkpoint {path} is truncated or altered.", remedy) from None
-        if content_hash(arrays) != digest:
+        if content_hash(arrays) != named["sha256"]:
             raise StateError(f"The checkpoint {path} is altered.", remedy)
         return arrays["vector"]
 
-    def _path(self, digest: str) -> Path:
-        return self._directory / f"{digest}.safetensors"
+    def _content(self, path: Path, named: Mapping[str, str]) -> bytes:
+        if "key" not in named:
+            return path.read_bytes()
+        if self._keys is None:
+            raise StateError(
+                f"The checkpoint {path} is encrypted.",
+                "Set encryption in [contributions] back to what it was.",
+            )
+        return bytes(unseal(path, self._keys.existing(named["key"]), _place(named)))
+
+    def _path(self, named: Mapping[str, str]) -> Path:
+        return self._directory / f"{named['sha256']}{SUFFIX if 'key' in named else '.safetensors'}"
+
+
+def _place(named: Mapping[str, str]) -> bytes:
+    return place("checkpoint", named["key"], named["sha256"])

@@ -121,9 +121,9 @@ class ContributionFiles:
         what = f"The contribution of site '{file.site}' up to round {file.round} ({path})"
         try:
             if not file.sealed:
-                content: bytes | bytearray = path.read_bytes()
-                self._compare(what, file, sha256_of(content), len(content))
-                return decode(content)
+                plain = path.read_bytes()
+                self._compare(what, file, sha256_of(plain), len(plain))
+                return decode(plain)
             reader = SealedReader(path, self._key(what, file.site), self._place(file.site, file.path))
         except OSError as error:
             raise ContributionError(

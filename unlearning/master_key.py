@@ -116,8 +116,8 @@ class CommandKey(MasterKey):
     """A key that only a key management service has: two command lines wrap and unwrap.
 
     They are run without a shell, with the site's name in ``RECONSENT_SITE``. The first reads the key as one
-    line of base64 and writes what it has made of it as one line of text; the second reads that line and writes
-    the former.
+    line of base64 and writes what it has made of it as one line of text; the second reads that line and
+    writes the former.
 
     Parameters
     ----------

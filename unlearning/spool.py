@@ -40,8 +40,8 @@ class UpdateSpool:
     the model depend on it. The spool lets each reply be dropped from memory as it comes and the average be
     taken in the order of the sites' names afterwards.
 
-    The files are sealed by a key that only this object has. It is never written down, so what a killed process
-    leaves behind can be read by nobody, not even by the next one: the round is done again.
+    The files are sealed by a key that only this object has. It is never written down, so what a killed
+    process leaves behind can be read by nobody, not even by the next one: the round is done again.
 
     Parameters
     ----------

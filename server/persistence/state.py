@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,8 @@ from server.persistence.lock import DirectoryLock
 from server.persistence.schema import check_schema
 
 DATABASE = "state.sqlite"
+KEYS = "keys"
+"""Directory of the keys of sites, which backups leave out."""
 LOCK = "server.lock"
 
 
@@ -39,6 +42,7 @@ class StateDirectory:
         self.path = path
         self.models_dir = path / "models"
         self.contributions_dir = path / "contributions"
+        self.keys_dir = path / KEYS
         self.writable = writable
         self.engine = engine
         self._readers = engine.execution_options(begin="DEFERRED")
@@ -81,7 +85,7 @@ class StateDirectory:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 lock = DirectoryLock(path / LOCK)
                 undo.callback(lock.release)
-                for part in ("models", "contributions"):
+                for part in ("models", "contributions", KEYS):
                     (path / part).mkdir(mode=0o700, exist_ok=True)
             elif target.get_backend_name() == "sqlite" and not Path(target.database or "").is_file():
                 raise StateError(
@@ -170,6 +174,28 @@ class StateDirectory:
             return
         with self._explaining(), Session(self._readers, expire_on_commit=False) as own, own.begin():
             yield own
+
+    def scrub(self) -> bool:
+        """Take what was deleted out of the database's log of writes too.
+
+        Deleted rows are overwritten in SQLite's own pages at once (``secure_delete``), but their former pages
+        stand in the log until it is emptied. PostgreSQL keeps deleted rows until its ``VACUUM``, and its log
+        for as long as it is told to; nothing is done there.
+
+        Returns
+        -------
+        Whether it is done; not if somebody has been reading an old view all the while, or the disk is full.
+        """
+        if self.engine.url.get_backend_name() != "sqlite":
+            return True
+        with self._explaining(), self.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None  # noqa: S101 - an open connection has one
+            try:
+                busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.OperationalError:
+                return False
+        return not busy
 
     @staticmethod
     def after_commit(session: Session, action: Callable[[], None]) -> None:

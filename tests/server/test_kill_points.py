@@ -15,6 +15,8 @@ from server.coordinator import cache_policy
 from server.persistence import ModelRegistry, RoundLog, StateDirectory, Withdrawals
 from tests.server.killable import CONFIG, Killable, started
 from unlearning.contributions import ContributionCache
+from unlearning.key_store import KeyStore
+from unlearning.site_keys import KeyPolicy, SiteKeys
 from unlearning.withdrawal import WithdrawalState
 
 ONCE = {
@@ -23,6 +25,7 @@ ONCE = {
     "unlearning-finished",
     "erasure-before-commit",
     "erasure-committed",
+    "keys-destroyed",
     "withdrawal-completed",
 }
 """Points that one withdrawal reaches once; the others are killed at the second time."""
@@ -46,7 +49,9 @@ def checked(path: Path, *, straight: bool = True) -> tuple[str, ...]:
     # Not by a coordinator: that would sweep away what is to be found.
     with StateDirectory.open(path / "state", url="", writable=False) as state:
         registry, register = ModelRegistry(state), Withdrawals(state)
-        cache = ContributionCache(state.contributions_dir, state.reading, cache_policy(CONFIG), line=MAIN)
+        keys = SiteKeys(state.keys_dir, KeyPolicy())
+        policy = cache_policy(CONFIG)
+        cache = ContributionCache(state.contributions_dir, state.reading, policy, line=MAIN, keys=keys)
         with state.engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
         (record,) = register.all()
@@ -61,7 +66,11 @@ def checked(path: Path, *, straight: bool = True) -> tuple[str, ...]:
         assert registry.verify() == []
         assert cache.problems() == []
         assert cache.sites() == ["alpha", "beta", "gamma"]
+        assert keys.sites() == ["alpha", "beta", "gamma"]
+        (erased,) = KeyStore(state.keys_dir, KeyPolicy()).erased()
+        assert (erased.site, erased.withdrawal) == ("delta", record.id)
         assert list(state.path.rglob("*delta*")) == []
+        assert list(state.path.rglob("*.safetensors")) == list(state.models_dir.glob("*.safetensors"))
         assert list(state.path.rglob("*.part")) == []
         for empty in ("spool", "unlearning"):
             assert list((state.path / empty).glob("*")) == []

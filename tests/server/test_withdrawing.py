@@ -38,7 +38,7 @@ def test_damaged_contribution_fails_and_is_taken_up(tmp_path: Path) -> None:
     plan = resumed_config("cached-ascent")
     with opened(tmp_path, plan.model_copy(update={"withdrawals": (), "continue_rounds": 0})) as run:
         run.coordinator.run()
-    file = tmp_path / "state" / "contributions" / "delta" / "running-000006.safetensors"
+    file = tmp_path / "state" / "contributions" / "delta" / "running-000006.sealed"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with opened(tmp_path, plan) as run, pytest.raises(ContributionError, match="delta"):
