@@ -50,6 +50,7 @@ def _online(deployment: Deployment, found: dict[str, Any]) -> dict[str, Any]:
         active = deployment.running()
     except DeployError:
         nodes, active = {}, None
+    found["starter"] = deployment.layout.starter
     found["running"] = None if active is None else str(active)
     for site in found["sites"]:
         key = site["key"]
@@ -77,7 +78,8 @@ def _print(found: dict[str, Any], console: Console) -> None:
         if run["error"]:
             console.print(f"         {run['error']}", highlight=False, style="red")
         if run["status"] == "interrupted":
-            console.print("         `reconsent up`, then `reconsent resume`, goes on.", highlight=False)
+            starter = found["starter"]
+            console.print(f"         `{starter}`, then `reconsent resume`, goes on.", highlight=False)
     table = Table("process", "status", "pid", box=box.SIMPLE)
     for process in found["processes"]:
         table.add_row(process["name"], process["status"], str(process["pid"] or ""))
@@ -103,5 +105,10 @@ def _print(found: dict[str, Any], console: Console) -> None:
         table.columns[0].no_wrap = True
         for entry in found["withdrawals"]:
             row = (entry["id"], entry["site"], entry["state"], entry["requested_by"])
-            table.add_row(*row, entry["due_at"][:10], entry["note"])
+            due = (
+                f"[bold red]{entry['due_at'][:10]} OVERDUE[/bold red]"
+                if entry["overdue"]
+                else entry["due_at"][:10]
+            )
+            table.add_row(*row, due, entry["note"])
         console.print(table)

@@ -43,7 +43,8 @@ def train(
 def resume(state: StateOption = None, detach: Detach = False, quiet: Quiet = False) -> None:
     """Go on with what an interrupted run was asked, from its last completed step.
 
-    After a crash: `reconsent up` starts what died, and `reconsent resume` takes the work up again.
+    After a crash: `reconsent up` (or the supervisor of `reconsent server run`) starts what died, and
+    `reconsent resume` takes the work up again.
     """
     _submit(Deployment.find(state), "resume", 0, detach=detach, quiet=quiet)
 
@@ -152,6 +153,7 @@ def _events(deployment: Deployment, state: StateDirectory, run: int, last: int) 
             raise DeployError(
                 f"Run {run} ended without a word: {over.status}. {over.details}".rstrip(),
                 f"Its log is {deployment.layout.log('superlink')}. "
-                "`reconsent up` starts what died, `reconsent resume` goes on from the last completed step.",
+                f"`{deployment.layout.starter}` starts what died, `reconsent resume` goes on from the last "
+                "completed step.",
             )
         time.sleep(POLL_SECONDS)

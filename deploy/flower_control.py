@@ -18,7 +18,7 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from httpx import HTTPError
 
-from deploy.layout import CONNECTION
+from deploy.layout import CONNECTION, Layout
 from reconsent.errors import DeployError
 from reconsent.files import write_atomically
 from server.node_keys import fingerprint
@@ -101,6 +101,10 @@ class FlowerControl:
         """Flower's own configuration file."""
         return self.home / "config.toml"
 
+    @property
+    def _starter(self) -> str:
+        return Layout(self.home.parent.parent).starter
+
     def connect(self, address: str, root_certificates: Path | None) -> None:
         """Write down how the SuperLink is reached; without certificate, by plain text."""
         connection: dict[str, Any] = {"address": address}
@@ -156,7 +160,7 @@ class FlowerControl:
         except (HTTPError, OSError) as error:
             raise DeployError(
                 f"The SuperLink at {connection['address']} cannot be asked for its nodes: {error}.",
-                "Start it: `reconsent up`.",
+                f"Start it: `{self._starter}`.",
             ) from None
         finally:
             client.close()
@@ -231,7 +235,7 @@ class FlowerControl:
             lines = [line.strip() for line in said.splitlines() if line.strip()]
             reason = " ".join(line for line in lines if not line.startswith("Using SuperLink"))
             remedy = (
-                "Start the consortium: `reconsent up`."
+                f"Start the consortium: `{self._starter}`."
                 if "unavailable" in reason
                 else f"The SuperLink's log may say more: {self.home.parent / 'logs'}."
             )
@@ -245,7 +249,7 @@ class FlowerControl:
         except (OSError, tomllib.TOMLDecodeError, KeyError):
             raise DeployError(
                 f"{self.config} does not say how to reach the SuperLink.",
-                "Start the consortium: `reconsent up`.",
+                f"Start the consortium: `{self._starter}`.",
             ) from None
         return connection
 

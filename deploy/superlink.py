@@ -108,6 +108,8 @@ def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
     layout.make()
     with explaining_os_errors(f"The state directory {layout.state}"):
         write_atomically(layout.consortium, dump_consortium(config).encode())
+        # Of an earlier `reconsent up`; without it, hints name the command that is in use here now.
+        layout.processes.unlink(missing_ok=True)
         FlowerControl(layout.flower_home).connect(f"{LOCAL}:{settings.api_port}", tls / AUTHORITY)
     # Without the mark of `reconsent up` neither it nor `reconsent down` takes this for a leftover.
     environment = commands.superlink_environment(layout)

@@ -72,6 +72,20 @@ def test_up_and_down_do_not_take_it_for_a_leftover(settings: SuperLinkSettings) 
     assert MARK not in prepare_superlink(settings).environment
 
 
+def test_hints_name_the_command_that_is_in_use(settings: SuperLinkSettings) -> None:
+    """Whoever cannot reach the SuperLink is told to start it as it was started last."""
+    layout = Layout(settings.state)
+    layout.make()
+    layout.processes.write_text("{}")
+    control = FlowerControl(layout.flower_home)
+    with pytest.raises(DeployError, match="reconsent up"):
+        control.list_nodes()
+    prepare_superlink(settings)
+    for ask in (control.list_nodes, control.list_runs):
+        with pytest.raises(DeployError, match="Start .*`reconsent server run`"):
+            ask()
+
+
 def test_certificates_may_lie_elsewhere_and_need_no_authority_key(
     settings: SuperLinkSettings, tmp_path: Path
 ) -> None:
