@@ -76,7 +76,8 @@ def section(results: Results) -> Section | None:
     return Section(
         summary=tuple(_summary(evidence)),
         sentences=tuple(
-            (_MARKS[finding.verdict].split()[0], _typeset(finding.words)) for finding in _of(evidence, "unlearned")
+            (_MARKS[finding.verdict].split()[0], _typeset(finding.words))
+            for finding in _of(evidence, "unlearned")
         ),
         rows=tuple(_rows(evidence)),
         roc=_roc(evidence),
@@ -111,9 +112,8 @@ def _summary(evidence: Evidence) -> list[str]:
     sentences = [
         f"{checks} ask in different ways whether the withdrawn hospital's data still act in the model. "
         f"{yardstick}",
-        f"The unlearned model passes {count(number['passed'], 'of them', 'of them')}, fails "
-        f"{count(number['failed'], 'of them', 'of them')}, and for "
-        f"{count(number['undecided'], 'of them', 'of them')} the data are too few to say.",
+        f"The unlearned model passes {_of_them(number['passed'])}, fails {_of_them(number['failed'])}, and "
+        f"{_of_them(number['undecided'])} cannot be decided: too few data, or nothing to be seen.",
     ]
     if control:
         sentences.append(
@@ -126,6 +126,10 @@ def _summary(evidence: Evidence) -> list[str]:
             "between two retrainings look like findings."
         )
     return sentences
+
+
+def _of_them(number: int) -> str:
+    return f"{count(number, 'of them', 'of them')}" if number else "none"
 
 
 def _rows(evidence: Evidence) -> list[Row]:
