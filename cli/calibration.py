@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from cli.record import Record
+from cli.results_record import Record
 from reconsent.config import ConsortiumConfig, PhantomConfig, SiteConfig, parse_consortium
 from reconsent.errors import ConfigError
 from reconsent.files import write_atomically

@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from cli.record import Count, Record
 from cli.results_evidence import Evidence
+from cli.results_record import Count, Record
 from mri.volume import Provenance
 from reconsent.errors import ConfigError
 from reconsent.files import write_atomically

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cli.record import Count, Record, Share
+from cli.results_record import Count, Record, Share
 
 
 class FindingResult(Record):

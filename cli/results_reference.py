@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import JsonValue
 
-from cli.record import Record
 from cli.results import Results
+from cli.results_record import Record
 
 _HEAD = """# results.json
 
