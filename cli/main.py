@@ -10,14 +10,17 @@ import typer
 
 from cli.audit import audit
 from cli.bench import bench
+from cli.calibrate import calibrate
 from cli.certificate.commands import app as certificate
 from cli.certs import app as certs
 from cli.data import app as data
 from cli.enrolment import add, readmit, replace_key
+from cli.ledger import app as ledger
 from cli.methods import methods
 from cli.metrics import app as metrics
 from cli.model import app as model
 from cli.scenario import app as scenario
+from cli.record import record
 from cli.server import app as server
 from cli.simulate import simulate
 from cli.site import app as site
@@ -41,11 +44,13 @@ app = typer.Typer(
 app.command()(simulate)
 app.command()(methods)
 app.command()(audit)
+app.command()(calibrate)
 app.command()(bench)
 app.command()(up)
 app.command()(down)
 for command in (train, attach, resume, withdraw, unlearn, status):
     app.command()(command)
+app.command()(record)
 app.add_typer(withdrawals, name="withdrawals")
 app.add_typer(certificate, name="certificate")
 app.add_typer(data, name="data")
@@ -55,6 +60,7 @@ site.command()(readmit)
 site.command("replace-key")(replace_key)
 app.add_typer(site, name="site")
 app.add_typer(model, name="model")
+app.add_typer(ledger, name="ledger")
 app.add_typer(certs, name="certs")
 app.add_typer(server, name="server")
 app.add_typer(metrics, name="metrics")

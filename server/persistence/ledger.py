@@ -186,8 +186,14 @@ class Ledger:
         with self._state.reading(session) as own:
             return audit(_rows(own), trusted, kept)
 
-    def export(self, *, session: Session | None = None) -> Iterator[bytes]:
-        """The lines of a file that can be checked without this server.
+    def key_contents(self, *, session: Session | None = None) -> list[str]:
+        """Contents of the entries that name a key, unchecked: they may have been altered."""
+        query = select(LedgerRow.content).where(LedgerRow.kind.in_((LEDGER_BEGUN, KEY_REPLACED)))
+        with self._state.reading(session) as own:
+            return list(own.scalars(query.order_by(LedgerRow.number)))
+
+    def export(self, *, size: int | None = None, session: Session | None = None) -> Iterator[bytes]:
+        """The lines of a file that can be checked without this server; of the first ``size`` entries.
 
         Raises
         ------
@@ -195,8 +201,8 @@ class Ledger:
             If there is no entry.
         """
         with self._state.reading(session) as own:
-            self._row(own, self._last(own))
-            yield from ledger_lines(_rows(own), self._public_key(own))
+            wanted = self._row(own, self._last(own) if size is None else size).number
+            yield from ledger_lines(_rows(own, wanted), self._public_key(own, up_to=wanted))
 
     # ---- inside -----------------------------------------------------------------------------------------
 
@@ -313,8 +319,10 @@ def _root_of(session: Session, number: int) -> str | None:
     return session.scalar(select(LedgerRow.root).where(LedgerRow.number == number))
 
 
-def _rows(session: Session) -> Iterator[Row]:
+def _rows(session: Session, up_to: int | None = None) -> Iterator[Row]:
     query = select(LedgerRow).order_by(LedgerRow.number).execution_options(yield_per=1000)
+    if up_to is not None:
+        query = query.where(LedgerRow.number <= up_to)
     for row in session.scalars(query):
         yield Row(row.number, row.content, row.root, row.signature, row.leaf, row.kind, row.at)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -155,9 +156,10 @@ def test_processes_beside_a_running_server(state: StateDirectory) -> None:
         threading.Thread(target=lambda x=x: [ledger.append(f"thread-{x}", {}) for _ in range(20)])
         for x in "ab"
     ]
-    for worker in [*commands, *threads]:
+    workers: list[Any] = [*commands, *threads]
+    for worker in workers:
         worker.start()
-    for worker in [*commands, *threads]:
+    for worker in workers:
         worker.join(60)
     assert [command.exitcode for command in commands] == [0, 0]
     kinds = [entry.kind for entry in ledger.entries()]
