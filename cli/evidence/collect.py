@@ -14,6 +14,7 @@ from cli.evidence.checks import Checks
 from cli.evidence.examination import Arrays, Examined, examine
 from cli.evidence.retraining import cached_update, federate, training_rate
 from client.site import Site
+from mri import false_structure, hallucination
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import ReconsentError
 from reconsent.seeds import derive_seed
@@ -111,11 +112,16 @@ def collect(
     ]
     names = {finding.check for finding in findings}
     limits = {key: text for key, text in LIMITS.items() if any(_covers(key, name) for name in names)}
+    hallucination_rows = tuple(checks.hallucination())
+    if hallucination_rows:
+        limits |= {"hallucination": hallucination.LIMITS}
+    if any(row.false_structure is not None for row in hallucination_rows):
+        limits |= {"false structure": false_structure.LIMITS}
     return res.Evidence(
         oracles=len(material.oracles),
         findings=tuple(findings),
         attacks=tuple(checks.attacks()),
-        hallucination=tuple(checks.hallucination()),
+        hallucination=hallucination_rows,
         limits=limits,
         not_measured=tuple(material.missing + checks.missing),
     )

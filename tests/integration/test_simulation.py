@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 
+MODELS = ("original", "unlearned")
+
 
 def command(out: Path, *options: str) -> list[str]:
     """The command line, run from the working tree; by a file, as the installed command is one."""
@@ -86,6 +88,33 @@ def test_results(first: dict[str, Any], out: Path) -> None:
     assert first["versions"]["flwr"].startswith("1.39")
 
 
+def test_evidence(first: dict[str, Any]) -> None:
+    """The cheap checks are made on the original and on the unlearned model, each with its limits."""
+    evidence = first["evidence"]
+    by_model = {
+        model: {f["check"]: f for f in evidence["findings"] if f["model"] == model} for model in MODELS
+    }
+    expected = {
+        *(f"gap/{name}" for name in ("retain-test", "forget-test", "forget-train")),
+        "relearn", "function-distance", "membership/loss", "error-distribution", "alignment",
+    }  # fmt: skip
+    assert {frozenset(findings) for findings in by_model.values()} == {frozenset(expected)}
+    assert by_model["original"]["alignment"]["value"] == pytest.approx(1.0)
+    assert by_model["original"]["alignment"]["verdict"] == "failed", "nothing was done to it"
+    # The mean gap is the one of the accuracies.
+    for name in ("retain-test", "forget-test", "forget-train"):
+        gap = first["oracle_gap"]["cached-ascent"][name.replace("-", "_")]
+        assert by_model["unlearned"][f"gap/{name}"]["value"] == pytest.approx(gap)
+    assert evidence["oracles"] == 1
+    assert {check.partition("/")[0] for check in expected} <= {
+        n.partition("/")[0] for n in evidence["limits"]
+    }
+    models = {row["model"] for row in evidence["hallucination"]}
+    assert models == {"original", "unlearned", "oracle"}
+    assert all(row["false_structure"] is not None for row in evidence["hallucination"]), "phantoms are known"
+    assert evidence["not_measured"] == []
+
+
 def test_report(first: dict[str, Any], out: Path) -> None:
     """The report is one self-contained file that says it is a simulation."""
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -146,6 +175,11 @@ def test_killed_run_ends_the_same(first: dict[str, Any], tmp_path: Path) -> None
 def test_another_seed(first: dict[str, Any], tmp_path: Path) -> None:
     """Another seed gives other data and another model."""
     other = simulate(tmp_path / "other", "--no-oracle", "--seed", "1")
+    # Without an oracle the checks are those that need none, and doing nothing does not pass them.
+    changed = [f for f in other["evidence"]["findings"] if f["check"].startswith("changed/")]
+    assert {f["verdict"] for f in changed if f["model"] == "original"} <= {"failed", "undecided"}
+    assert len(changed) == 4
+    assert other["evidence"]["oracles"] == 0
     assert other["seed"] == 1
     for model in ("original", "unlearned"):
         assert other["models"][model]["sha256"] != first["models"][model]["sha256"]

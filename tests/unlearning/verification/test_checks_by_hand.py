@@ -132,12 +132,12 @@ def test_area_is_the_rank_statistic(members: list[float], others: list[float]) -
 
 
 def test_true_positive_rate_at_a_low_false_positive_rate() -> None:
-    """With a thousand others, two of them above: 0.2 % are alarms, so 1 % allows them and 0.1 % does not."""
-    others = np.concatenate([[5.0, 5.0], np.zeros(998)])
-    members = np.array([9.0, 4.0, 4.0, -1.0])
+    """Of a thousand others two score above four, fifty more above three: 0.2 % and 5.2 % are alarms."""
+    others = np.concatenate([[5.0, 5.0], np.full(50, 3.5), np.zeros(948)])
+    members = np.array([9.0, 4.0, 4.0, 3.0, -1.0])
     found = roc(members, others, resamples=10)
-    assert found.tpr_at_1_percent == pytest.approx(0.75)
-    assert found.tpr_at_01_percent == pytest.approx(0.25)
+    assert found.tpr_at_1_percent == pytest.approx(0.6)
+    assert found.tpr_at_01_percent == pytest.approx(0.2)
 
 
 def test_likelihood_ratio_of_two_normals() -> None:
