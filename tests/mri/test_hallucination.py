@@ -97,6 +97,20 @@ def test_energies_add_up_to_the_error(volume: Volume, lines: np.ndarray) -> None
     assert only != volume_hallucination(output, volume.target, spaces)
 
 
+def test_a_cropped_image_lies_in_the_centre_of_the_acquisition(
+    volume: Volume, space: MeasurementSpace
+) -> None:
+    """The maps of a cropped image are those of the whole one whose error is zero outside the crop."""
+    truth = volume.target[0]
+    inside = slice(6, -6), slice(4, -4)
+    output = truth.copy()
+    output[inside] *= 1.3
+    whole = hallucination_maps(output, truth, space)
+    cropped = hallucination_maps(output[inside], truth[inside], space)
+    for first, second in zip(whole, cropped, strict=True):
+        assert np.allclose(first, second, atol=1e-6 * truth.max())
+
+
 def test_shapes_that_do_not_fit_are_refused(space: MeasurementSpace) -> None:
     """Images of another size are refused by name."""
     with pytest.raises(DataError, match="does not fit"):
