@@ -62,10 +62,14 @@ def export(
         typer.Option("--format", help="safetensors, or a PyTorch state dict (torch.load)."),
     ] = "safetensors",
     force: Annotated[bool, typer.Option("--force", help="Export it even if it is revoked.")] = False,
+    recipient: Annotated[
+        str | None, typer.Option("--recipient", help="To whom it is given (default: who gives the command).")
+    ] = None,
 ) -> None:
     """Write a version's parameters to a file, for inference elsewhere.
 
-    A revoked version holds what a withdrawn site contributed; it is refused unless forced.
+    A revoked version holds what a withdrawn site contributed; it is refused unless forced. To whom a version
+    was given is recorded: recipients are told when it is revoked.
     """
     import io
 
@@ -82,11 +86,24 @@ def export(
         buffer = io.BytesIO()
         torch.save({name: torch.from_numpy(arrays[name].copy()) for name in found.names}, buffer)
         content = buffer.getvalue()
+    _record_export(state, found, recipient, form)
     try:
         write_atomically(out, content)
     except OSError as error:
         raise StateError(f"{out} cannot be written: {error}.", "Choose another --out.") from None
     typer.echo(f"{out}: version {found.id}, {found.status.value}, {len(content) / 2**20:.1f} MiB")
+
+
+def _record_export(state: Path | None, version: ModelVersion, recipient: str | None, form: str) -> None:
+    """Put on record to whom a version is given, before it is: a crash leaves a name too many, not too few."""
+    from cli.register import actor, opened
+    from server.persistence import Exports
+    from unlearning.request import LONGEST_NAME, checked_text
+
+    who = actor(None)
+    name = checked_text(recipient or who, "The recipient", longest=LONGEST_NAME, lines=False)
+    with opened(state, writable=True) as directory:
+        Exports(directory).add(version, name, actor=who, form=form)
 
 
 def _open(state: Path | None) -> StateDirectory:

@@ -1,4 +1,4 @@
-"""``reconsent record``: facts for a record of processing (GDPR Art. 30) and an impact assessment (Art. 35)."""
+"""``reconsent record``: facts for a record of processing (GDPR Art. 30) and an assessment (Art. 35)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def record(
     """Write what the software knows for a GDPR Art. 30 record and an Art. 35 impact assessment.
 
     Filled in from the consortium's file and state. What only the organisation knows is a field marked
-    "TO BE FILLED IN BY THE ORGANISATION". It is a draft for whoever answers for the processing, and no legal advice.
+    "TO BE FILLED IN BY THE ORGANISATION". It is a draft for whoever answers for the processing, and no
+    legal advice.
     """
     from server.processing_record import markdown, record_of_processing
 

@@ -269,7 +269,7 @@ def _print_details(found: dict[str, Any], ground: str) -> None:
         for row in rows:
             what = row["to"] if "to" in row and "note" in row else row["kind"]
             detail = row.get("note") or _words(row)
-            console.print(f"  {row['at'][:19]}  {what:<12} {escape(detail)} [{escape(row['actor'])}]",
+            console.print(f"  {row['at'][:19]}  {what:<12} {escape(detail)} (by {escape(row['actor'])})",
                           highlight=False, markup=True)  # fmt: skip
     if found["recipients"]:
         console.print("[bold]recipients of its models[/bold]")

@@ -172,8 +172,8 @@ def site_figures(state: StateDirectory, record: WithdrawalRecord) -> list[dict[s
             "value": before[site] - after[site],
             "unit": "dB",
             "words": f"Test PSNR {before[site]:.2f} dB before and {after[site]:.2f} dB after.",
-            "limits": "Measured by the site itself on its own test data. It shows what the unlearning cost the "
-            "site, and nothing about forgetting.",
+            "limits": "Measured by the site itself on its own test data. It shows what the unlearning cost "
+            "the site, and nothing about forgetting.",
         }
         for site in sorted(before.keys() & after.keys())
         if site not in record.sites

@@ -51,8 +51,10 @@ def decisions_of(state: StateDirectory, withdrawal: WithdrawalRecord) -> tuple[s
         reason = event.note if decided and not on_receipt else ""
         found.append(said.Decision(at=event.at, what=event.new_state.value, reason=reason))
     words = {"extended": "extended by two months", "in-part": "granted in part"}
-    for act in WithdrawalActs(state).of(withdrawal.id, "extended", "in-part"):
-        found.append(said.Decision(at=act.at, what=words[act.kind], reason=str(act.body["reason"])))
+    found += [
+        said.Decision(at=act.at, what=words[act.kind], reason=str(act.body["reason"]))
+        for act in WithdrawalActs(state).of(withdrawal.id, "extended", "in-part")
+    ]
     return tuple(sorted(found, key=lambda decision: decision.at))
 
 
@@ -91,12 +93,12 @@ def exceptions_of(
         found.append(f"The files of {kept} revoked model versions are still on the server, refused for use.")
     if recipients:
         found.append(
-            f"{len(recipients)} recipients had received revoked models; {waiting} have not been told yet. Copies "
-            "they keep are out of the operator's reach."
+            f"{len(recipients)} recipients had received revoked models; {waiting} have not been told yet. "
+            "Copies they keep are out of the operator's reach."
         )
     found.append(
-        "Backups, swap space and copies that were made outside of this software are not covered: the operator "
-        "answers for them."
+        "Backups, swap space and copies that were made outside of this software are not covered: the "
+        "operator answers for them."
     )
     if withdrawal.late:
         found.append("The request was closed after its deadline.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 from reconsent.config import ConsortiumConfig
@@ -30,7 +31,8 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
     ``id``, ``task``, ``status``, ``error``); ``model`` (current version); ``sites`` (``name``, ``organ``,
     ``status``, ``node_id``, ``num_examples``, ``first_round``, ``last_round``, ``key``); ``withdrawals``
     (one entry a site: ``id``, ``site``, ``state``, ``reason``, ``requested_by``, ``received_at``,
-    ``due_at``, ``note``); ``refused_replies`` (site → count of replies that were of no use);
+    ``due_at``, ``overdue``, ``ground``, ``owner``, ``note``); ``refused_replies`` (site → count of replies
+    that were of no use);
     ``refusals`` (site → ``count`` and ``last``: what the site itself would not do, and why in its own words);
     ``contributions`` (``sites``, ``bytes``).
     """
@@ -98,6 +100,9 @@ def _withdrawals(state: StateDirectory) -> list[dict[str, Any]]:
             "requested_by": record.requested_by,
             "received_at": record.received_at.isoformat(),
             "due_at": record.due_at.isoformat(),
+            "overdue": record.overdue(dt.datetime.now(dt.UTC)),
+            "ground": record.ground.value,
+            "owner": record.owner,
             "note": register.events(record.id)[-1].note,
         }
         for record in register.all()

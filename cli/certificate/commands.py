@@ -180,7 +180,7 @@ def _officer(path: Path, named: Path | None) -> PublicKey:
     if not kept.is_file():
         raise SignatureError(
             "It is not known which key the privacy officer signs with.",
-            "The officer makes one (`reconsent certificate key FILE`) and sends FILE.pub; give it with --officer.",
+            "The officer makes one (`reconsent certificate key FILE`); give FILE.pub with --officer.",
         )
     return load_public_key(kept)
 

@@ -13,10 +13,13 @@ from reconsent.errors import ConfigError
 from unlearning.certificate.evidence import About, Figure
 
 _GAP = (
-    "A comparison with a model retrained without the site, which only a simulation has. On these volumes only; "
-    "a model can behave alike and still hold knowledge, which the relearning gap looks for."
+    "A comparison with a model retrained without the site, which only a simulation has. On these volumes "
+    "only; a model can behave alike and still hold knowledge, which the relearning gap looks for."
 )
-_RELEARN = "Relearning looks for knowledge that comes back fast, with one optimiser and a few steps; not for other traces."
+_RELEARN = (
+    "Relearning looks for knowledge that comes back fast, with one optimiser and a few steps; not for other "
+    "traces."
+)
 
 
 class _FigureFile(BaseModel):

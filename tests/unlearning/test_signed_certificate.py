@@ -60,7 +60,9 @@ def certificate(**changes: Any) -> said.Certificate:
                               limit_low=-0.5, limit_high=0.5, passed=True, words="w", limits="l"),
         ),
         "not_shown": ("much",),
-        "erasure": said.Erasure(contributions=6, bytes=600, list_sha256="56" * 32, remaining=0, how="unlinked"),
+        "erasure": said.Erasure(
+            contributions=6, bytes=600, list_sha256="56" * 32, remaining=0, how="unlinked"
+        ),
         "revoked": (model,),
         "recipients": said.Recipients(total=2, notified=1, pending=1),
         "ledger": None,
@@ -117,7 +119,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def test_every_changed_field_is_noticed(content: bytes) -> None:
-    """Each field of what was signed, replaced or removed, makes it invalid, in an envelope as it should be."""
+    """Each field of what was signed, replaced or removed, makes it invalid, in a sound envelope."""
     envelope = json.loads(content)
     statement = json.loads(base64.b64decode(envelope["payload"]))
     paths = [path for path in leaves(statement) if path]
@@ -168,7 +170,7 @@ def test_one_signature_is_not_enough(content: bytes) -> None:
 def test_other_keys_are_not_trusted(content: bytes) -> None:
     """A certificate of another consortium, and one whose second key is unknown, are refused."""
     for keys in ((STRANGER.public, OFFICER.public), (OPERATOR.public, STRANGER.public), (OPERATOR.public,)):
-        with pytest.raises(SignatureError, match="which was not given"):
+        with pytest.raises(SignatureError, match="was not given"):
             verify(content, keys)
     signers = said.Signers(operator=STRANGER.key_id, privacy_officer=OFFICER.key_id)
     foreign = countersign(issue(certificate(signers=signers), STRANGER).content, OFFICER).content

@@ -60,7 +60,7 @@ def load_or_create_secret(path: Path) -> bytes:
     except OSError as error:
         raise SignatureError(
             f"The secret of the pseudonyms {path} cannot be used: {error.strerror}.",
-            "Check its directory; without the old secret, pseudonyms of former certificates cannot be resolved.",
+            "Check its directory; without the old secret, former pseudonyms cannot be resolved.",
         ) from None
     if len(secret) != SECRET_BYTES:
         raise SignatureError(

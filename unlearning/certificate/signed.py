@@ -98,8 +98,8 @@ def verify(content: bytes, keys: Sequence[PublicKey]) -> Certificate:
     for role, key_id in certificate.signers.model_dump().items():
         if key_id not in trusted:
             raise SignatureError(
-                f"The certificate's {role.replace('_', ' ')} has the key {key_id[:16]}…, which was not given.",
-                "Is it a certificate of another consortium? Compare the keys' fingerprints with their owners.",
+                f"The key {key_id[:16]}… of the {role.replace('_', ' ')} was not given.",
+                "Is it a certificate of another consortium? Compare the keys with their owners.",
             )
     wanted = [certificate.signers.operator, certificate.signers.privacy_officer]
     if len(set(wanted)) < 2:

@@ -1,0 +1,128 @@
+"""The privacy officer's commands, on the state that a run left: register, certificate, record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from reconsent.config import dump_consortium
+from server.persistence import Exports, ModelRegistry, StateDirectory, Withdrawals
+from tests.server.hospitals import consortium, opened
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A consortium that trained, from which a site has asked to withdraw."""
+    path = tmp_path_factory.mktemp("officer")
+    config = consortium()
+    (path / "consortium.toml").write_text(dump_consortium(config))
+    with opened(path, config) as run:
+        run.coordinator.run()
+        Withdrawals(run.coordinator.state).file(["delta"], reason="asked", requested_by="dpo", restrict=True)
+    return path
+
+
+class Officer:
+    """Types commands on a copy of the state."""
+
+    def __init__(self, run: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.path = path / "run"
+        shutil.copytree(run, self.path)
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str, status: int = 0, state: bool = True) -> str:
+        """Run a command; returns what it printed."""
+        where = ["--state", str(self.path / "state")] if state else []
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, *where])
+        out, err = self._capsys.readouterr()
+        assert (ended.value.code or 0) == status, out + err
+        return str(out + err)
+
+
+@pytest.fixture
+def officer(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Officer:
+    """An officer at work."""
+    return Officer(run, tmp_path, capsys)
+
+
+def test_the_register_is_kept_without_a_run(officer: Officer) -> None:
+    """Extended, held, noted, released, shown; an unknown id and a second extension are refused."""
+    assert "extended, to be answered by" in officer("withdrawals", "extend", "W-", "--reason", "holidays")
+    assert "extended once" in officer("withdrawals", "extend", "W-", "--reason", "x", status=1)
+    officer("withdrawals", "hold", "W-", "--reason", "trial", "--until", "2030-01-01", "--by", "Ada")
+    officer("withdrawals", "note", "W-", "called", "--owner", "Grace")
+    officer("withdrawals", "release", "W-", "--reason", "over")
+    (listed,) = json.loads(officer("withdrawals", "list", "--json"))
+    assert (listed["state"], listed["owner"], listed["overdue"]) == ("restricted", "Grace", False)
+    shown = json.loads(officer("withdrawals", "show", "W-", "--json"))
+    assert [act["kind"] for act in shown["acts"]] == ["extended", "hold", "note", "owner"]
+    assert {event["actor"] for event in shown["events"]} >= {"dpo", "Ada"}
+    assert {entry["recipient"] for entry in shown["recipients"]} >= {"site:alpha", "site:delta"}
+    assert "Grace" in officer("withdrawals", "show", "W-")
+    assert "no withdrawal 'W-9'" in officer("withdrawals", "show", "W-9", status=1)
+    assert "nothing to note" in officer("withdrawals", "note", "W-", status=1)
+
+
+def test_recipients_are_told_by_name(officer: Officer) -> None:
+    """An export has its recipient on record; who received nothing cannot be told; --all tells the rest."""
+    file = str(officer.path / "model")
+    officer("model", "export", "latest", "--out", file, "--recipient", "Clinic B")
+    with StateDirectory.open(officer.path / "state", url="", writable=False) as state:
+        (export,) = Exports(state).all()
+        latest = ModelRegistry(state).latest("main")
+        assert latest is not None
+        assert (export.version, export.recipient) == (latest.id, "Clinic B")
+    assert "received none" in officer("withdrawals", "notify", "W-", "Museum", status=1)
+    assert "Told: Clinic B." in officer("withdrawals", "notify", "W-", "Clinic B")
+    assert "Every recipient has been told" in officer("withdrawals", "notify", "W-", "--all")
+
+
+def test_a_certificate_from_issue_to_verification(officer: Officer, tmp_path: Path) -> None:
+    """Issued, countersigned, verified without the state; a changed file of the bundle is noticed."""
+    key, out = str(tmp_path / "officer"), tmp_path / "out"
+    assert "not known which key" in officer("certificate", "issue", "W-", "--out", str(out), status=1)
+    officer("certificate", "key", key, state=False)
+    officer("withdrawals", "refuse", "W-", "--reason", "manifestly unfounded")
+    officer("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(out))
+    (bundle,) = out.iterdir()
+    keys = ("--key", str(bundle / "operator.pub"), "--key", f"{key}.pub")
+    alone = officer("certificate", "verify", str(bundle), *keys, status=1, state=False)
+    assert "privacy officer is missing" in alone
+    assert "Not valid yet" in (bundle / "certificate.html").read_text()
+    officer("certificate", "countersign", str(bundle), "--key", key, state=False)
+    page = (bundle / "certificate.html").read_text()
+    assert "Not valid yet" not in page
+    assert "manifestly unfounded" in page
+    shutil.rmtree(officer.path)
+    assert "VERIFIED" in officer("certificate", "verify", str(bundle), *keys, state=False)
+    found = json.loads(officer("certificate", "verify", str(bundle), *keys, "--json", state=False))
+    assert (found["claim_level"], found["outcome"]) == ("none", "refused")
+    other = (*keys, "--consortium", "other")
+    assert "not of 'other'" in officer("certificate", "verify", str(bundle), *other, status=1, state=False)
+    (bundle / "decisions.json").write_bytes(b"[]")
+    assert "was altered" in officer("certificate", "verify", str(bundle), *keys, status=1, state=False)
+
+
+def test_hostile_words_do_not_become_markup(officer: Officer, tmp_path: Path) -> None:
+    """What somebody wrote is shown as text, on the terminal and on the page."""
+    key, out = str(tmp_path / "officer"), tmp_path / "out"
+    officer("withdrawals", "refuse", "W-", "--reason", "<script>alert(1)</script> [red]x[/red] [/]")
+    assert "[red]x[/red] [/]" in officer("withdrawals", "show", "W-").replace("\n", " ")
+    officer("certificate", "key", key, state=False)
+    officer("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(out))
+    (page,) = out.glob("*/certificate.html")
+    assert "<script" not in page.read_text()
+    assert "&lt;script&gt;" in page.read_text()
+
+
+def test_the_record_of_processing_is_written(officer: Officer) -> None:
+    """As Markdown to a file, which counts the open fields, and as JSON."""
+    file = officer.path / "record.md"
+    assert "fields are the organisation's" in officer("record", "--out", str(file))
+    assert "TO BE FILLED IN BY THE ORGANISATION" in file.read_text()
+    assert json.loads(officer("record", "--format", "json"))["sections"]

@@ -1,0 +1,187 @@
+"""Certificates from what a server recorded: the claim that its records bear, and no other."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconsent.config import ConsortiumConfig
+from server.accountability import policy_digest, site_figures
+from server.certifying import Draft, draft
+from server.persistence import ModelRegistry, PrivacyDesk, StateDirectory, WithdrawalActs, Withdrawals
+from server.processing_record import TO_FILL_IN, markdown, record_of_processing
+from tests.server.hospitals import consortium, opened
+from unlearning.certificate.claim import Certified, ClaimLevel
+from unlearning.certificate.evidence import About, Figure
+from unlearning.certificate.signed import countersign, issue, verify
+from unlearning.certificate.statement import SIMULATION, Signers
+from unlearning.signing import SigningKey
+
+OPERATOR, OFFICER = SigningKey.generate(), SigningKey.generate()
+SIGNERS = Signers(operator=OPERATOR.key_id, privacy_officer=OFFICER.key_id)
+GAP = Figure(name="oracle-gap/forget-test", about=About.FORGETTING, value=0.1, unit="dB", before=3.0)
+
+
+def drafted(state: StateDirectory, config: ConsortiumConfig, **kwargs: Any) -> Draft:
+    """The certificate of the only withdrawal."""
+    (record,) = Withdrawals(state).all()
+    return draft(state, config, record, signers=SIGNERS, secret=b"s" * 32, **kwargs)
+
+
+def carried_out(path: Path, method: str, **settings: object) -> tuple[StateDirectory, ConsortiumConfig]:
+    """A consortium from which delta was withdrawn, by ``method``; the state is open."""
+    config = consortium(
+        withdrawals=({"sites": ("delta",)},),
+        unlearning={"method": method, "settings": settings},
+        assessment={"oracle": False},
+    )
+    with opened(path, config) as run:
+        run.coordinator.run()
+    return StateDirectory.open(path / "state", url=""), config
+
+
+def test_retraining_is_claimed_where_the_lineage_shows_it(tmp_path: Path) -> None:
+    """`retrain` is exact: every version from the initial one is listed, none with an update of the site."""
+    state, config = carried_out(tmp_path, "retrain")
+    with state:
+        made = drafted(state, config).certificate
+        assert made.claim_level is ClaimLevel.EXACT_RETRAIN
+        assert made.lineage is not None
+        assert (made.lineage.edges, made.lineage.method_reads_history) == (0, False)
+        assert (made.simulation, made.notice) == (True, SIMULATION)
+        assert made.sites[0].rounds == 6
+        # The same with one edge of the site put into the way: no longer exact.
+        registry = ModelRegistry(state)
+        after = registry.latest("main", kinds=("unlearned",))
+        assert after is not None
+        assert made.model_after is not None
+        assert made.model_after.sha256 == after.digest
+        with state.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE models SET sites = '{\"delta\": 0.1}' WHERE id = ?", (after.parent,)
+            )
+        assert drafted(state, config).certificate.claim_level is ClaimLevel.PARTICIPATION_ENDED
+
+
+def test_ascent_claims_only_what_was_measured(tmp_path: Path) -> None:
+    """No evidence: participation ended. Figures within limits fixed before: empirical. Beyond them: not."""
+    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
+    with state:
+        bare = drafted(state, config).certificate
+        assert bare.claim_level is ClaimLevel.PARTICIPATION_ENDED
+        assert "Nothing was measured" in bare.claim_reasons[-1]
+        assert bare.lineage is not None
+        assert bare.lineage.edges == 6
+        assert drafted(state, config, figures=[GAP]).certificate.claim_level is ClaimLevel.EMPIRICAL
+        for wrong in ({"value": 0.6}, {"name": "unheard-of"}, {"before": 0.2}):
+            fields = {name: getattr(GAP, name) for name in GAP.__slots__} | wrong
+            level = drafted(state, config, figures=[Figure(**fields)]).certificate.claim_level
+            assert level is ClaimLevel.PARTICIPATION_ENDED
+        bound = Certified(epsilon=1.0, delta=1e-6, assumptions="convex", accountant="rdp 1")
+        assert drafted(state, config, certified=bound).certificate.claim_level is ClaimLevel.CERTIFIED
+
+
+def test_limits_are_on_record_before_the_unlearning(tmp_path: Path) -> None:
+    """The policy, its hash and the figures of the remaining sites; limits changed afterwards do not count."""
+    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
+    with state:
+        (record,) = Withdrawals(state).all()
+        (policy,) = WithdrawalActs(state).of(record.id, "policy")
+        made = drafted(state, config)
+        certificate = made.certificate
+        assert certificate.method is not None
+        assert certificate.model_after is not None
+        assert (
+            certificate.method.policy_sha256 == policy_digest(policy.body) == certificate.files["policy.json"]
+        )
+        assert policy.at < ModelRegistry(state).get(certificate.model_after.version).created_at
+        lax = config.model_copy(
+            update={"compliance": config.compliance.model_copy(update={"accuracy_margin_db": 99.0})}
+        )
+        figure = Figure(name="oracle-gap/forget-test", about=About.FORGETTING, value=9.0, unit="dB")
+        assert drafted(state, lax, figures=[figure]).certificate.claim_level is ClaimLevel.PARTICIPATION_ENDED
+        names = {entry["name"] for entry in site_figures(state, record)}
+        assert names <= {"psnr-lost/alpha", "psnr-lost/beta", "psnr-lost/gamma"}
+
+
+def test_what_is_erased_and_revoked_is_listed(tmp_path: Path) -> None:
+    """Hashes of the contributions, the revoked versions and the recipients; sites under pseudonyms only."""
+    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
+    with state:
+        made = drafted(state, config)
+        certificate = made.certificate
+        assert certificate.erasure is not None
+        assert (certificate.erasure.contributions > 0, certificate.erasure.remaining) == (True, 0)
+        assert {model.version for model in certificate.revoked} == {
+            version.id for version in ModelRegistry(state).all() if version.status.value == "revoked"
+        }
+        assert certificate.recipients.total == certificate.recipients.pending == 4
+        assert certificate.ledger is not None
+        content = countersign(issue(certificate, OPERATOR).content, OFFICER).content
+        assert verify(content, [OPERATOR.public, OFFICER.public]) == certificate
+        for name, written in made.files.items():
+            for site in (b"beta", b"gamma", b"delta"):
+                assert site not in written, name
+
+
+@pytest.mark.parametrize("exit_", ["refuse", "cancel", "hold"])
+def test_what_is_not_carried_out_claims_nothing(tmp_path: Path, exit_: str) -> None:
+    """A refusal, a cancellation and a hold are certified with their reason, and claim nothing."""
+    config = consortium()
+    with opened(tmp_path, config) as run:
+        run.coordinator.run()
+    with StateDirectory.open(tmp_path / "state", url="") as state:
+        record = Withdrawals(state).file(["delta"], reason="asked", requested_by="dpo", restrict=True)
+        getattr(PrivacyDesk(state, "officer"), exit_)(record.id, "because of §1")
+        certificate = drafted(state, config).certificate
+        assert certificate.claim_level is ClaimLevel.NONE
+        assert (
+            certificate.outcome == {"refuse": "refused", "cancel": "cancelled", "hold": "legal_hold"}[exit_]
+        )
+        assert certificate.decisions[-1].reason == "because of §1"
+        assert certificate.erasure is None
+        assert not certificate.notice
+
+
+def test_a_grant_in_part_keeps_the_models(tmp_path: Path) -> None:
+    """No unlearning, no revocation; the contributions are gone, and that is all that is claimed."""
+    plan = consortium(withdrawals=({"sites": ("delta",)},), assessment={"oracle": False})
+    with opened(tmp_path, consortium()) as run:
+        run.coordinator.run()
+        record = run.coordinator.withdrawals.file(
+            ["delta"], reason="asked", requested_by="dpo", restrict=True
+        )
+        PrivacyDesk(run.coordinator.state, "officer").grant_in_part(record.id, "Art. 17(3)(d)")
+    with opened(tmp_path, plan) as run:
+        run.coordinator.run()
+        assert "delta" not in run.coordinator.cache.sites()
+    with StateDirectory.open(tmp_path / "state", url="") as state:
+        certificate = drafted(state, plan).certificate
+        assert (certificate.outcome, certificate.claim_level) == (
+            "granted_in_part",
+            ClaimLevel.PARTICIPATION_ENDED,
+        )
+        assert not certificate.revoked
+        assert {v.status.value for v in ModelRegistry(state).all("main")} <= {"active", "superseded"}
+        assert any("kept and used" in text for text in certificate.exceptions)
+
+
+def test_the_record_of_processing_marks_what_it_cannot_know(tmp_path: Path) -> None:
+    """What the state and the configuration say is filled in; the rest is marked, in both forms."""
+    state, config = carried_out(tmp_path, "retain-ft")
+    with state:
+        named = config.model_copy(
+            update={"compliance": config.compliance.model_copy(update={"controller": "Hospital | North"})}
+        )
+        record = record_of_processing(state, named, dt.datetime.now(dt.UTC))
+        who = record["sections"]["Who (Art. 30(1)(a))"]
+        assert who["Controller"] == "Hospital | North"
+        assert who["Data protection officer"] == TO_FILL_IN
+        assert "delta (withdrawn)" in who["Sites"]
+        text = markdown(record)
+        assert "Hospital \\| North" in text
+        assert "SIMULATION: not evidence" in text
+        assert text.count(TO_FILL_IN) >= 10
