@@ -73,6 +73,14 @@ def test_absence_of_a_difference_is_no_equivalence() -> None:
         equivalence_test([0.0, 0.1], margin=0.0)
 
 
+def test_a_gap_that_cannot_be_told_is_undecided() -> None:
+    """Gaps scattered about the margin neither pass nor fail."""
+    scattered = oracle_gap("forget-test", [13.0, 7.0, 12.5, 7.5], [[10.0] * 4], margin=0.5)
+    assert scattered.finding().verdict == "undecided"
+    equal = oracle_gap("forget-test", [10.1, 9.9, 10.05, 9.95], [[10.0] * 4], margin=0.5)
+    assert equal.finding().verdict == "passed"
+
+
 def test_noise_floor_is_the_spread_of_the_oracles() -> None:
     """The floor is the standard deviation of the oracles' means, the gap is to their mean."""
     gap = oracle_gap("retain-test", [10.0, 12.0], [[10.0, 12.0], [11.0, 13.0], [12.0, 14.0]], margin=0.5)
