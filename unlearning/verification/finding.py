@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -81,5 +80,5 @@ def with_control(finding: Finding, control: Finding | None) -> Finding:
     keeps = finding.check == "gap/retain-test" or finding.family == "kept"
     if keeps or finding.verdict != "passed" or control is None or control.verdict != "passed":
         return finding
-    words = f"{finding.words} But so does the original model: this check could not have noticed anything."
+    words = f"{finding.words} But the original model passes too: this check could not have noticed anything."
     return replace(finding, verdict="undecided", words=words)
