@@ -28,13 +28,22 @@ from server.persistence import (
     WithdrawalActs,
     WithdrawalRecord,
 )
-from strategies.methods import METHODS, method_settings
+from strategies.methods import method_settings
 from unlearning.database import ContributionRow
 from unlearning.ledger.canonical import canonical
 
 SERVER = "server"
 PSNR_LOST = "psnr-lost"
 """Figure: what a remaining site's test PSNR lost by the unlearning, in dB."""
+
+FRESH_METHODS = frozenset(
+    {"retrain", "rapid-retrain", "rollback", "retain-ft", "full-ft", "retain-ft-momentum"}
+)
+"""Methods that compute with nothing but a model they start from and what sites answer after the withdrawal.
+
+Named one by one: any other is taken to use former updates, and can never be claimed to be exact.
+Rollback looks up in the cache *when* a site took part; where it starts from, the lineage shows.
+"""
 
 _PACKAGES = ("flwr", "torch", "numpy", "fastmri", "sqlalchemy", "cryptography")
 _SHIPPED = ("reconsent", "mri", "unlearning", "strategies", "client", "server")
@@ -69,12 +78,11 @@ def policy_of(consortium: ConsortiumConfig, before: ModelVersion) -> dict[str, A
     """What is fixed before an unlearning: method, settings, limits, code, and the model it starts from."""
     unlearning = consortium.unlearning
     settings = method_settings(unlearning.method, unlearning.settings)
-    needs = METHODS[unlearning.method].needs(settings)
     return {
         "method": unlearning.method,
         "settings": settings.model_dump(mode="json", by_alias=True),
         "rounds_fraction": unlearning.rounds_fraction,
-        "reads_history": needs.contributions or needs.history != "none",
+        "reads_history": unlearning.method not in FRESH_METHODS,
         "limits": limits_of(consortium),
         "model_before": {"version": before.id, "sha256": before.digest, "round": before.round},
         "reconsent": reconsent.__version__,

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from reconsent.config import ConsortiumConfig
-from server.accountability import policy_digest, site_figures
+from server.accountability import FRESH_METHODS, policy_digest, site_figures
 from server.certifying import Draft, draft
 from server.persistence import ModelRegistry, PrivacyDesk, StateDirectory, WithdrawalActs, Withdrawals
 from server.processing_record import TO_FILL_IN, markdown, record_of_processing
+from strategies.methods import METHODS, method_settings
 from tests.server.hospitals import consortium, opened
 from unlearning.certificate.claim import Certified, ClaimLevel
 from unlearning.certificate.evidence import About, Figure
@@ -74,7 +75,7 @@ def test_ascent_claims_only_what_was_measured(tmp_path: Path) -> None:
         assert bare.claim_level is ClaimLevel.PARTICIPATION_ENDED
         assert "Nothing was measured" in bare.claim_reasons[-1]
         assert bare.lineage is not None
-        assert bare.lineage.edges == 6
+        assert (bare.lineage.edges, bare.lineage.method_reads_history) == (6, True)
         assert drafted(state, config, figures=[GAP]).certificate.claim_level is ClaimLevel.EMPIRICAL
         for wrong in ({"value": 0.6}, {"name": "unheard-of"}, {"before": 0.2}):
             fields = {name: getattr(GAP, name) for name in GAP.__slots__} | wrong
@@ -82,6 +83,15 @@ def test_ascent_claims_only_what_was_measured(tmp_path: Path) -> None:
             assert level is ClaimLevel.PARTICIPATION_ENDED
         bound = Certified(epsilon=1.0, delta=1e-6, assumptions="convex", accountant="rdp 1")
         assert drafted(state, config, certified=bound).certificate.claim_level is ClaimLevel.CERTIFIED
+
+
+def test_only_known_methods_count_as_fresh() -> None:
+    """Each is a method, and none needs contributions, except rollback, to find the round."""
+    assert METHODS.keys() >= FRESH_METHODS
+    needs = {name: METHODS[name].needs(method_settings(name, {})) for name in FRESH_METHODS - {"rollback"}}
+    assert not any(
+        need.contributions or need.history != "none" or need.cooperation for need in needs.values()
+    )
 
 
 def test_limits_are_on_record_before_the_unlearning(tmp_path: Path) -> None:
