@@ -103,9 +103,16 @@ def play(
     from cli.report.terminal import render_table
     from cli.simulation import RunDirectory, assess, prepare_data, run_consortium
     from server.events import listening
-    from strategies.methods import method_settings
+    from strategies.methods import check_method, method_settings
 
     method_settings(config.unlearning.method, config.unlearning.settings)
+    for planned in config.withdrawals:
+        check_method(
+            config.unlearning.method,
+            config.unlearning.settings,
+            config.contributions,
+            cooperating=planned.cooperating,
+        )
     directory = RunDirectory(path)
     directory.prepare(config)
     directory.set_environment()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.deployment import Deployment, StateOption
-from reconsent.errors import DeployError, WithdrawalError
+from reconsent.errors import ConfigError, DeployError, WithdrawalError
 from unlearning.request import Ground
 
 
@@ -31,6 +31,12 @@ def withdraw(
     attach: Annotated[
         list[Path] | None, typer.Option("--attach", help="Document to record by its SHA-256; repeatable.")
     ] = None,
+    cooperating: Annotated[
+        bool,
+        typer.Option(
+            "--cooperating", help="The site still answers until its part of the unlearning is done."
+        ),
+    ] = False,
     note: Annotated[list[str] | None, typer.Option("--note", help="A note; repeatable.")] = None,
     state: StateOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
@@ -74,6 +80,7 @@ def withdraw(
                 reason=reason,
                 requested_by=requested_by,
                 restrict=True,
+                cooperating=cooperating,
                 details=details,
                 session=session,
             )
@@ -82,15 +89,21 @@ def withdraw(
                 desk.attach(record.id, document)
             for text in note or []:
                 desk.note(record.id, text)
-            for site_name in record.sites:
+            # A cooperating site is barred from every round, but must still be heard: its key goes at the end.
+            for site_name in record.sites if not record.cooperating else ():
                 Enrolments(opened).revoke(site_name, f"withdrawal {record.id}", session=session)
         try:
             unregister_revoked(deployment.control, opened)
             running = deployment.running()
-            refused = "The keys of the sites are refused from now on."
+            refused = (
+                "The sites answer for their part of the unlearning only; their keys are refused after it."
+                if record.cooperating
+                else "The keys of the sites are refused from now on."
+            )
         except DeployError as error:
             running = None
             refused = f"Their keys are refused once the SuperLink can be told: {error.problem}"
+    lacking = _lacking(deployment, cooperating=record.cooperating)
     if json_output:
         import json
 
@@ -99,6 +112,8 @@ def withdraw(
         typer.echo(json.dumps(summary_of(record, dt.datetime.now(dt.UTC)), indent=2))
         return
     typer.echo(f"Withdrawal {record.id} of {', '.join(record.sites)}: {record.state.value}.")
+    if lacking:
+        typer.echo(f"It is filed, but cannot be carried out as things are: {lacking}", err=True)
     due = record.due_at.astimezone(time_zone(record.zone))
     late = " It is OVERDUE." if record.overdue(dt.datetime.now(dt.UTC)) else ""
     typer.echo(f"To be answered by {due:%Y-%m-%d %H:%M %Z}.{late} {refused}")
@@ -108,6 +123,23 @@ def withdraw(
         typer.echo(f"Run {running} unlearns it after the present round: `reconsent attach` shows it.")
     else:
         typer.echo("No run is under way: `reconsent unlearn` carries it out, or the next `reconsent train`.")
+
+
+def _lacking(deployment: Deployment, *, cooperating: bool) -> str:
+    """What the configured method needs and does not find, in words; a request is accepted all the same."""
+    from strategies.methods import check_method
+
+    unlearning = deployment.consortium.unlearning
+    try:
+        check_method(
+            unlearning.method,
+            unlearning.settings,
+            deployment.consortium.contributions,
+            cooperating=cooperating,
+        )
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _moment(text: str | None, zone: str) -> dt.datetime | None:

@@ -219,6 +219,9 @@ class WithdrawalConfig(Settings):
     at_round: int | None = Field(
         default=None, ge=1, description="after this training round; empty: at the end"
     )
+    cooperating: bool = Field(
+        default=False, description="the sites still compute their part of the unlearning before they go"
+    )
 
 
 class ComplianceConfig(Settings):
@@ -306,14 +309,14 @@ class ConsortiumConfig(Settings):
                     f"withdrawal at round {withdrawal.at_round}, but there are only "
                     f"{self.training.rounds} training rounds"
                 )
-        for site in self.sites:
-            last = self.training.rounds if site.last_round is None else site.last_round
-            if not site.first_round <= last <= self.training.rounds + self.continue_rounds:
+        for taking in self.sites:
+            last = self.training.rounds if taking.last_round is None else taking.last_round
+            if not taking.first_round <= last <= self.training.rounds + self.continue_rounds:
                 raise ValueError(
-                    f"'{site.name}' would take part from round {site.first_round} to {last}, but training "
-                    f"has {self.training.rounds} rounds"
+                    f"'{taking.name}' would take part from round {taking.first_round} to {last}, but "
+                    f"training has {self.training.rounds} rounds"
                 )
-        if not any(site.first_round == 1 for site in self.sites if site.name not in leaving):
+        if not any(own.first_round == 1 for own in self.sites if own.name not in leaving):
             raise ValueError("no site that stays takes part from round 1: set a first-round to 1")
         gone = {site: w.at_round or self.training.rounds for w in self.withdrawals for site in w.sites}
         for back in self.returns:

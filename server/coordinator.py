@@ -30,6 +30,7 @@ from strategies import (
 )
 from strategies import messages as msg
 from strategies.exchange import exchange
+from strategies.methods import check_method
 from strategies.schedules import scheduled
 from unlearning.contributions import CachePolicy, ContributionCache
 from unlearning.withdrawal import WithdrawalState
@@ -81,6 +82,14 @@ class Coordinator:
         """Do what the consortium file says: train, withdraw and unlearn, go on, retrain the oracle."""
         config = self.consortium
         rounds = config.training.rounds
+        for planned in config.withdrawals:
+            unlearning = config.unlearning
+            check_method(
+                unlearning.method,
+                unlearning.settings,
+                config.contributions,
+                cooperating=planned.cooperating,
+            )
         plan = sorted(config.withdrawals, key=lambda withdrawal: withdrawal.at_round or rounds)
         self.meet()
         self.initialise(leaving={site for withdrawal in plan for site in withdrawal.sites})
@@ -266,8 +275,12 @@ class Coordinator:
             learning_rate=self._learning_rate(trained),
             initial=lambda: self.books.arrays(self.initialise()),
             bystanders=bystanders,
+            cooperating=departed & self.membership.cooperating(),
             models=self._kept_models() if cached else {},
         )
+        how = self._common()
+        if departure.cooperating:
+            how["members"] = lambda _grid: {**self.active_nodes(), **self.membership.leaving()}
         return build_method(
             name,
             settings,
@@ -276,7 +289,7 @@ class Coordinator:
             cache=self.cache if cached else None,
             # A screen of its own: its updates may be far larger than those at the end of the training.
             screen=self._screen({}),
-            **self._common(),
+            **how,
         )
 
     # ---- inside -------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def identify_sites(
     quiet: bool = False,
     refused: dict[int, str] | None = None,
     heard: Callable[[str, Message], None] | None = None,
+    leaving: Collection[str] = (),
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
@@ -79,6 +80,9 @@ def identify_sites(
         Node id → why it is not let in; those in it are not asked again, new ones are added.
     heard
         Called with each site that is let in, and its answer.
+    leaving
+        Sites that are withdrawing and still answer. They are not waited for, and enrolled no more; the roster
+        keeps them barred from every round.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def identify_sites(
         if key_holder is not None:
             for node_id in unknown:
                 holder = key_holder(node_id)
-                if holder not in expected:
+                if holder not in expected and holder not in leaving:
                     refused[node_id] = _NO_KEY if holder is None else _BARRED
                     log(WARNING, "handshake: node %d is not asked: %s", node_id, refused[node_id])
             unknown = [node_id for node_id in unknown if node_id not in refused]
@@ -118,7 +122,9 @@ def identify_sites(
             replies = sorted(exchange(grid, messages, asked, timeout=answer_seconds), key=lambda r: r.node_id)
             for reply in replies:
                 holder = None if key_holder is None else key_holder(reply.node_id)
-                problem = _enrol(roster, reply.node_id, reply.message, expected, round_, members, holder)
+                problem = _enrol(
+                    roster, reply.node_id, reply.message, expected, round_, members, holder, leaving
+                )
                 if problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
                     log(WARNING, "handshake: node %d refused: %s", reply.node_id, refused[reply.node_id])
@@ -153,6 +159,7 @@ def _enrol(
     round_: int,
     members: dict[int, str],
     holder: str | None,
+    leaving: Collection[str],
 ) -> str:
     """Enrol one node; returns the reason of a refusal, or nothing."""
     if message is None:
@@ -162,6 +169,9 @@ def _enrol(
     if holder is not None and site != holder:
         roster.identity_refused(node_id, site, holder)
         return f"it says it is site '{site}', but its key is enrolled for site '{holder}'"
+    if site in leaving and site not in members.values():
+        members[node_id] = site
+        return ""
     if site in {entry.site for entry in roster.all() if entry.status is not SiteStatus.ACTIVE}:
         return _BARRED
     if site not in expected:

@@ -14,7 +14,7 @@ from reconsent.errors import RoundError, SiteError
 from server.events import Event, announce
 from server.handshake import ANSWER_SECONDS, KeyHolder, identify_sites
 from server.node_keys import fingerprint
-from server.persistence import Enrolments, Roster, SiteStatus, StateDirectory
+from server.persistence import Enrolments, Roster, SiteStatus, StateDirectory, Withdrawals
 
 SIMULATED_PATIENCE_SECONDS = 5.0
 """Simulated nodes are all registered within a moment; who is not there then never will be."""
@@ -68,6 +68,7 @@ class Membership:
         self._consortium = consortium
         self._roster = roster
         self._enrolments = Enrolments(state)
+        self._withdrawals = Withdrawals(state)
         self._simulated = simulated
         self._nodes: dict[int, str] = {}
         # Why those were not let in who are not in _nodes, what there was to know then, and when it was.
@@ -111,6 +112,7 @@ class Membership:
             answer_seconds=answer,
             key_holder=self._key_holder() if authenticated else None,
             refused=self._refused,
+            leaving=self.cooperating(),
         )
         self._known = self._circumstances()
 
@@ -127,6 +129,20 @@ class Membership:
             holder = self._key_holder()
             nodes = [(n, site) for n, site in nodes if holder(n) == site]
         return dict(sorted(nodes, key=lambda node: (-size[node[1]], node[1])))
+
+    def leaving(self) -> dict[int, str]:
+        """Node id → site of those online that withdraw and still answer, for their part of the unlearning."""
+        online, wanted = set(self._grid.get_node_ids()), self.cooperating()
+        nodes = {n: site for n, site in self._nodes.items() if n in online and site in wanted}
+        if nodes and self._authenticated():
+            holder = self._key_holder()
+            nodes = {n: site for n, site in nodes.items() if holder(n) == site}
+        return nodes
+
+    def cooperating(self) -> frozenset[str]:
+        """Sites of withdrawals under way that still answer."""
+        under_way = self._withdrawals.open()
+        return frozenset(site for record in under_way if record.cooperating for site in record.sites)
 
     def barred(self) -> frozenset[str]:
         """Sites that are withdrawn or withdrawing at this moment."""
@@ -180,6 +196,7 @@ class Membership:
             key_holder=self._key_holder() if self._authenticated() else None,
             quiet=True,
             refused=self._refused,
+            leaving=self.cooperating(),
         )
         self._known = self._circumstances()
         for site in sorted(set(self._nodes.values()) - before):
@@ -248,7 +265,7 @@ class Membership:
     def _circumstances(self) -> object:
         """What decides who is let in: sites that take part, valid keys, and who is there of those let in."""
         keys = {(e.fingerprint, e.site) for e in self._enrolments.all() if e.revoked_at is None}
-        return self._expected(), keys, set(self._nodes) & set(self._grid.get_node_ids())
+        return self._expected(), self.cooperating(), keys, set(self._nodes) & set(self._grid.get_node_ids())
 
     def _expected(self) -> set[str]:
         barred = self.barred()

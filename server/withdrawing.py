@@ -14,7 +14,7 @@ from server.accountability import Accountability
 from server.bookkeeping import MAIN
 from server.checkpoint import Checkpoint, Checkpoints
 from server.events import Event, announce
-from server.persistence import Ledger, ModelVersion, WithdrawalRecord, Withdrawals
+from server.persistence import Enrolments, Ledger, ModelVersion, WithdrawalRecord, Withdrawals
 from server.persistence.ledger_entries import CONTRIBUTIONS_ERASED, CONTRIBUTIONS_READ, contributions_body
 from strategies import UnlearningStrategy
 from strategies import messages as msg
@@ -181,6 +181,10 @@ class Withdrawing:
         what = "the models stay" if record.in_part else "unlearned"
         done = self._of.safekeeping.erase(record)
         reached("keys-destroyed")
+        if record.cooperating:
+            # Its part is done: from now on its keys are refused like those of a site that left gone.
+            for site in record.sites:
+                Enrolments(state).revoke(site, f"withdrawal {record.id}")
         moved = self._move(record, WithdrawalState.COMPLETED, f"{what}; {done}")
         reached("withdrawal-completed")
         return moved
@@ -203,6 +207,10 @@ class Withdrawing:
             method=self._of.consortium.unlearning.method,
             at_round=self._of.books.log.count(MAIN, "train"),
             simulated=simulated,
+            cooperating=any(
+                planned.cooperating and set(planned.sites) == set(sites)
+                for planned in self._of.consortium.withdrawals
+            ),
         )
         announce(Event("withdrawal", f"Withdrawal of {', '.join(record.sites)}: received ({record.id})"))
         return record
@@ -252,6 +260,8 @@ class Withdrawing:
             if strategy.plans:
                 strategy.begin(self._of.grid, books.arrays(latest))
             checkpoint = self._start(departed, strategy, latest)
+        # It may still be cancelled, and then the running sums go back to where they stood.
+        self._of.cache.hold(checkpoint.first_round - 1)
         version = books.registry.get(checkpoint.check(strategy, config.settings).version)
         strategy.screen.recall(books.norms(MAIN, first_round=checkpoint.first_round))
         arrays = books.arrays(books.registry.get(checkpoint.start))
@@ -297,9 +307,17 @@ class Withdrawing:
             set(record.sites) == sites and WithdrawalState.UNLEARNING in (record.state, record.failed_in)
             for record in self.register.open()
         )
-        if sites and not wanted:
-            with self._of.state.session() as session:
-                self.checkpoints.end(session=session)
+        if not sites or wanted:
+            return
+        checkpoint, cache = self.checkpoints.load(frozenset(sites)), self._of.cache
+        with self._of.state.session() as session:
+            gone = []
+            if checkpoint is not None and cache.can_rewind(checkpoint.first_round - 1):
+                # The model goes back to where it was before, so its rounds may not stay in the running sums.
+                gone = cache.rewind(checkpoint.first_round - 1, session=session)
+            gone += cache.release(session=session)
+            self._of.state.after_commit(session, lambda: discard(gone))
+            self.checkpoints.end(session=session)
 
     def _latest(self) -> ModelVersion:
         return self._of.books.version(MAIN, "train", "unlearned", "initial")
@@ -359,6 +377,8 @@ class Withdrawing:
             )
             # In one transaction: what was cancelled a moment before does not become the model after all.
             self.register.advance(record.id, WithdrawalState.VERIFYING, note=_MEASURED, session=session)
+            gone = self._of.cache.release(session=session)
+            self._of.state.after_commit(session, lambda: discard(gone))
             self.checkpoints.end(session=session)
         reached("unlearning-finished")
         books.retention.protect(unlearned)

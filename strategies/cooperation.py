@@ -129,6 +129,13 @@ class Cooperating(RetainFineTuning):
         wanted = set(self.departure.contributors) if self.asks_leavers(round_) else set()
         return others and wanted <= set(self._forgotten)
 
+    def _too_few(self, server_round: int) -> str:
+        silent = sorted(set(self.departure.contributors) - set(self._forgotten))
+        said = super()._too_few(server_round)
+        if self.asks_leavers(server_round) and silent:
+            return f"{said} Of the leaving sites no part came from {', '.join(silent)}."
+        return said
+
     def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
         """The others' average with its momentum, and the leaving sites' part."""
         if self.asks_others(server_round):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reconsent.config import Settings
+from reconsent.config import ContributionConfig, Settings
 from reconsent.errors import ConfigError
 from strategies.cached_ascent import CachedAscent
 from strategies.fast_fedul import FastFedUL
@@ -86,6 +86,32 @@ def method_settings(name: str, settings: Mapping[str, object]) -> Settings:
             f"The settings of {name} are wrong: {'; '.join(lines)}.",
             f"Its settings are: {', '.join(known) or 'none'}.",
         ) from None
+
+
+def check_method(
+    name: str, settings: Mapping[str, object], kept: ContributionConfig, *, cooperating: bool = False
+) -> None:
+    """Refuse a method that what a consortium keeps cannot serve, before anything is trained.
+
+    Parameters
+    ----------
+    name, settings
+        The method.
+    kept
+        What of the contributions is kept.
+    cooperating
+        Whether the sites that will leave still answer.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`method_settings`; or if the method needs a history, anchors, or the leaving sites.
+    """
+    checked = method_settings(name, settings)
+    problems = METHODS[name].needs(checked).missing_in_plan(kept, cooperating=cooperating)
+    if problems:
+        said = " ".join(problems)
+        raise ConfigError(f"The method '{name}' cannot be used as things are configured. {said}")
 
 
 def build_method(

@@ -85,6 +85,8 @@ class Rollback(RetainFineTuning):
     summary_line: ClassVar[str] = "go back to before the site joined (exact), or to an anchor, and train on"
     claim_level: ClassVar[str] = "exact_retrain"
     settings_type: ClassVar[type[Settings]] = RollbackSettings
+    plans: ClassVar[bool] = True
+    changing: ClassVar[tuple[str, ...]] = (*RetainFineTuning.changing, "_back")
     settings: RollbackSettings
 
     def __init__(self, departure: Departure, settings: RollbackSettings, **kwargs: Any) -> None:

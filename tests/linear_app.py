@@ -101,7 +101,7 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
         return str(context.node_config["site"])
 
     def theta_of(message: Message) -> np.ndarray:
-        return msg.named_arrays(msg.arrays_of(message))["theta"].astype(np.float64)
+        return msg.named_arrays(message.content.array_records[msg.ARRAYS])["theta"].astype(np.float64)
 
     @app.query("identify")
     def identify(message: Message, context: Context) -> Message:
@@ -125,8 +125,12 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
             raise ValueError(f"{site} has no power")
         noise = np.random.default_rng(derive_seed(0, site, told[msg.SERVER_ROUND]))
         theta = theta_of(message)
+        goal = centres[site] + float(told.get(msg.NOISE, 0.0))
+        if told.get(msg.TASK) == msg.DISTIL:
+            goal = msg.named_arrays(message.content.array_records[msg.TEACHER])["theta"].astype(np.float64)
+        sign = -1.0 if told.get(msg.TASK) == msg.ASCEND else 1.0
         for _ in range(steps):
-            gradient = theta - centres[site] + 0.1 * noise.standard_normal(theta.size)
+            gradient = sign * (theta - goal) + 0.1 * noise.standard_normal(theta.size)
             theta = theta - rate * float(told[msg.LEARNING_RATE]) * gradient
         arrays = {"theta": theta.astype(np.float32), "calls": np.array(7, dtype=np.int64)}
         metrics: dict[str, float] = {

@@ -104,6 +104,7 @@ class WithdrawalRow(Base):
     owner: Mapped[str | None] = mapped_column(String(255))
     time_zone: Mapped[str | None] = mapped_column(String(64))
     in_part: Mapped[bool | None]
+    cooperating: Mapped[bool | None]
 
 
 class WithdrawalEventRow(Base):

@@ -36,6 +36,8 @@ class WithdrawalRecord:
         When the register learned of it, by its own clock.
     ground, scope, patients, owner, zone, request_id
         As in :class:`unlearning.request.RequestDetails`.
+    cooperating
+        The sites still answer, for their part of the unlearning; otherwise nothing is asked of them.
     in_part
         Granted in part: the site is barred and its contributions are erased, the models stay.
     """
@@ -62,6 +64,7 @@ class WithdrawalRecord:
     zone: str
     request_id: str | None
     in_part: bool
+    cooperating: bool
 
     def overdue(self, now: dt.datetime) -> bool:
         """Whether the requester had to be answered before ``now`` and was not.
@@ -125,6 +128,7 @@ def record_of(row: WithdrawalRow) -> WithdrawalRecord:
         zone=row.time_zone or "UTC",
         request_id=row.request_id,
         in_part=bool(row.in_part),
+        cooperating=bool(row.cooperating),
     )
 
 

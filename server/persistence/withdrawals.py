@@ -62,6 +62,7 @@ class Withdrawals:
         at_round: int | None = None,
         simulated: bool = False,
         restrict: bool = False,
+        cooperating: bool = False,
         details: RequestDetails | None = None,
         session: Session | None = None,
     ) -> WithdrawalRecord:
@@ -83,6 +84,8 @@ class Withdrawals:
             Nobody asked: the withdrawal is exercised in a simulation.
         restrict
             Bar the sites in the same transaction, rather than when the server comes to it.
+        cooperating
+            The sites still answer, for their part of the unlearning and nothing else.
         details
             Ground, scope, time of receipt, owner and number of the request.
         session
@@ -132,6 +135,7 @@ class Withdrawals:
                     owner=asked.owner,
                     time_zone=asked.zone,
                     in_part=False,
+                    cooperating=cooperating,
                 )
                 own.add(twin)
                 own.flush()
