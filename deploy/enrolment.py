@@ -44,7 +44,7 @@ def enrol_site(
     if admission.refusal:
         raise SiteError(
             f"The key in {public_key} is not accepted for site '{site}': {admission.refusal}.",
-            "A site speaks with one key (`reconsent site replace-key` gives it another), and a revoked one never "
+            "A site speaks with one key (`reconsent site replace-key` gives another); a revoked one never "
             "comes back: `reconsent site key FILE` makes a new pair.",
         )
     return admission

@@ -18,6 +18,7 @@ from deploy.layout import SUPERLINK, Layout
 from deploy.local_consortium import LocalConsortium
 from deploy.ports import LOCAL, is_free
 from deploy.processes import MARK
+from deploy.residue import purge
 from reconsent.config import dump_consortium, load_consortium
 from reconsent.errors import DeployError
 from reconsent.files import write_atomically
@@ -67,11 +68,14 @@ class SuperLinkStart:
         Its whole environment.
     warnings
         What deserves attention before long.
+    database
+        The SuperLink's, from which the messages of former runs are removed.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     warnings: tuple[str, ...]
+    database: Path
 
 
 def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
@@ -114,17 +118,21 @@ def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
     # Without the mark of `reconsent up` neither it nor `reconsent down` takes this for a leftover.
     environment = commands.superlink_environment(layout)
     environment.pop(MARK, None)
-    return SuperLinkStart(_command(layout, tls, settings), environment, tuple(warnings))
+    command, database = _command(layout, tls, settings), layout.database(insecure=False)
+    return SuperLinkStart(command, environment, tuple(warnings), database)
 
 
 def run_superlink(start: SuperLinkStart) -> None:
     """Become the SuperLink: signals and the exit status are its own from here on.
 
+    No run outlives a SuperLink, so whatever messages its database holds are of no more use, and are removed.
+
     Raises
     ------
     DeployError
-        If the program cannot be executed; otherwise this does not return.
+        If the program cannot be executed, or the database not be purged; otherwise this does not return.
     """
+    purge(start.database, stopped=True)
     try:
         os.execve(start.command[0], start.command, dict(start.environment))  # noqa: S606 - no shell wanted
     except OSError as error:

@@ -15,8 +15,8 @@ NEIGHBOURHOOD = 5
 TOLERANCE = 0.05
 
 LIMITS = (
-    "The false-structure score needs the noise-free object, so it exists for phantoms only. It sees edges and "
-    "spots of a few pixels, not a wrong contrast of a large region, and allows for shifts of two pixels."
+    "The false-structure score needs the noise-free object, so it exists for phantoms only. It sees edges "
+    "and spots of a few pixels, not a wrong contrast of a large region, and allows for shifts of two pixels."
 )
 
 
@@ -44,9 +44,9 @@ def false_structure(
 ) -> FalseStructure:
     """Score a volume against the object it was made of.
 
-    With e = |LoG| (Laplacian of Gaussian, σ one pixel) and m the maximum over 5 × 5 pixels, false structure is
-    the positive part of e(output) − m(e(truth)) − tolerance · max e(truth), missing structure the same with
-    output and truth exchanged; each is summed in squares over the volume.
+    With e = |LoG| (Laplacian of Gaussian, σ one pixel) and m the maximum over 5 × 5 pixels, false structure
+    is the positive part of e(output) − m(e(truth)) − tolerance · max e(truth), missing structure the same
+    with output and truth exchanged; each is summed in squares over the volume.
 
     Parameters
     ----------

@@ -16,8 +16,8 @@ Image = npt.NDArray[np.float32]
 
 LIMITS = (
     "Hallucination maps divide an error into what the measurements contradict and what they cannot see; "
-    "whether a radiologist would take it for anatomy they do not say. Magnitude images are compared under the "
-    "reference's own coil phases, and where the line between measured and not measured lies is a choice."
+    "whether a radiologist would take it for anatomy they do not say. Magnitude images are compared under "
+    "the reference's own coil phases, and where the line between measured and not measured lies is a choice."
 )
 
 

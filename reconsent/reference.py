@@ -54,7 +54,9 @@ _TAIL = """## The environment
 | `RECONSENT_CONSORTIUM` | consortium file or preset; goes before `consortium` of the run configuration |
 | `RECONSENT_STATE` | the server's state directory, unless `state` says so; default `./reconsent-state` |
 | `RECONSENT_DATABASE_URL` | database instead of the file in the state directory, such as PostgreSQL's |
-| `RECONSENT_MASTER_KEY` | master keys of contributions, the one in force first ([operations](operations.md#keys)) |
+| `RECONSENT_MASTER_KEY` | master keys of contributions, the one in force first \
+([operations](operations.md#keys)) |
+| `RECONSENT_SITE` | set for the commands of a key management service: whose key it is |
 | `RECONSENT_PHANTOMS` | phantoms of sites without data; default: `phantoms` in the state directory |
 | `RECONSENT_SITE_POLICY` | a site's policy file; goes before its node configuration ([sites](site.md)) |
 | `RECONSENT_SITE_LOG` | a site's log; goes before its node configuration; default: beside the policy |

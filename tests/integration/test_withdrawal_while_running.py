@@ -129,7 +129,7 @@ def test_the_superlink_is_killed_while_rounds_run(operator: Operator) -> None:
 
 
 def test_a_key_is_replaced_without_a_withdrawal(operator: Operator, tmp_path: Path) -> None:
-    """The old node is refused for ever, the new one speaks for the site in the next round; nothing is lost."""
+    """The old node is refused for ever, the new one speaks for the site in the next round."""
     before = operator.status()
     old = next(site for site in before["sites"] if site["name"] == "brain")
     keys = LocalConsortium(operator.state).layout.keys
