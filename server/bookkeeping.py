@@ -189,6 +189,11 @@ def _site(site: Exchanged) -> SiteOutcome:
         seconds=_amount(site.metrics.get(msg.SECONDS, 0.0)),
         bytes_up=site.bytes_up,
         bytes_down=site.bytes_down,
+        privacy={
+            key: site.metrics[key]
+            for key in sorted(msg.PRIVACY_METRICS & site.metrics.keys())
+            if 0 <= site.metrics[key] < MOST
+        },
     )
 
 

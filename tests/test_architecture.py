@@ -99,7 +99,11 @@ def test_only_the_declared_packages_use_the_imaging_domain() -> None:
 
 def test_run_time_dependencies_are_exactly_what_is_imported() -> None:
     """Nothing is imported that a plain install lacks, and nothing is installed that nobody imports."""
-    assert third_party(*PACKAGES) == declared(PROJECT["project"]["dependencies"])
+    dashboards = declared(PROJECT["project"]["optional-dependencies"]["dashboards"])
+    assert third_party(*PACKAGES) - third_party("deploy/grafana") == declared(
+        PROJECT["project"]["dependencies"]
+    )
+    assert third_party("deploy/grafana") == dashboards
 
 
 def test_development_dependencies_cover_the_tests() -> None:
@@ -113,7 +117,7 @@ def test_every_dependency_is_bounded_and_explained() -> None:
     """Each requirement has a lower and an upper bound, and a row in docs/dependencies.md."""
     extras = PROJECT["project"]["optional-dependencies"]
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    for text in [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["postgres"]]:
+    for text in [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["postgres"], *extras["dashboards"]]:
         requirement = Requirement(text)
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators == {">=", "<"}, text

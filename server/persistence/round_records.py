@@ -33,6 +33,9 @@ class SiteOutcome:
         The site's working time, as it reported it.
     bytes_up, bytes_down
         Model bytes received from and sent to the site.
+    privacy
+        What the site told of the privacy it has spent in all and may spend, by the keys of
+        :data:`strategies.messages.PRIVACY_METRICS`; empty without differential privacy.
     """
 
     outcome: Outcome
@@ -43,6 +46,7 @@ class SiteOutcome:
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    privacy: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
