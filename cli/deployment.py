@@ -54,7 +54,7 @@ class Deployment:
         if not layout.consortium.is_file():
             raise DeployError(
                 f"There is no consortium in {layout.state}.",
-                "Set one up with `reconsent up` or `reconsent server run`, or name its directory with --state.",
+                "Set one up with `reconsent up` or `reconsent server run`, or name it with --state.",
             )
         return cls(layout, FlowerControl(layout.flower_home), load_consortium(layout.consortium))
 

@@ -34,7 +34,7 @@ from unlearning.contribution_upkeep import ContributionUpkeep, RetentionLimits
 from unlearning.database import ContributionRow
 from unlearning.folding import Fold, RunningKind
 from unlearning.parameters import Vector
-from unlearning.rewinding import can_rewind, landmarks, rewind
+from unlearning.rewinding import can_rewind, landmarks, prune, rewind
 from unlearning.sealing import SUFFIX
 from unlearning.site_keys import SiteKeys
 from unlearning.spool import SpooledUpdate, UpdateSpool
@@ -107,6 +107,7 @@ class ContributionCache:
         self._line = line
         limits = RetentionLimits(self.policy.keep_rounds, self.policy.keep_days)
         self.upkeep = ContributionUpkeep(directory, self._files, transaction, line, limits)
+        self._held: int | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
     @classmethod
@@ -165,7 +166,7 @@ class ContributionCache:
         except OSError as error:
             raise unwritable(f"The contributions of round {round_}", error) from error
         superseded = []
-        anchors = landmarks(session, self._line) | self.policy.anchor_rounds
+        anchors = self._anchors(session)
         for (fold, last), (running, update, sensitivity) in zip(folds, stored, strict=True):
             session.add(self._row(fold, "running", running, norm=sensitivity))
             session.add(self._row(fold, "update", update, norm=fold.norm))
@@ -255,6 +256,18 @@ class ContributionCache:
         """The newest round of which anything is kept; 0 if nothing is."""
         with self._transaction() as session:
             return self._last_round(session)
+
+    def hold(self, round_: int) -> None:
+        """Keep the running pairs as they stood after ``round_``: the rounds that follow may be discarded.
+
+        Until :meth:`release`, and for as long as this object lives: say it again after a restart.
+        """
+        self._held = round_
+
+    def release(self, *, session: Session) -> list[Path]:
+        """End :meth:`hold`; returns files to unlink once the transaction is committed."""
+        self._held = None
+        return [self._directory / path for path in prune(session, self._line, self._anchors(session))]
 
     def can_rewind(self, round_: int) -> bool:
         """Whether the contributions as they stood after ``round_`` are kept; see :mod:`.rewinding`."""
@@ -392,6 +405,10 @@ class ContributionCache:
     def _last_round(self, session: Session) -> int:
         query = select(func.max(ContributionRow.round)).where(ContributionRow.line == self._line)
         return session.scalar(query) or 0
+
+    def _anchors(self, session: Session) -> frozenset[int]:
+        held = frozenset(() if self._held is None else (self._held,))
+        return landmarks(session, self._line) | self.policy.anchor_rounds | held
 
     def _rows(self, session: Session, site: str, kind: str | None) -> list[ContributionRow]:
         query = select(ContributionRow).where(

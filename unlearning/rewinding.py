@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import pairwise
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -58,6 +61,22 @@ def rewind(session: Session, line: str, round_: int) -> list[str]:
         if pairs:
             pairs[-1].round += last - round_
     session.flush()
+    return files
+
+
+def prune(session: Session, line: str, anchors: Collection[int]) -> list[str]:
+    """Drop running pairs that are no site's newest, and as of which no anchor round wants the model.
+
+    Returns
+    -------
+    Paths of the files to unlink once the transaction is committed, relative to the cache's directory.
+    """
+    files = []
+    for rows in _by_site(session, line).values():
+        for row, later in pairwise([row for row in rows if row.kind == "running"]):
+            if not any(row.round <= anchor < later.round for anchor in anchors):
+                files.append(row.path)
+                session.delete(row)
     return files
 
 

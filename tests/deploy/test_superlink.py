@@ -82,7 +82,7 @@ def test_hints_name_the_command_that_is_in_use(settings: SuperLinkSettings) -> N
         control.list_nodes()
     prepare_superlink(settings)
     for ask in (control.list_nodes, control.list_runs):
-        with pytest.raises(DeployError, match="Start .*`reconsent server run`"):
+        with pytest.raises(DeployError, match="reconsent server run"):
             ask()
 
 
