@@ -9,18 +9,21 @@ from typing import Annotated
 import typer
 
 from cli.audit import audit
+from cli.backup import backup, restore
 from cli.bench import bench
 from cli.calibrate import calibrate
 from cli.certificate.commands import app as certificate
 from cli.certs import app as certs
 from cli.data import app as data
 from cli.enrolment import add, readmit, replace_key
+from cli.keys import app as keys
 from cli.ledger import app as ledger
 from cli.methods import methods
 from cli.metrics import app as metrics
 from cli.model import app as model
-from cli.scenario import app as scenario
+from cli.purge import purge
 from cli.record import record
+from cli.scenario import app as scenario
 from cli.server import app as server
 from cli.simulate import simulate
 from cli.site import app as site
@@ -50,6 +53,8 @@ app.command()(up)
 app.command()(down)
 for command in (train, attach, resume, withdraw, unlearn, status):
     app.command()(command)
+for command in (backup, restore, purge):
+    app.command()(command)
 app.command()(record)
 app.add_typer(withdrawals, name="withdrawals")
 app.add_typer(certificate, name="certificate")
@@ -61,6 +66,7 @@ site.command("replace-key")(replace_key)
 app.add_typer(site, name="site")
 app.add_typer(model, name="model")
 app.add_typer(ledger, name="ledger")
+app.add_typer(keys, name="keys")
 app.add_typer(certs, name="certs")
 app.add_typer(server, name="server")
 app.add_typer(metrics, name="metrics")

@@ -19,6 +19,7 @@ from deploy.keys import node_key
 from deploy.layout import SUPERLINK, Layout, supernode
 from deploy.ports import find_ports
 from deploy.processes import ProcessRecord, ProcessTable
+from deploy.residue import purge
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
 from reconsent.errors import DeployError, StateError
 from reconsent.files import write_atomically
@@ -151,6 +152,8 @@ class LocalConsortium:
         link = table.processes[SUPERLINK]
         if SUPERLINK not in now.running:
             report("Starting the SuperLink")
+            # No run outlives a SuperLink: the messages that its database still holds are of no more use.
+            purge(self.layout.database(insecure=table.insecure), stopped=True)
             command = commands.superlink_command(self.layout, link.ports, insecure=table.insecure)
             self._start(SUPERLINK, command, commands.superlink_environment(self.layout), table, now)
         authority = None if table.insecure else self.layout.tls / AUTHORITY

@@ -155,3 +155,19 @@ def _explaining(database: Path) -> Iterator[None]:
             f"The SuperLink's database {database} cannot be purged: {error}.",
             "Free space on its disk, or stop the SuperLink; then `reconsent purge`.",
         ) from error
+
+
+def purged_copy(database: Path, target: Path) -> None:
+    """Copy a SuperLink's database to ``target`` without its messages: nodes and their keys, runs, the app.
+
+    Raises
+    ------
+    DeployError
+        If the disk is full, or the database cannot be read.
+    """
+    with _explaining(database), closing(_connect(database)) as source, closing(_connect(target)) as copy:
+        source.backup(copy)
+    purge(target, stopped=True)
+    with _explaining(database), closing(_connect(target)) as copy:
+        # One file, without a log beside it.
+        copy.execute("PRAGMA journal_mode = DELETE")

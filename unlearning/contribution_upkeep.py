@@ -50,9 +50,7 @@ class Expired:
 
 
 class ContributionUpkeep:
-    """Looks after the files of one line of the contribution cache; see
-    :class:`~unlearning.contributions.ContributionCache`, which makes it.
-    """
+    """Looks after the files of one line of the contribution cache, which makes it for itself."""
 
     def __init__(
         self,

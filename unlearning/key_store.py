@@ -1,15 +1,19 @@
 """The directory of keys: the sites' keys, who was erased, and where copies of the keys are.
 
-It is the one part of the state that a backup leaves out. What a backup holds is sealed; the keys go into *one*
-copy beside all backups, which every new backup and every erasure overwrites. So an old backup cannot be read
-any more as far as sites are concerned that have been erased since, and a restored one is told who they are.
+It is the one part of the state that a backup leaves out. What a backup holds is sealed; the keys go into
+*one* copy beside all backups, which every new backup and every erasure overwrites. So an old backup cannot
+be read any more as far as sites are concerned that have been erased since, and a restored one is told who
+they are.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from reconsent.errors import EncryptionError, StateError
 from reconsent.files import shred, write_private
 from unlearning.site_keys import Entry, KeyPolicy, SiteKeys
 
-ERASED, COPIES = "erased.json", "copies.json"
+ERASED, COPIES, LOCK = "erased.json", "copies.json", "keys.lock"
 FORMAT = 1
 
 
@@ -108,17 +112,12 @@ class KeyStore:
             If a key cannot be destroyed, or the note not be written.
         """
         leaving = sorted(set(sites))
-        noted = self.erased()
-        new = set(leaving) - {entry.site for entry in noted if entry.withdrawal == withdrawal}
-        noted += [Erasure(site, withdrawal, _now()) for site in sorted(new)]
-        # Noted first: a note without a destroyed key is made good by the next attempt, the reverse is not.
-        self._write(ERASED, [asdict(entry) for entry in noted])
-        if self.sites is not None:
-            self.sites.destroy(leaving)
-        else:
-            # Not sealed any more, but it may have been.
-            SiteKeys(self.directory, KeyPolicy()).destroy(leaving)
-        return self.write_copies()
+        with self._alone():
+            # Noted first: a note without a destroyed key is made good by the next attempt, the reverse not.
+            self._add([Erasure(site, withdrawal, _now()) for site in leaving])
+            # Also if nothing is sealed any more: it may have been.
+            (self.sites or SiteKeys(self.directory, KeyPolicy())).destroy(leaving)
+            return self._write_copies()
 
     def erased(self) -> list[Erasure]:
         """Every erasure, oldest first."""
@@ -126,22 +125,32 @@ class KeyStore:
 
     def add_erased(self, entries: Iterable[Erasure]) -> None:
         """Note erasures that another copy of this state knows of."""
-        noted = self.erased()
-        known = {(entry.site, entry.withdrawal) for entry in noted}
-        more = [entry for entry in entries if (entry.site, entry.withdrawal) not in known]
-        if more:
-            self._write(ERASED, [asdict(entry) for entry in [*noted, *more]])
+        with self._alone():
+            self._add(entries)
+
+    def put_back(self, copy: KeyCopy) -> list[str]:
+        """Take over what a copy has and this directory has not; returns the sites whose keys it was.
+
+        A key that was destroyed here is not brought back by an old copy.
+        """
+        noted = {entry.site for entry in self.erased()} - {entry.site for entry in copy.erased}
+        with self._alone():
+            self._add(copy.erased)
+            entries = {site: entry for site, entry in copy.keys.items() if site not in noted}
+            return (self.sites or SiteKeys(self.directory, KeyPolicy())).put_back(entries)
 
     def add_copy(self, path: Path) -> list[str]:
         """Keep a copy of the wrapped keys at ``path`` from now on; returns copies that cannot be reached."""
-        known = self.copies()
-        if path not in known:
-            self._write(COPIES, [str(entry) for entry in [*known, path]])
-        return self.write_copies()
+        with self._alone():
+            known = self.copies()
+            if path not in known:
+                self._write(COPIES, [str(entry) for entry in [*known, path]])
+            return self._write_copies()
 
     def forget_copy(self, path: Path) -> None:
         """Note that the copy at ``path`` is no more: it was destroyed."""
-        self._write(COPIES, [str(entry) for entry in self.copies() if entry != path])
+        with self._alone():
+            self._write(COPIES, [str(entry) for entry in self.copies() if entry != path])
 
     def copies(self) -> list[Path]:
         """Where copies are kept."""
@@ -154,6 +163,17 @@ class KeyStore:
         -------
         In words, the copies that could not be written: their disk is away, or full. What they hold is old.
         """
+        with self._alone():
+            return self._write_copies()
+
+    def _add(self, entries: Iterable[Erasure]) -> None:
+        noted = self.erased()
+        known = {(entry.site, entry.withdrawal) for entry in noted}
+        more = [entry for entry in entries if (entry.site, entry.withdrawal) not in known]
+        if more:
+            self._write(ERASED, [asdict(entry) for entry in [*noted, *more]])
+
+    def _write_copies(self) -> list[str]:
         failed = []
         for path in self.copies():
             try:
@@ -161,6 +181,23 @@ class KeyStore:
             except OSError as error:
                 failed.append(f"{path} ({error.strerror})")
         return failed
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While one process writes copies no other destroys keys, or the copies would bring them back."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise EncryptionError(
+                f"The directory of keys {self.directory} cannot be used: {error.strerror}.",
+                "Check its owner and permissions, and that its disk is not full.",
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _copy(self) -> bytes:
         keys = SiteKeys(self.directory, KeyPolicy()).entries()

@@ -1,0 +1,195 @@
+"""A backup of everything on the server, and the way back: state, certificates, registered nodes, and keys."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.layout import Layout
+from deploy.residue import purged_copy
+from reconsent.config import ConsortiumConfig, load_consortium
+from reconsent.errors import StateError
+from server.persistence import StateDirectory
+from server.persistence.backup import Manifest, make_backup, restore_backup
+from server.persistence.state import DATABASE, KEYS, LOCK
+from server.restoring import Reapplied, reapply_erasures, unreadable
+from server.safekeeping import key_policy
+from unlearning.contributions import ContributionCache
+from unlearning.key_store import KeyCopy, KeyStore
+
+KEY_COPY = "reconsent-keys.json"
+"""Name of the copy of the keys, beside the directories of the backups: one for all of them."""
+
+_LEFT_OUT = {KEYS, "spool", "deployment", "phantoms", "models", "contributions", "unlearning", LOCK}
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that was made.
+
+    Attributes
+    ----------
+    manifest
+        What is in it.
+    key_copy
+        Where the wrapped keys are.
+    unreached
+        Other copies of the keys that could not be brought up to date.
+    """
+
+    manifest: Manifest
+    key_copy: Path
+    unreached: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A backup that was restored.
+
+    Attributes
+    ----------
+    manifest
+        What was in it.
+    reapplied
+        Sites that were erased after it was made, and are kept out.
+    unreadable
+        Why contributions cannot be read; empty if they can.
+    """
+
+    manifest: Manifest
+    reapplied: tuple[Reapplied, ...]
+    unreadable: str
+
+
+def back_up(state: Path, target: Path, key_copy: Path | None = None) -> Backup:
+    """Back a state directory up while a server may be at work in it.
+
+    The backup holds no key: the wrapped keys of the sites go to ``key_copy``, which is overwritten by every
+    backup and by every erasure. The master key goes nowhere; keep a copy of it apart from both.
+
+    Parameters
+    ----------
+    state
+        The state directory.
+    target
+        A new directory.
+    key_copy
+        File for the wrapped keys; ``None`` for :data:`KEY_COPY` beside ``target``.
+
+    Raises
+    ------
+    StateError
+        If there is no state, the target is not empty, or a disk is full.
+    EncryptionError
+        If a key cannot be read.
+    """
+    layout = Layout(state.absolute())
+    copied_to = (key_copy or target.absolute().parent / KEY_COPY).absolute()
+    if copied_to.is_relative_to(target.absolute()):
+        raise StateError(
+            f"The copy of the keys {copied_to} would lie in the backup {target}.",
+            "Name a file outside of it: an erasure overwrites it, and a backup stays as it is.",
+        )
+    with (
+        StateDirectory.open(layout.state, exclusive=False) as opened,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        store = KeyStore(opened.keys_dir, None)
+        erased = sorted({entry.withdrawal for entry in store.erased()})
+        others = _others(layout, Path(scratch))
+        manifest = make_backup(opened, target, others, erased)
+        failed = store.add_copy(copied_to)
+    if any(text.startswith(f"{copied_to} ") for text in failed):
+        raise StateError(
+            f"The copy of the keys {copied_to} cannot be written, so the backup {target} could not be read.",
+            "Free space there, or name another file with --keys; then take another backup.",
+        )
+    return Backup(manifest, copied_to, tuple(failed))
+
+
+def restore(
+    backup: Path, state: Path, key_copy: Path | None, *, consortium: Path | None = None, alone: bool = False
+) -> Restored:
+    """Restore a backup, and keep out whoever was erased since.
+
+    Parameters
+    ----------
+    backup
+        What :func:`back_up` made.
+    state
+        State directory; must hold no state, but may have kept its ``keys/``.
+    key_copy
+        The newest copy of the keys; ``None`` if ``keys/`` is still there.
+    consortium
+        Consortium file, where the backup has none: it says where the master key is.
+    alone
+        Restore without keys: whoever asks states that nobody has been erased since the backup.
+
+    Raises
+    ------
+    StateError
+        If the backup is damaged, there is a state already, or the keys are missing or older than the backup.
+    """
+    layout = Layout(state.absolute())
+    keys_dir = layout.state / KEYS
+    manifest = Manifest.read(backup)
+    kept = KeyStore(keys_dir, None)
+    copy = KeyCopy.read(key_copy) if key_copy is not None else None
+    erased = [*kept.erased(), *(copy.erased if copy is not None else ())]
+    if copy is None and not keys_dir.is_dir() and not alone:
+        raise StateError(
+            "Without the newest copy of the keys nobody knows who has been erased since the backup was made.",
+            f"Give it with --keys (`reconsent backup` writes {KEY_COPY}). If it is lost and you are "
+            "sure that nobody has: --without-keys; kept contributions cannot be read then.",
+        )
+    unknown = sorted(set(manifest.erased) - {entry.withdrawal for entry in erased})
+    if unknown and not alone:
+        raise StateError(
+            f"These keys are older than the backup: they do not know withdrawal {', '.join(unknown)}, which "
+            "had erased something when the backup was made.",
+            "Give the newest copy of the keys with --keys.",
+        )
+    restore_backup(backup, layout.state)
+    config = consortium_of(layout, consortium)
+    store = KeyStore(keys_dir, None if config is None else key_policy(config))
+    with StateDirectory.open(layout.state) as opened:
+        if copy is not None:
+            store.put_back(copy)
+        reapplied = reapply_erasures(opened, store, erased)
+        if key_copy is not None:
+            store.add_copy(key_copy.absolute())
+        cache = ContributionCache(opened.contributions_dir, opened.session, keys=store.sites)
+        why = unreadable(cache, store)
+    return Restored(manifest, tuple(reapplied), why)
+
+
+def consortium_of(layout: Layout, given: Path | None) -> ConsortiumConfig | None:
+    """The consortium file: the one given, or the one in force here; ``None`` if there is none."""
+    for path in (given, layout.consortium, layout.state.parent / "consortium.toml"):
+        if path is not None and path.is_file():
+            return load_consortium(path)
+    return None
+
+
+def _others(layout: Layout, scratch: Path) -> dict[str, Path]:
+    """What belongs to a backup beside what the database names, by its path below the backup."""
+    found: dict[str, Path] = {}
+    tops = [path for path in layout.state.iterdir() if path.name not in _LEFT_OUT]
+    for top in tops:
+        if not top.name.startswith((".", DATABASE)):
+            found |= _files_below(top, layout.state)
+    for top in (layout.consortium, layout.tls, layout.keys):
+        found |= _files_below(top, layout.state)
+    for insecure in (False, True):
+        database = layout.database(insecure=insecure)
+        if database.is_file():
+            copy = scratch / database.name
+            purged_copy(database, copy)
+            found[str(database.relative_to(layout.state))] = copy
+    return found
+
+
+def _files_below(top: Path, root: Path) -> dict[str, Path]:
+    paths = [top] if top.is_file() else sorted(top.rglob("*"))
+    return {str(path.relative_to(root)): path for path in paths if path.is_file() and not path.is_symlink()}

@@ -1,0 +1,220 @@
+"""A consistent copy of a state directory while a server works in it, and the way back."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from reconsent.errors import StateError
+from reconsent.files import write_atomically
+from server.persistence.state import DATABASE, StateDirectory, explaining_os_errors
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+STAGING = ".backup-"
+"""Beginning of the directory in which a backup is put together; the next removes one that was cut off."""
+
+PARTS = ("models", "contributions", "unlearning")
+"""Directories whose files the database names. Files are whole and never changed, only replaced."""
+
+BLOCK = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a backup holds.
+
+    Attributes
+    ----------
+    made_at
+        When, ISO 8601, UTC.
+    files
+        Path below the backup → ``[bytes, SHA-256]``.
+    erased
+        Withdrawals that had erased something when it was made.
+    format
+        Of this description.
+    """
+
+    made_at: str
+    files: dict[str, tuple[int, str]]
+    erased: tuple[str, ...]
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, backup: Path) -> Self:
+        """The manifest of a backup.
+
+        Raises
+        ------
+        StateError
+            If there is none, or it is of a newer release.
+        """
+        path = backup / MANIFEST
+        try:
+            table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if table["format"] != FORMAT:
+                raise StateError(f"{path} has format {table['format']}.", "Use the release that wrote it.")
+            files = {name: (int(size), str(digest)) for name, (size, digest) in table["files"].items()}
+            return cls(str(table["made_at"]), files, tuple(table["erased"]))
+        except FileNotFoundError:
+            raise StateError(f"{backup} is no backup: it has no {MANIFEST}.", "Check the path.") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateError(
+                f"The manifest of the backup {backup} is damaged: {error}.", "Take another backup."
+            ) from None
+
+    def problems(self, backup: Path) -> list[str]:
+        """Files of the backup that are missing, truncated or altered, in words; empty if it is whole."""
+        found = []
+        for name, (size, digest) in sorted(self.files.items()):
+            path = backup / name
+            if not path.is_file():
+                found.append(f"{name} is missing")
+            elif path.stat().st_size != size:
+                found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
+            elif _sha256(path) != digest:
+                found.append(f"{name} is altered")
+        return found
+
+
+def make_backup(state: StateDirectory, target: Path, others: dict[str, Path], erased: list[str]) -> Manifest:
+    """Copy a state to ``target``, which is made; a server may be at work meanwhile.
+
+    The database is copied by SQLite's own means; the files that it names are held by a second name, in the
+    same moment, in which no round can be committed; they are copied to ``target`` afterwards.
+
+    Parameters
+    ----------
+    state
+        Opened for writing.
+    target
+        Directory; must not exist, or be empty.
+    others
+        Further files by their path below the backup.
+    erased
+        Withdrawals that have erased something so far.
+
+    Raises
+    ------
+    StateError
+        If the database is not SQLite's, the target holds something, or a disk is full.
+    """
+    if state.engine.url.get_backend_name() != "sqlite":
+        raise StateError(
+            f"The database {state.database} is not in the state directory.",
+            "When no run is under way, copy it by its own means (pg_dump) together with the state directory, "
+            "without its keys/.",
+        )
+    with explaining_os_errors(f"The backup {target}"):
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(target.iterdir()):
+            raise StateError(f"{target} is not empty.", "Name a new directory for each backup.")
+        with _staged(state) as staging:
+            sources = {str(path.relative_to(staging)): path for path in sorted(staging.rglob("*"))}
+            sources = {name: path for name, path in (sources | others).items() if path.is_file()}
+            files = {name: _copy(path, target / name) for name, path in sorted(sources.items())}
+        manifest = Manifest(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), files, tuple(erased))
+        # Last: a backup without a manifest was cut off, and is none.
+        write_atomically(target / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+    return manifest
+
+
+def restore_backup(backup: Path, target: Path) -> Manifest:
+    """Copy a backup to a state directory that does not exist yet, or holds nothing but keys.
+
+    Raises
+    ------
+    StateError
+        If a file of the backup is missing or altered, the target holds a state, or a disk is full. The
+        target is as it was then.
+    """
+    manifest = Manifest.read(backup)
+    problems = manifest.problems(backup)
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise StateError(
+            f"The backup {backup} is damaged: {'; '.join(problems[:5])}{more}.",
+            "Nothing was restored. Take another backup.",
+        )
+    for name in manifest.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise StateError(f"The backup {backup} names a file outside of it: {name}.", "Do not use it.")
+    if (target / DATABASE).exists() or any((target / part).is_dir() for part in PARTS):
+        raise StateError(
+            f"{target} holds a state already.", "Move it away first; leave only its keys/, if it has one."
+        )
+    with explaining_os_errors(f"The state directory {target}"):
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = sorted({name.partition("/")[0] for name in manifest.files})
+        try:
+            # The database last: without it there is no state, however this is cut off.
+            for name in sorted(manifest.files, key=lambda name: name == DATABASE):
+                size, digest = _copy(backup / name, target / name)
+                if (size, digest) != manifest.files[name]:
+                    raise StateError(f"{name} changed while it was copied.", "Repeat it.")
+        except BaseException:
+            for name in made:
+                _remove(target / name)
+            raise
+    return manifest
+
+
+@contextmanager
+def _staged(state: StateDirectory) -> Iterator[Path]:
+    """The database, and second names of the files it names, as they are at one moment."""
+    for left in state.path.glob(f"{STAGING}*"):
+        shutil.rmtree(left)
+    staging = state.path / f"{STAGING}{os.getpid()}"
+    staging.mkdir(mode=0o700)
+    try:
+        with state.session():
+            # Whoever holds the write lock sees to it that files and database stay as they are.
+            with (
+                closing(sqlite3.connect(f"file:{state.path / DATABASE}?mode=ro", uri=True)) as source,
+                closing(sqlite3.connect(staging / DATABASE)) as copy,
+            ):
+                source.backup(copy)
+            for part in PARTS:
+                for path in (state.path / part).rglob("*"):
+                    if path.is_file() and not path.name.endswith(".part"):
+                        held = staging / path.relative_to(state.path)
+                        held.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                        held.hardlink_to(path)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> tuple[int, str]:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with source.open("rb") as reading, os.fdopen(descriptor, "wb") as writing:
+        while block := reading.read(BLOCK):
+            digest.update(block)
+            size += writing.write(block)
+        writing.flush()
+        os.fsync(writing.fileno())
+    return size, digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
