@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from fastmri import evaluate as fastmri_evaluate
-from scipy.signal import oaconvolve
 
 from reconsent.errors import DataError, ModelError
 
@@ -80,6 +78,9 @@ def volume_quality(target: npt.ArrayLike, output: npt.ArrayLike) -> Quality:
         raise DataError("The target has no signal, or is not finite.", "Leave this volume out.")
     if np.array_equal(truth, image):
         return Quality(psnr=float("inf"), ssim=1.0, nmse=0.0, hfen=0.0)
+    # Brings scipy.stats with it, most of a second: a training message that measures nothing goes without.
+    from fastmri import evaluate as fastmri_evaluate
+
     return Quality(
         psnr=float(fastmri_evaluate.psnr(truth, image)),
         ssim=float(np.squeeze(fastmri_evaluate.ssim(truth, image))),
@@ -122,6 +123,8 @@ def high_frequency_error_norm(target: npt.ArrayLike, output: npt.ArrayLike) -> f
     """
     truth = np.asarray(target, dtype=np.float64)
     kernel = _laplacian_of_gaussian()[None]
+    from scipy.signal import oaconvolve
+
     edges = oaconvolve(truth, kernel, mode="same", axes=(1, 2))
     difference = oaconvolve(truth - np.asarray(output, dtype=np.float64), kernel, mode="same", axes=(1, 2))
     norm = float(np.linalg.norm(edges))
