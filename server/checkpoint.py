@@ -125,7 +125,7 @@ class Checkpoints:
         session: Session,
     ) -> Checkpoint:
         """Note that an unlearning begins, with what the strategy has planned if it plans."""
-        kept = self._kept(strategy.state(), min(sites)) if strategy.plans else {}
+        kept = self._kept(strategy.state(), min(sites)) if strategy.planned else {}
         checkpoint = Checkpoint(
             tuple(sorted(sites)), strategy.name, settings, start, first_round, 0, start, kept
         )

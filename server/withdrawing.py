@@ -257,7 +257,7 @@ class Withdrawing:
             with self._of.state.session() as session:
                 body = contributions_body(record.id, departed, method=config.method, session=session)
                 self._ledger.append(CONTRIBUTIONS_READ, body, session=session)
-            if strategy.plans:
+            if strategy.planned:
                 strategy.begin(self._of.grid, books.arrays(latest))
             checkpoint = self._start(departed, strategy, latest)
         # It may still be cancelled, and then the running sums go back to where they stood.
@@ -265,9 +265,9 @@ class Withdrawing:
         version = books.registry.get(checkpoint.check(strategy, config.settings).version)
         strategy.screen.recall(books.norms(MAIN, first_round=checkpoint.first_round))
         arrays = books.arrays(books.registry.get(checkpoint.start))
-        if not strategy.plans:
+        if not strategy.planned:
             arrays = strategy.begin(self._of.grid, arrays)
-        if checkpoint.done or strategy.plans:
+        if checkpoint.done or strategy.planned:
             strategy.resume(self.checkpoints.state_of(checkpoint))
         if checkpoint.done:
             arrays = books.arrays(version)

@@ -15,10 +15,13 @@ from flwr.common import log
 from flwr.serverapp import Grid
 from pydantic import Field, model_validator
 
+from reconsent.config import Settings
 from reconsent.errors import ContributionError, RoundError
 from strategies import messages as msg
+from strategies.loss_gate import LossGate
+from strategies.needs import ANCHORS, Needs
 from strategies.outcomes import RoundOutcome
-from strategies.retain_fine_tuning import RetainFineTuning, RetainFineTuningSettings
+from strategies.retain_fine_tuning import RetainFineTuningSettings
 from strategies.unlearning_strategy import Departure
 from unlearning.ascent import (
     Basis,
@@ -30,7 +33,8 @@ from unlearning.ascent import (
     weighted_contribution,
 )
 from unlearning.contributions import ContributionCache
-from unlearning.parameters import ParameterLayout, Vector
+from unlearning.history import damped_specific
+from unlearning.parameters import ParameterLayout, Vector, norm
 from unlearning.reach import length_of_reach
 
 
@@ -66,9 +70,31 @@ class CachedAscentSettings(RetainFineTuningSettings):
     direction: Literal["sum", "specific"] = Field(
         default="specific", description="the site's updates, or what they added beyond the other sites'"
     )
+    unit: Literal["update", "contribution"] = Field(
+        default="update",
+        description="what lengths are in units of: R, or the length of the site's whole contribution",
+    )
+    damping: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="a of the damped specific contribution, computed anew from the single updates of all "
+        "sites; empty: as it was damped in the cache (contributions.damping)",
+    )
+    rollback: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="go back first, to the newest kept model of at most this share of the rounds, and ascend "
+        "on what the site had contributed by then; empty: stay at the trained model",
+    )
     recency: float = Field(default=1.0, gt=0, le=1, description="weight of a round over that of the next")
     orthogonalise: bool = Field(
         default=False, description="project the direction off the remaining sites' cached contributions"
+    )
+    project_fresh: bool = Field(
+        default=False,
+        description="take each step with its round's retain updates at hand, projected off their span",
     )
     guard: Literal["none", "span", "return"] = Field(
         default="none",
@@ -86,16 +112,20 @@ class CachedAscentSettings(RetainFineTuningSettings):
     )
 
     @model_validator(mode="after")
-    def _recency_has_updates_to_weigh(self) -> Self:
+    def _direction_has_what_it_weighs(self) -> Self:
         if self.recency < 1 and self.direction == "specific":
             raise ValueError(
                 "a recency below 1 weighs single updates, and of the specific contribution only the running "
                 "sum is kept; use direction = 'sum' with it"
             )
+        if self.damping is not None and self.direction == "sum":
+            raise ValueError(
+                "damping is that of the specific contribution; use direction = 'specific' with it"
+            )
         return self
 
 
-class CachedAscent(RetainFineTuning):
+class CachedAscent(LossGate):
     """Climb the withdrawn site's loss along its cached contributions, and repair with the others.
 
     With Δᵤᵗ the cached updates, pᵤᵗ the site's share and Δ̄ᵗ the average of all updates,
@@ -103,14 +133,18 @@ class CachedAscent(RetainFineTuning):
         d = Σₜ pᵤᵗ/(1 − pᵤᵗ) (Δᵤᵗ − Δ̄ᵗ) / ‖·‖,   R = median ‖Δᵤᵗ‖ over its last rounds,   θ ← θ − s R d,
 
     a few such steps, each followed by a retain-only round (``direction = "sum"``: Σₜ pᵤᵗ Δᵤᵗ instead). Wu et
-    al. 2022 subtract the whole sum, which destroys the model; steps of the size of an update do not. Four
-    things keep it in hand:
+    al. 2022 subtract the whole sum, which destroys the model; steps of the size of an update do not. These
+    keep it in hand:
 
     * *backtracking*: a step after whose round the remaining sites' loss exceeds that of G by more than
       ``tolerance`` is taken back with its round, and halved;
     * a *trust region*: all steps together are no longer than ``trust_radius`` · R;
     * a *falling learning rate*: the retain rounds begin hotter than the training ended, which helps to leave
       G, and end cooler, which repairs the remaining organs;
+    * the *contribution as the unit* (``unit = "contribution"``, ``alpha = 1``): with ``damping`` a the whole
+      U ← (1 − a (1 − p)) U + p/(1 − p)(Δᵤ − Δ̄), exact on quadratic losses with a (1 − p) = η h;
+    * a *rollback* to a former model, to ascend from there on what the site had contributed by then;
+    * a step *projected off the fresh updates* of its round, θ ← θ + m − (I − QᵀQ) s R d;
     * a *reversion guard*, if asked for: averaged retain updates are projected off the span of the site's
       cached updates (``span``; needs a history), or freed of what returns towards G (``return``; after
       FedOSD, Pan et al. 2025).
@@ -122,9 +156,8 @@ class CachedAscent(RetainFineTuning):
     summary_line: ClassVar[str] = "server-side ascent on cached contributions, then retain-only fine-tuning"
     settings_type: ClassVar[type[CachedAscentSettings]] = CachedAscentSettings
     changing: ClassVar[tuple[str, ...]] = (
-        *RetainFineTuning.changing,
+        *LossGate.changing,
         *("alpha", "_steps_left", "_steps_taken", "_travelled", "_direction"),
-        *("_gate_sites", "_gate_losses", "_gate_examples", "_gate_seconds", "_gate_bytes"),
     )
     settings: CachedAscentSettings
 
@@ -138,12 +171,8 @@ class CachedAscent(RetainFineTuning):
         self._size = 0.0
         self._guard: Basis | None = None
         self._original: Vector | None = None
-        # Of G at each remaining site: the loss that a step is judged against.
-        self._gate_sites: list[str] = []
-        self._gate_losses: list[float] = []
-        self._gate_examples: list[float] = []
-        self._gate_seconds = 0.0
-        self._gate_bytes = 0
+        self._back: int | None = None
+        self._pending = 0.0
 
     @property
     def contributions(self) -> ContributionCache:
@@ -155,31 +184,66 @@ class CachedAscent(RetainFineTuning):
             )
         return self.cache
 
+    @classmethod
+    def needs(cls, settings: Settings) -> Needs:
+        """The cache; single updates for some settings, former models for another."""
+        assert isinstance(settings, CachedAscentSettings)  # noqa: S101 - checked by the registry
+        single = settings.guard == "span" or settings.recency < 1
+        history: Literal["none", "some", "all"] = "some" if single else "none"
+        if settings.damping is not None:
+            history = "all"
+        return Needs(contributions=True, history=history, anchors=settings.rollback is not None)
+
+    @property
+    def planned(self) -> bool:
+        """Going back takes away what the choice was made of."""
+        return self.settings.rollback is not None
+
+    @property
+    def changing_names(self) -> tuple[str, ...]:
+        """With a rollback also what :meth:`begin` has found."""
+        return (*self.changing, "_back", "_size", "_original", "_guard") if self.planned else self.changing
+
+    @property
+    def start_round(self) -> int | None:
+        """The anchor it goes back to, if it does."""
+        if self.settings.rollback is None or self._back is not None:
+            return self._back
+        farthest = self.settings.rollback * max(self.departure.models, default=0)
+        found = [t for t in self.departure.models if 0 < t <= farthest]
+        if not found:
+            kept = ", ".join(map(str, sorted(set(self.departure.models) - {0}))) or "none"
+            raise ContributionError(
+                f"cached-ascent is to go back to round {farthest:g} or before, and the kept models are of "
+                f"rounds {kept}.",
+                f"Raise rollback, or keep earlier ones. {ANCHORS}",
+            )
+        self._back = max(found)
+        return self._back
+
     def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
-        """Compute d, R, the guard, and the remaining sites' loss of G."""
+        """Compute d, R, the guard, and the remaining sites' loss of the model it begins from."""
+        self.check()
         named = msg.named_arrays(arrays)
-        self._original = ParameterLayout.of(named).flatten(named)
-        sites = sorted(self.departure.sites - self.departure.bystanders)
-        s = self.settings
-        contribution = weighted_contribution(self.contributions, sites, kind=s.direction, recency=s.recency)
+        layout = ParameterLayout.of(named)
+        self._original = layout.flatten(named)
+        s, back = self.settings, self.start_round
+        if back is not None:
+            arrays = self.departure.models[back]()
+            named = msg.named_arrays(arrays)
+        contribution = self._contribution(back)
         if s.orthogonalise:
-            contribution = project_out(contribution, orthonormal_basis(self._remaining_sums()))
+            contribution = project_out(contribution, orthonormal_basis(self._remaining_sums(back)))
         self._direction = unit(contribution)
-        self._size = statistics.mean(
-            statistics.median(self.contributions.norms(site)[-s.norm_window :]) for site in sites
-        )
+        self._size = norm(contribution) if s.unit == "contribution" else self._update_size(back)
         if s.guard == "span":
             self._guard = orthonormal_basis(self._guard_updates())
-            if self._guard.shape[0] == 0:
-                raise ContributionError(
-                    "The reversion guard 'span' needs single cached updates of the site, and none were kept.",
-                    "Train with contributions.history-every > 0, or set guard = 'return' or 'none'.",
-                )
         if s.tolerance is not None or s.alpha is None:
             self._refer_to(grid, arrays)
         if s.alpha is None:
             self.alpha = self._probed_length(grid, named) / self._steps_left
-        log(INFO, "cached-ascent: R = %.4g, alpha = %g, sites %s", self._size, self.alpha, ", ".join(sites))
+        sites = ", ".join(self.departure.contributors)
+        log(INFO, "cached-ascent: unit %.4g, alpha = %g, sites %s", self._size, self.alpha, sites)
         return arrays
 
     def prepare(self, server_round: int, parameters: Vector) -> tuple[Vector, dict[str, float]]:
@@ -188,16 +252,23 @@ class CachedAscent(RetainFineTuning):
         length = self._due()
         if length == 0.0 or self._direction is None:
             return parameters, {}
+        if self.settings.project_fresh:
+            self._pending = length
+            return parameters, {"alpha": self.alpha, "step-norm": length}
         return ascend(parameters, self._direction, length), {"alpha": self.alpha, "step-norm": length}
 
     def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
-        """Server momentum, then the reversion guard."""
+        """Server momentum, then the reversion guard, then a step that waited for the round's updates."""
         update = super().combine(server_round, start, update)
         if self._guard is not None:
-            return project_out(update, self._guard)
-        if self.settings.guard == "return" and self._original is not None:
-            return remove_return(update, start - self._original)
-        return update
+            update = project_out(update, self._guard)
+        elif self.settings.guard == "return" and self._original is not None:
+            update = remove_return(update, start - self._original)
+        length, self._pending = self._pending, 0.0
+        if length == 0.0 or self._direction is None:
+            return update
+        fresh = orthonormal_basis(self.spool.get(kept.site) for kept in self.spool.updates())
+        return ascend(update, project_out(self._direction, fresh), length)
 
     def run_round(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> RoundOutcome:
         """One round; an ascent step that cost the remaining sites too much is taken back and halved.
@@ -257,11 +328,12 @@ class CachedAscent(RetainFineTuning):
 
     def _probed_length(self, grid: Grid, named: msg.NamedArrays) -> float:
         """Length of the ascent in units of R that has the reach asked for; see :mod:`unlearning.reach`."""
-        assert self._original is not None and self._direction is not None  # noqa: S101 - set by begin
-        layout, original, direction = ParameterLayout.of(named), self._original, self._direction
+        assert self._direction is not None  # noqa: S101 - set by begin
+        layout, direction = ParameterLayout.of(named), self._direction
+        start = layout.flatten(named)
 
         def loss_at(length: float) -> float:
-            there = layout.unflatten(ascend(original, direction, length * self._size), named)
+            there = layout.unflatten(ascend(start, direction, length * self._size), named)
             return self._gate(grid, 0, msg.array_record(there))[1]
 
         trained, untrained = self._gate(grid, 0, self.departure.initial())
@@ -274,12 +346,6 @@ class CachedAscent(RetainFineTuning):
         )
         log(INFO, "cached-ascent: a reach of %g is %.3g R long", self.settings.reach, length)
         return length
-
-    def _gate_cost(self) -> dict[str, float]:
-        """What asking the sites for their loss has cost since this was told last."""
-        told: dict[str, float] = {"gate-seconds": self._gate_seconds, "gate-bytes": self._gate_bytes}
-        self._gate_seconds, self._gate_bytes = 0.0, 0
-        return told if told["gate-bytes"] else {}
 
     def _due(self) -> float:
         """Length of the step before the next round; 0 if none is due."""
@@ -297,64 +363,27 @@ class CachedAscent(RetainFineTuning):
         self.spool.clear()
         return outcome
 
-    def _refer_to(self, grid: Grid, arrays: ArrayRecord) -> None:
-        """Ask the remaining sites for their loss of G, which later ones are judged against."""
-        values = self._gate_metrics(grid, 0, arrays)
-        told = {s: v for s, v in values.items() if math.isfinite(v[0]) and v[1] > 0}
-        if not told:
-            raise ContributionError(
-                "No remaining site reported a loss, so the cost of the ascent cannot be judged.",
-                "Bring the sites online, or set tolerance to empty and alpha to a number to go without.",
-            )
-        self._gate_sites = sorted(told)
-        self._gate_losses = [told[site][0] for site in self._gate_sites]
-        self._gate_examples = [told[site][1] for site in self._gate_sites]
-
-    def _gate(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> tuple[float, float]:
-        """Mean loss of G and of ``arrays`` over the sites that know both; infinite if one has none now.
-
-        A model that a step has ruined for a site makes its reconstructor fail. Over those who still answer
-        the mean could even be lower than before. A site that has gone says nothing of the step.
-
-        Raises
-        ------
-        RoundError
-            If all of them have gone.
-        """
-        values = self._gate_metrics(grid, server_round, arrays)
-        known = zip(self._gate_sites, self._gate_losses, self._gate_examples, strict=True)
-        both = [(before, values[site][0], n) for site, before, n in known if site in values]
-        if not both:
-            raise RoundError(
-                "None of the sites that the cost of the ascent is judged by is there any more.",
-                "Bring them online and run it again.",
-            )
-        total = sum(n for _, _, n in both)
-        return (
-            sum(n * before for before, _, n in both) / total,
-            sum(n * after for _, after, n in both) / total,
+    def _contribution(self, back: int | None) -> Vector:
+        s, sites = self.settings, self.departure.contributors
+        if s.damping is not None:
+            return damped_specific(self.contributions, sites, damping=s.damping, until=back)
+        return weighted_contribution(
+            self.contributions, sites, kind=s.direction, recency=s.recency, at_round=back
         )
 
-    def _gate_metrics(
-        self, grid: Grid, server_round: int, arrays: ArrayRecord
-    ) -> dict[str, tuple[float, float]]:
-        """Loss of ``arrays`` at each remaining site, and over how many slices; infinite where it fails."""
-        values = self.evaluate(grid, server_round, arrays, {msg.SPLIT: msg.SPLIT_GATE})
-        self._gate_seconds += sum(metrics.get(msg.SECONDS, 0.0) for metrics in values.values())
-        self._gate_bytes += msg.payload_bytes(arrays) * len(values)
-        found = {site: (math.inf, 1.0) for site, status in self.failures.items() if status == "app_error"}
-        for site, metrics in values.items():
-            loss = metrics.get(msg.LOSS, math.nan)
-            examples, enrolled = metrics.get(msg.NUM_EXAMPLES, 1.0), self.screen.enrolled(site)
-            # No site has a louder say in this than its training data give it.
-            weight = examples if enrolled is None else min(examples, float(enrolled))
-            found[site] = (loss if math.isfinite(loss) else math.inf, weight)
-        return found
+    def _update_size(self, back: int | None) -> float:
+        """R: the median ‖Δᵤ‖ over the last rounds, up to ``back``."""
 
-    def _remaining_sums(self) -> Iterator[Vector]:
+        def newest(site: str) -> list[float]:
+            known = zip(self.contributions.shares(site), self.contributions.norms(site), strict=True)
+            return [size for t, size in known if back is None or t <= back][-self.settings.norm_window :]
+
+        return statistics.mean(statistics.median(newest(site)) for site in self.departure.contributors)
+
+    def _remaining_sums(self, back: int | None) -> Iterator[Vector]:
         for site in self.contributions.sites():
             if site not in self.departure.sites and site not in self.barred:
-                yield self.contributions.running(site, "sum")
+                yield self.contributions.running(site, "sum", at_round=back)
 
     def _guard_updates(self) -> Iterator[Vector]:
         sites = sorted(self.departure.sites - self.departure.bystanders)

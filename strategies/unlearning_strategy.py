@@ -124,6 +124,16 @@ class UnlearningStrategy(ContributionAveraging):
         return self.departure.budget_rounds
 
     @property
+    def planned(self) -> bool:
+        """:attr:`plans`, with these settings."""
+        return self.plans
+
+    @property
+    def changing_names(self) -> tuple[str, ...]:
+        """:attr:`changing`, with these settings."""
+        return self.changing
+
+    @property
     def start_round(self) -> int | None:
         """The round whose model it goes back to; ``None`` if it begins from G, or from the initial model."""
         return None
@@ -134,12 +144,12 @@ class UnlearningStrategy(ContributionAveraging):
 
     def state(self) -> StrategyState:
         """What another instance needs to go on after the last round, having begun from the same model."""
-        found = {name: getattr(self, name) for name in self.changing}
+        found = {name: getattr(self, name) for name in self.changing_names}
         return {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in found.items()}
 
     def resume(self, state: StrategyState) -> None:
         """Go on where the instance stood that ``state`` came from; to be called after :meth:`begin`."""
-        for name in self.changing:
+        for name in self.changing_names:
             setattr(self, name, state[name])
 
     def rounds(

@@ -17,7 +17,12 @@ Basis = npt.NDArray[np.float32]
 
 
 def weighted_contribution(
-    cache: ContributionCache, sites: Iterable[str], *, kind: str, recency: float = 1.0
+    cache: ContributionCache,
+    sites: Iterable[str],
+    *,
+    kind: str,
+    recency: float = 1.0,
+    at_round: int | None = None,
 ) -> Vector:
     """Sum of what ``sites`` contributed, d = Σᵤ Σₜ λ^(T−t) pᵤᵗ Δᵤᵗ ``(P,)``, in the direction of training.
 
@@ -41,6 +46,8 @@ def weighted_contribution(
         ``sum``: the updates themselves; ``specific``: what they added beyond the other sites'.
     recency
         λ, 0 < λ ≤ 1, per round.
+    at_round
+        Count what they contributed up to this anchor round; ``None`` for all.
 
     Raises
     ------
@@ -50,16 +57,16 @@ def weighted_contribution(
     total: Vector | None = None
     for site in sorted(sites):
         if recency >= 1.0:
-            part = cache.running(site, "specific" if kind == "specific" else "sum")
+            part = cache.running(site, "specific" if kind == "specific" else "sum", at_round=at_round)
         else:
-            part = _recent(cache, site, kind, recency)
+            part = _recent(cache, site, kind, recency, at_round)
         total = part if total is None else total + part
     if total is None:
         raise ContributionError("No withdrawn site was named, so there is no direction to ascend.")
     return total
 
 
-def _recent(cache: ContributionCache, site: str, kind: str, recency: float) -> Vector:
+def _recent(cache: ContributionCache, site: str, kind: str, recency: float, at_round: int | None) -> Vector:
     if kind == "specific":
         raise ContributionError(
             "A recency below 1 weighs single updates, and of the specific contribution only the running "
@@ -67,8 +74,10 @@ def _recent(cache: ContributionCache, site: str, kind: str, recency: float) -> V
             "Use direction = 'sum' with recency, or recency = 1.",
         )
     total: Vector | None = None
-    last = max(cache.shares(site), default=0)
+    last = max((t for t in cache.shares(site) if at_round is None or t <= at_round), default=0)
     for round_, share, update in cache.updates(site):
+        if round_ > last:
+            break
         weighted: Vector = np.float32(recency ** (last - round_) * share) * update
         total = weighted if total is None else total + weighted
     if total is None:

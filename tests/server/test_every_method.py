@@ -21,6 +21,10 @@ COOPERATIVE = ("pga", "ga-l1", "nl", "ga-l1-ft", "nl-ft")
 PLANS: dict[str, dict[str, Any]] = {
     **{name: {"method": name} for name in METHODS},
     "cached-ascent": {"method": "cached-ascent", "settings": {"alpha": 0.5}},
+    "cached-rollback": {
+        "method": "cached-ascent",
+        "settings": {"rollback": 0.7, "damping": 0.1, "alpha": 0.5, "guard": "span"},
+    },
     "rollback-anchor": {"method": "rollback", "settings": {"to": "anchor", "residue": 0.9}},
 }
 
@@ -77,7 +81,8 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize(
-    "name", ["federaser", "rollback", "rollback-anchor", "subtract-distil", "pga", "nl-ft"]
+    "name",
+    ["cached-rollback", "federaser", "rollback", "rollback-anchor", "subtract-distil", "pga", "nl-ft"],
 )
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_killed_unlearning_goes_on(
