@@ -37,7 +37,7 @@ def test_key_is_made_once_and_found_again(tmp_path: Path) -> None:
 
 
 def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
-    """Master key and wrapped keys are readable by their owner only; a master key others can read is refused."""
+    """Keys are readable by their owner only; a master key that others can read is refused."""
     SiteKeys(tmp_path, POLICY).key("knee")
     for path in (tmp_path / "master.key", tmp_path / "sites" / "knee.key"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -235,7 +235,7 @@ def test_copies_follow_erasures(tmp_path: Path) -> None:
 
 
 def test_copy_out_of_reach_is_named_and_made_good(tmp_path: Path) -> None:
-    """A copy that is away when a site is erased is named each time, and brought up to date when it is back."""
+    """A copy that is away when a site is erased is named, and brought up to date when it is back."""
     store = KeyStore(tmp_path / "keys", POLICY)
     assert store.sites is not None
     store.sites.key("knee")

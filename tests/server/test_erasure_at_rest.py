@@ -1,0 +1,287 @@
+"""What lies in the state directory: nothing of a site that can be read, after its erasure nothing at all."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconsent.errors import ContributionError, EncryptionError, ReconsentError
+from reconsent.faults import POINTS
+from server.coordinator import Coordinator
+from tests.server.hospitals import Run, consortium, opened
+from tests.server.killable import Killable, started
+from unlearning.key_store import KeyStore
+from unlearning.site_keys import KeyPolicy, SiteKeys
+
+POLICY = KeyPolicy()
+
+
+def config(**contributions: object):
+    return consortium(contributions={"history-every": 1, "history-dtype": "float32", **contributions})
+
+
+def everything(state: Path) -> bytes:
+    return b"\0".join(path.read_bytes() for path in sorted(state.rglob("*")) if path.is_file())
+
+
+def pattern(run: Run, site: str) -> bytes:
+    """Bytes of one update of ``site`` as float32: what to look for."""
+    _, _, update = next(iter(run.coordinator.cache.updates(site)))
+    return update.tobytes()[:32]
+
+
+def train(path: Path, plan: object, rounds: int = 3) -> tuple[bytes, bytes]:
+    """Some rounds; returns the patterns of an update and of the running sum of delta."""
+    with opened(path, plan, simulated=False) as run:  # type: ignore[arg-type]
+        run.coordinator.meet()
+        run.coordinator.initialise()
+        run.coordinator.train(rounds)
+        sums = run.coordinator.cache.running("delta", "sum").tobytes()[:32]
+        return pattern(run, "delta"), sums
+
+
+@pytest.mark.parametrize("encryption", ["none", "file"])
+def test_updates_are_readable_only_without_encryption(tmp_path: Path, encryption: str) -> None:
+    """Bytes of a site's update and sum are in the state directory only without encryption."""
+    patterns = train(tmp_path, config(encryption=encryption))
+    content = everything(tmp_path / "state")
+    assert [found in content for found in patterns] == [encryption == "none"] * 2
+
+
+def test_same_values_with_and_without_encryption(tmp_path: Path) -> None:
+    """Encryption changes no bit of models or contributions."""
+    ends = []
+    for encryption in ("none", "file"):
+        plan = config(encryption=encryption).model_copy(
+            update={"withdrawals": consortium(withdrawals=[{"sites": ["delta"], "at-round": 4}]).withdrawals}
+        )
+        with opened(tmp_path / encryption, plan) as run:
+            run.coordinator.run()
+            cache = run.coordinator.cache
+            sums = [cache.running(s, k).tobytes() for s in cache.sites() for k in ("sum", "specific")]
+            updates = [u.tobytes() for s in cache.sites() for _, _, u in cache.updates(s)]
+            ends.append((run.digests(), sums, updates))
+    assert ends[0] == ends[1]
+
+
+def test_turned_on_later_nothing_stays_readable(tmp_path: Path) -> None:
+    """When encryption is turned on, what was kept before is sealed before the next round; values stay."""
+    patterns = train(tmp_path, config(encryption="none"))
+    with opened(tmp_path, config(), simulated=False) as run:
+        assert any("were not encrypted" in text for text in run.texts("notice"))
+        assert pattern(run, "delta") == patterns[0]
+        assert run.coordinator.cache.problems() == []
+    content = everything(tmp_path / "state")
+    assert not any(found in content for found in patterns)
+
+
+def test_turned_off_what_is_sealed_is_refused_in_words(tmp_path: Path) -> None:
+    """With encryption turned off, sealed files are not taken for missing: the message says what to do."""
+    train(tmp_path, config())
+    refused = pytest.raises(ContributionError, match="is encrypted")
+    with opened(tmp_path, config(encryption="none"), simulated=False) as run, refused:
+        run.coordinator.cache.running("delta", "sum")
+    with opened(tmp_path, config(), simulated=False) as run:
+        assert run.coordinator.cache.problems() == []
+
+
+def test_missing_or_wrong_master_key_stops_the_server_before_anything(tmp_path: Path) -> None:
+    """Without its master key, or with another, the server does not start, and nothing has changed."""
+    train(tmp_path, config())
+    state = tmp_path / "state"
+    master = state / "keys" / "master.key"
+    right = master.read_bytes()
+    kept = everything(state / "contributions")
+    for wrong in (None, base64.b64encode(bytes(range(32)))):
+        master.unlink(missing_ok=True)
+        if wrong is not None:
+            master.write_bytes(wrong)
+            master.chmod(0o600)
+        with pytest.raises(EncryptionError, match="master key"), opened(tmp_path, config(), simulated=False):
+            pass
+    assert everything(state / "contributions") == kept
+    master.write_bytes(right)
+    with opened(tmp_path, config(), simulated=False) as run:
+        assert run.coordinator.cache.problems() == []
+
+
+def test_lost_key_of_a_site_stops_the_server(tmp_path: Path) -> None:
+    """A key that is missing is not silently made anew: that would bury what was sealed by the old one."""
+    train(tmp_path, config())
+    (tmp_path / "state" / "keys" / "sites" / "alpha.key").unlink()
+    with pytest.raises(EncryptionError, match="key of site 'alpha' is missing"), opened(tmp_path, config()):
+        pass
+    assert not (tmp_path / "state" / "keys" / "sites" / "alpha.key").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"), [("truncated", "truncated"), ("altered", "altered"), ("swapped", "checksum")]
+)
+def test_damaged_and_swapped_files_are_named(tmp_path: Path, damage: str, word: str) -> None:
+    """A truncated, altered or swapped file is named with its site, and never used."""
+    train(tmp_path, config())
+    kept = tmp_path / "state" / "contributions"
+    file, other = kept / "delta" / "running-000003.sealed", kept / "gamma" / "running-000003.sealed"
+    content = bytearray(file.read_bytes())
+    if damage == "truncated":
+        del content[-1]
+    elif damage == "altered":
+        content[60] ^= 1
+    else:
+        content = bytearray(other.read_bytes())
+    file.write_bytes(content)
+    with opened(tmp_path, config()) as run:
+        (problem,) = run.coordinator.cache.problems()
+        assert "delta" in problem
+        assert word in problem
+        with pytest.raises(ContributionError, match="delta"):
+            run.coordinator.cache.running("delta", "sum")
+
+
+def test_swapped_together_with_the_index(tmp_path: Path) -> None:
+    """Whoever exchanges two rounds' files and their checksums in the index too is found by the seal."""
+    train(tmp_path, config())
+    kept = tmp_path / "state" / "contributions" / "delta"
+    with opened(tmp_path, config()) as run:
+        one, two = kept / "update-000001.sealed", kept / "update-000002.sealed"
+        first, second = one.read_bytes(), two.read_bytes()
+        one.write_bytes(second)
+        two.write_bytes(first)
+        with run.coordinator.state.session() as session:
+            connection = session.connection()
+            rows = dict(
+                connection.exec_driver_sql(
+                    "SELECT round, sha256 FROM contributions "
+                    "WHERE site = 'delta' AND kind = 'update' AND round < 3"
+                ).all()
+            )
+            for round_, other in ((1, 2), (2, 1)):
+                connection.exec_driver_sql(
+                    "UPDATE contributions SET sha256 = ? "
+                    "WHERE site = 'delta' AND kind = 'update' AND round = ?",
+                    (rows[other], round_),
+                )
+        problems = run.coordinator.cache.problems()
+        assert len(problems) == 2
+        assert all("for another site, round or kind" in problem for problem in problems)
+
+
+def keys_of(state: Path, site: str) -> list[bytes]:
+    """A site's key in every form in which it could lie about: plain, base64, wrapped."""
+    keys = SiteKeys(state / "keys", POLICY)
+    plain, wrapped = keys.existing(site), keys.entries()[site]["wrapped"]
+    return [plain, base64.b64encode(plain), plain.hex().encode(), wrapped.encode(), base64.b64decode(wrapped)]
+
+
+def test_after_the_erasure_nothing_is_left(tmp_path: Path) -> None:
+    """After a withdrawal no file of the site and no form of its key is in the state, log included."""
+    train(tmp_path, config())
+    state = tmp_path / "state"
+    secrets = keys_of(state, "delta")
+    assert any(secret in everything(state) for secret in secrets)
+    names = [path.name for path in (state / "contributions" / "delta").iterdir()]
+    assert names
+    with opened(tmp_path, config(), simulated=False) as run:
+        run.coordinator.meet()
+        record = run.coordinator.withdraw(["delta"])
+        assert "keys destroyed" in run.coordinator.withdrawals.events(record.id)[-1].note
+        assert not any(secret in everything(state) for secret in secrets), "also while the server runs"
+    content = everything(state)
+    assert not any(secret in content for secret in secrets)
+    assert b"delta/running" not in content, "nor its rows in free pages or the log of writes"
+    assert list(state.rglob("*delta*")) == []
+    assert SiteKeys(state / "keys", POLICY).sites() == ["alpha", "beta", "gamma"]
+
+
+def test_without_encryption_files_and_rows_go_too(tmp_path: Path) -> None:
+    """Without encryption the erased updates are in no file either, and the erasure is noted."""
+    patterns = train(tmp_path, config(encryption="none"))
+    with opened(tmp_path, config(encryption="none"), simulated=False) as run:
+        run.coordinator.meet()
+        run.coordinator.withdraw(["delta"])
+    content = everything(tmp_path / "state")
+    assert not any(found in content for found in patterns)
+    assert [e.site for e in KeyStore(tmp_path / "state" / "keys", None).erased()] == ["delta"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Killable]:
+    with started() as process:
+        yield process
+
+
+@pytest.mark.parametrize("point", [p for p in POINTS if p not in ("round-committed", "round-averaged")])
+def test_killed_at_any_point_nothing_is_readable(point: str, server: Killable, tmp_path: Path) -> None:
+    """Killed at this point, no plaintext lies about; resumed, no key of the withdrawn site is left either."""
+    state = tmp_path / "state"
+    assert server.run(tmp_path, point) == -signal.SIGKILL
+    secrets: list[bytes] = []
+    if (state / "keys" / "sites" / "delta.key").exists():
+        secrets = keys_of(state, "delta")
+        key = secrets[0]
+        assert key not in everything(state)
+    for part in ("contributions", "spool", "unlearning"):
+        for path in (state / part).rglob("*"):
+            assert path.is_dir() or path.read_bytes().startswith(b"RCNSEAL1"), path
+    assert server.run(tmp_path) == 0
+    content = everything(state)
+    assert not any(secret in content for secret in secrets)
+    assert SiteKeys(state / "keys", POLICY).sites() == ["alpha", "beta", "gamma"]
+
+
+def test_old_updates_expire_by_rounds(tmp_path: Path) -> None:
+    """Updates older than keep-rounds go at each commit, their norms stay; they are counted and told of."""
+    with opened(tmp_path, config(**{"keep-rounds": 2}), simulated=False) as run:
+        run.coordinator.meet()
+        run.coordinator.initialise()
+        run.coordinator.train(5)
+        cache = run.coordinator.cache
+        assert [number for number, _, _ in cache.updates("delta")] == [4, 5]
+        assert len(cache.norms("delta")) == 5
+        assert run.coordinator.safekeeping.expired() == 12
+        assert any(text.startswith("12 kept updates") for text in run.texts("notice"))
+        assert cache.problems() == []
+    names = {path.name for path in (tmp_path / "state" / "contributions" / "delta").iterdir()}
+    assert names == {"update-000004.sealed", "update-000005.sealed", "running-000005.sealed"}
+
+
+def test_a_new_limit_holds_at_the_next_start(tmp_path: Path) -> None:
+    """A limit that was set later is kept at the start of the server, before any round."""
+    train(tmp_path, config())
+    with opened(tmp_path, config(**{"keep-rounds": 1})) as run:
+        assert any(text.startswith("8 kept updates") for text in run.texts("notice"))
+        assert [number for number, _, _ in run.coordinator.cache.updates("alpha")] == [3]
+
+
+def test_old_updates_expire_by_days_and_frozen_ones_do_not(tmp_path: Path) -> None:
+    """Updates older than keep-days go; those of a site that is being withdrawn are left alone."""
+    train(tmp_path, config())
+    with opened(tmp_path, config(**{"keep-days": 30.0}), simulated=False) as run:
+        coordinator: Coordinator = run.coordinator
+        coordinator.withdrawals.file(["delta"], reason="asked", requested_by="dpo", restrict=True)
+        upkeep, now = coordinator.cache.upkeep, dt.datetime.now(dt.UTC)
+        with coordinator.state.session() as session:
+            assert upkeep.expire(session=session, now=now + dt.timedelta(days=29)).count == 0
+            assert upkeep.expire(session=session, now=now + dt.timedelta(days=31)).count == 9
+        assert len(list(coordinator.cache.updates("delta"))) == 3
+        assert list(coordinator.cache.updates("alpha")) == []
+
+
+def test_full_disk_while_keys_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a site's key cannot be written, the round fails in words, and is done when there is room again."""
+    with monkeypatch.context() as patch:
+
+        def full(path: Path, content: bytes) -> None:
+            raise OSError(28, "No space left on device", str(path))
+
+        patch.setattr("unlearning.site_keys.write_private", full)
+        with pytest.raises(ReconsentError, match="cannot be written"):
+            train(tmp_path, config(encryption="file", **{"master-key": tmp_path / "made.key"}))
+    train(tmp_path, config(encryption="file", **{"master-key": tmp_path / "made.key"}))
+    assert (tmp_path / "made.key").is_file()
+    assert not (tmp_path / "state" / "keys" / "master.key").exists()
