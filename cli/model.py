@@ -15,6 +15,7 @@ from reconsent.errors import StateError
 from reconsent.files import write_atomically
 
 if TYPE_CHECKING:
+    from reconsent.config import ConsortiumConfig
     from server.persistence import ModelVersion, StateDirectory
 
 app = typer.Typer(no_args_is_help=True, help="Versions of the model: list, show, export.")
@@ -58,9 +59,22 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
     state: StateOption = None,
     form: Annotated[
-        Literal["safetensors", "state-dict"],
-        typer.Option("--format", help="safetensors, or a PyTorch state dict (torch.load)."),
+        Literal["safetensors", "state-dict", "torchscript"],
+        typer.Option(
+            "--format",
+            help="safetensors; a PyTorch state dict (torch.load); or torchscript, the whole network, which "
+            "needs PyTorch alone (torch.jit.load).",
+        ),
     ] = "safetensors",
+    consortium: Annotated[
+        str | None,
+        typer.Option(
+            "--consortium",
+            help="For torchscript: the consortium file that says which network it is (default: the one "
+            "beside the state).",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Export it even if it is revoked.")] = False,
     recipient: Annotated[
         str | None, typer.Option("--recipient", help="To whom it is given (default: who gives the command).")
@@ -79,9 +93,13 @@ def export(
     with _open(state) as opened:
         found = _find(opened, version)
         arrays = _registry(opened).load(found.id, force=force)
+    about = {"version": found.id, "sha256": found.digest, "status": found.status.value}
     if form == "safetensors":
-        about = {"version": found.id, "sha256": found.digest, "status": found.status.value}
         content = save(arrays, metadata=about)
+    elif form == "torchscript":
+        from mri.torchscript import torchscript
+
+        content = torchscript(_consortium(consortium, state).model, arrays, json.dumps(about))
     else:
         buffer = io.BytesIO()
         torch.save({name: torch.from_numpy(arrays[name].copy()) for name in found.names}, buffer)
@@ -92,6 +110,23 @@ def export(
     except OSError as error:
         raise StateError(f"{out} cannot be written: {error}.", "Choose another --out.") from None
     typer.echo(f"{out}: version {found.id}, {found.status.value}, {len(content) / 2**20:.1f} MiB")
+
+
+def _consortium(named: str | None, state: Path | None) -> ConsortiumConfig:
+    """The consortium file that was named, or the one of the deployment or simulation whose state it is."""
+    from reconsent.config import load_consortium
+    from reconsent.environment import state_path
+
+    if named is not None:
+        return load_consortium(named)
+    path = state_path(state).absolute()
+    for beside in (path / "deployment" / "consortium.toml", path.parent / "consortium.toml"):
+        if beside.is_file():
+            return load_consortium(beside)
+    raise StateError(
+        f"There is no consortium file beside {path}, so nothing says which network the model is.",
+        "Name it with --consortium.",
+    )
 
 
 def _record_export(state: Path | None, version: ModelVersion, recipient: str | None, form: str) -> None:

@@ -173,6 +173,8 @@ def test_a_revoked_version_is_exported_by_force_only(operator: Operator, tmp_pat
     """The current model is written to a file; one that holds the withdrawn site's updates is refused."""
     operator("model", "export", "latest", "--out", str(tmp_path / "model.safetensors"))
     assert (tmp_path / "model.safetensors").stat().st_size > 1000
+    operator("model", "export", "latest", "--out", str(tmp_path / "model.pt"), "--format", "torchscript")
+    assert (tmp_path / "model.pt").read_bytes().startswith(b"PK"), "an archive, as torch.jit.load reads it"
     versions = json.loads(operator("model", "list", "--json"))
     revoked = next(v["version"] for v in versions if v["status"] == "revoked" and not v["pruned"])
     with pytest.raises(AssertionError, match="revoked"):
