@@ -309,6 +309,11 @@ class ConsortiumConfig(Settings):
                     f"withdrawal at round {withdrawal.at_round}, but there are only "
                     f"{self.training.rounds} training rounds"
                 )
+        if len(leaving) == len(names):
+            raise ValueError(
+                "all sites would be withdrawn: nobody would remain to train with. "
+                "Keep at least one site, or delete the model instead"
+            )
         for taking in self.sites:
             last = self.training.rounds if taking.last_round is None else taking.last_round
             if not taking.first_round <= last <= self.training.rounds + self.continue_rounds:
@@ -326,11 +331,6 @@ class ConsortiumConfig(Settings):
                         f"'{site}' would come back after round {back.after_round}, but does not withdraw "
                         "before"
                     )
-        if len(leaving) == len(names):
-            raise ValueError(
-                "all sites would be withdrawn: nobody would remain to train with. "
-                "Keep at least one site, or delete the model instead"
-            )
         for config in self.sites:
             own = config.privacy
             if own is not None and (self._noised_at_server(own) or self._noised_at_server(self.privacy)):
