@@ -55,6 +55,8 @@ docs: setup ## write the generated pages of docs/ again
 	$(BIN)/python -m reconsent.reference > docs/.configuration.md && mv docs/.configuration.md docs/configuration.md
 	$(BIN)/python -m cli.results_reference > docs/.results.md && mv docs/.results.md docs/results.md
 	$(BIN)/python -m cli.metrics_reference > docs/.metrics.md && mv docs/.metrics.md docs/metrics.md
+	$(BIN)/python -m cli.methods_reference > docs/.methods.md && mv docs/.methods.md docs/methods.md
+	$(BIN)/python -m deploy.grafana.writer
 
 clean: ## remove what was made here, except runs/
 	rm -rf $(VENV) dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -154,6 +154,10 @@ class CachedAscent(LossGate):
 
     name: ClassVar[str] = "cached-ascent"
     summary_line: ClassVar[str] = "server-side ascent on cached contributions, then retain-only fine-tuning"
+    source: ClassVar[str] = "this project; after Wu et al. 2022, Huynh et al. 2024 and Pan et al. 2025"
+    cost_line: ClassVar[str] = (
+        "the budget of rounds at the remaining sites, and one evaluation of their loss for each step"
+    )
     settings_type: ClassVar[type[CachedAscentSettings]] = CachedAscentSettings
     changing: ClassVar[tuple[str, ...]] = (
         *LossGate.changing,

@@ -37,6 +37,8 @@ class FastFedUL(OneShot):
 
     name: ClassVar[str] = "fast-fedul"
     summary_line: ClassVar[str] = "subtract the site's updates, damped round by round; no site is asked"
+    source: ClassVar[str] = "Huynh et al., Fast-FedUL, ECML-PKDD 2024"
+    cost_line: ClassVar[str] = "no round: sums at the server; with repair the budget of rounds"
     settings_type: ClassVar[type[Settings]] = FastFedULSettings
     settings: FastFedULSettings
 

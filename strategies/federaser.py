@@ -57,6 +57,8 @@ class FedEraser(UnlearningStrategy):
 
     name: ClassVar[str] = "federaser"
     summary_line: ClassVar[str] = "replay cached rounds without the site, calibrated by the others"
+    source: ClassVar[str] = "Liu et al., FedEraser, IWQoS 2021"
+    cost_line: ClassVar[str] = "as many rounds as the budget allows, each a share r of the local passes"
     settings_type: ClassVar[type[Settings]] = FedEraserSettings
     restarts: ClassVar[bool] = True
     plans: ClassVar[bool] = True

@@ -28,4 +28,6 @@ class FullFineTuning(RetainFineTuning):
 
     name: ClassVar[str] = "full-ft"
     summary_line: ClassVar[str] = "retain-only fine-tuning on all data, as the training went; a control"
+    source: ClassVar[str] = "Xue et al., Erase to Enhance, MIDL 2024 (Full FT)"
+    cost_line: ClassVar[str] = "the budget of rounds at the remaining sites, on all their data"
     settings_type: ClassVar[type[Settings]] = FullFineTuningSettings

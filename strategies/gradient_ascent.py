@@ -29,6 +29,8 @@ class GradientAscent(Cooperating):
 
     name: ClassVar[str] = "ga-l1"
     summary_line: ClassVar[str] = "gradient ascent with l1 at the leaving site; destroys on its own"
+    source: ClassVar[str] = "Xue et al., Erase to Enhance, MIDL 2024 (GA-l1)"
+    cost_line: ClassVar[str] = "the budget of rounds, at the leaving site alone"
     settings_type: ClassVar[type[Settings]] = GradientAscentSettings
     settings: GradientAscentSettings
 

@@ -17,6 +17,8 @@ class GradientAscentFineTuning(GradientAscent):
 
     name: ClassVar[str] = "ga-l1-ft"
     summary_line: ClassVar[str] = "gradient ascent at the leaving site beside fine-tuning at the others"
+    source: ClassVar[str] = "Xue et al., Erase to Enhance, MIDL 2024 (GA-l1-FT)"
+    cost_line: ClassVar[str] = "the budget of rounds, at all sites"
 
     def asks_others(self, server_round: int) -> bool:
         """Both have a part."""

@@ -28,4 +28,6 @@ class MomentumFineTuning(RetainFineTuning):
 
     name: ClassVar[str] = "retain-ft-momentum"
     summary_line: ClassVar[str] = "retain-only fine-tuning with annealed server momentum; the control to beat"
+    source: ClassVar[str] = "Polyak 1964; as a control, Liu et al., INFOCOM 2022"
+    cost_line: ClassVar[str] = "the budget of rounds at the remaining sites"
     settings_type: ClassVar[type[Settings]] = MomentumFineTuningSettings

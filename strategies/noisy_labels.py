@@ -31,6 +31,8 @@ class NoisyLabels(Cooperating):
 
     name: ClassVar[str] = "nl"
     summary_line: ClassVar[str] = "noisy targets at the leaving site; destroys on its own"
+    source: ClassVar[str] = "Xue et al., Erase to Enhance, MIDL 2024 (NL)"
+    cost_line: ClassVar[str] = "the budget of rounds, at the leaving site alone"
     settings_type: ClassVar[type[Settings]] = NoisyLabelsSettings
     settings: NoisyLabelsSettings
 

@@ -15,6 +15,8 @@ class NoisyLabelsFineTuning(NoisyLabels):
 
     name: ClassVar[str] = "nl-ft"
     summary_line: ClassVar[str] = "noisy targets at the leaving site beside fine-tuning at the others"
+    source: ClassVar[str] = "Xue et al., Erase to Enhance, MIDL 2024 (NL-FT)"
+    cost_line: ClassVar[str] = "the budget of rounds, at all sites"
 
     def asks_others(self, server_round: int) -> bool:
         """Both have a part."""

@@ -59,6 +59,12 @@ class ProjectedAscent(Cooperating):
     summary_line: ClassVar[str] = (
         "projected gradient ascent at the leaving site, then retain-only fine-tuning"
     )
+    source: ClassVar[str] = (
+        "Halimi et al., Federated Unlearning: How to Efficiently Erase a Client, arXiv 2207.05521, 2022"
+    )
+    cost_line: ClassVar[str] = (
+        "one round at the leaving site (several local passes), the rest of the budget at the others"
+    )
     settings_type: ClassVar[type[Settings]] = ProjectedAscentSettings
     settings: ProjectedAscentSettings
 

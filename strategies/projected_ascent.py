@@ -73,6 +73,8 @@ class CachedProjectedAscent(OneShot):
     summary_line: ClassVar[str] = (
         "projected ascent around the others' model on cached updates, then fine-tuning"
     )
+    source: ClassVar[str] = "Halimi et al., arXiv 2207.05521, 2022, on cached updates"
+    cost_line: ClassVar[str] = "the budget of rounds at the remaining sites"
     settings_type: ClassVar[type[Settings]] = CachedProjectedAscentSettings
     settings: CachedProjectedAscentSettings
 

@@ -40,6 +40,8 @@ class RapidRetraining(Retraining):
 
     name: ClassVar[str] = "rapid-retrain"
     summary_line: ClassVar[str] = "retrain from scratch in few rounds, with a diagonal Fisher at the sites"
+    source: ClassVar[str] = "Liu et al., The Right to be Forgotten in Federated Learning, INFOCOM 2022"
+    cost_line: ClassVar[str] = "the budget of rounds at the remaining sites"
     settings_type: ClassVar[type[Settings]] = RapidRetrainingSettings
     settings: RapidRetrainingSettings
 

@@ -53,6 +53,8 @@ class RetainFineTuning(UnlearningStrategy):
 
     name: ClassVar[str] = "retain-ft"
     summary_line: ClassVar[str] = "retain-only fine-tuning; forgets little by itself"
+    source: ClassVar[str] = "Xue et al., Erase to Enhance, MIDL 2024 (FT)"
+    cost_line: ClassVar[str] = "the budget of rounds at the remaining sites"
     settings_type: ClassVar[type[Settings]] = RetainFineTuningSettings
     changing: ClassVar[tuple[str, ...]] = ("_momentum",)
     settings: RetainFineTuningSettings

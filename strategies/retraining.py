@@ -25,6 +25,8 @@ class Retraining(UnlearningStrategy):
 
     name: ClassVar[str] = "retrain"
     summary_line: ClassVar[str] = "retrain from scratch without the site: exact, and as dear as the training"
+    source: ClassVar[str] = "the oracle of every paper"
+    cost_line: ClassVar[str] = "all rounds of the training, at the remaining sites"
     claim_level: ClassVar[str] = "exact_retrain"
     settings_type: ClassVar[type[Settings]] = RetrainingSettings
     restarts: ClassVar[bool] = True

@@ -83,6 +83,10 @@ class Rollback(RetainFineTuning):
 
     name: ClassVar[str] = "rollback"
     summary_line: ClassVar[str] = "go back to before the site joined (exact), or to an anchor, and train on"
+    source: ClassVar[str] = (
+        "Fraboni et al., Sequential Informed Federated Unlearning, AISTATS 2024 (without its noise)"
+    )
+    cost_line: ClassVar[str] = "the rounds since the site joined; to an anchor, the budget of rounds"
     claim_level: ClassVar[str] = "exact_retrain"
     settings_type: ClassVar[type[Settings]] = RollbackSettings
     plans: ClassVar[bool] = True

@@ -42,6 +42,10 @@ class SubtractDistil(OneShot):
 
     name: ClassVar[str] = "subtract-distil"
     summary_line: ClassVar[str] = "subtract the site's updates, distil from the old model at the others"
+    source: ClassVar[str] = (
+        "Wu et al., Federated Unlearning with Knowledge Distillation, arXiv 2201.09441, 2022"
+    )
+    cost_line: ClassVar[str] = "the budget of rounds at the remaining sites, with twice the bytes down"
     settings_type: ClassVar[type[Settings]] = SubtractDistilSettings
     settings: SubtractDistilSettings
 

@@ -81,6 +81,10 @@ class UnlearningStrategy(ContributionAveraging):
     """As in configuration files."""
     summary_line: ClassVar[str]
     """What it does, in one line."""
+    source: ClassVar[str]
+    """Whose method it is, and where it was published."""
+    cost_line: ClassVar[str]
+    """What it asks of the sites, in one line."""
     claim_level: ClassVar[str] = "empirical"
     """The strongest claim a certificate may make of it."""
     settings_type: ClassVar[type[Settings]]

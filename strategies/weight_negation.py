@@ -33,6 +33,8 @@ class WeightNegation(OneShot):
 
     name: ClassVar[str] = "weight-negation"
     summary_line: ClassVar[str] = "NoT: negate the first layer, then retain-only fine-tuning"
+    source: ClassVar[str] = "Khalil et al., NoT, CVPR 2025"
+    cost_line: ClassVar[str] = "the budget of rounds at the remaining sites"
     settings_type: ClassVar[type[Settings]] = WeightNegationSettings
     settings: WeightNegationSettings
 

@@ -59,8 +59,9 @@ class Hospital:
         arrays: ArrayRecord | None = None,
         config: dict[str, Any] | None = None,
         node: dict[str, Any] | None = None,
+        extra: dict[str, ArrayRecord] | None = None,
     ) -> Message:
-        """What the site's ClientApp answers."""
+        """What the site's ClientApp answers; ``extra`` are further models in the message."""
         if TaskIdentity._run_id is None:  # Messages can only be made within a run.
             TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
         message = Message(
@@ -70,6 +71,8 @@ class Hospital:
             dst_node_id=5,
             message_type=message_type,
         )
+        for name, record in (extra or {}).items():
+            message.content[name] = record
         message.metadata.__dict__["_message_id"] = "m-1"
         context = Context(
             run_id=7,
