@@ -20,7 +20,7 @@ SUPERLINK_PORTS = (API, FLEET, HEALTH)
 SUPERNODE_PORTS = (RUNTIME, HEALTH)
 
 # Looked at every second by default, which a round over gRPC waits for several times.
-_POLLING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"}
+POLLING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05"}
 
 # What only the server may know: its database's password and the master key of contributions above all.
 _OF_THE_SERVER = (STATE_VARIABLE, "RECONSENT_DATABASE_URL", "RECONSENT_MASTER_KEY")
@@ -107,7 +107,7 @@ def ports_of(name: str) -> tuple[str, ...]:
 def _common(layout: Layout) -> dict[str, str]:
     return {
         **SWITCHES,
-        **_POLLING,
+        **POLLING,
         "FLWR_HOME": str(layout.flower_home),
         CONSORTIUM_VARIABLE: str(layout.consortium),
         "OMP_NUM_THREADS": "1",
