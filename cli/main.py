@@ -53,8 +53,9 @@ app.command()(up)
 app.command()(down)
 for command in (train, attach, resume, withdraw, unlearn, status):
     app.command()(command)
-for command in (backup, restore, purge):
-    app.command()(command)
+app.command()(backup)
+app.command()(restore)
+app.command()(purge)
 app.command()(record)
 app.add_typer(withdrawals, name="withdrawals")
 app.add_typer(certificate, name="certificate")

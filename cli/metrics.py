@@ -6,6 +6,8 @@ import json
 import signal
 import textwrap
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +19,7 @@ from reconsent.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prometheus_client import CollectorRegistry
     from prometheus_client.registry import Collector
 
     from client.metrics import SiteCollector
@@ -169,14 +172,9 @@ def _site_collector(file: Path | None, name: str | None, log: Path | None) -> Si
 
 
 def _serve(collector: Collector, address: str, unready: Callable[[], str], web_config: Path | None) -> None:
-    from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-
     from reconsent.exposition import MetricsServer, WebConfigFile
 
-    registry = CollectorRegistry()
-    registry.register(collector)
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
+    registry = _registry(collector)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         # As the first process of a container it would otherwise not hear them.
@@ -187,3 +185,43 @@ def _serve(collector: Collector, address: str, unready: Callable[[], str], web_c
         host = address.rpartition(":")[0]
         typer.echo(f"Metrics on {scheme}://{host}:{server.port}/metrics")
         stopped.wait()
+
+
+@contextmanager
+def serving(state: Path, consortium: Path, port: int | None) -> Iterator[None]:
+    """Serve a state's metrics on this machine within the block, from a thread of this process.
+
+    Parameters
+    ----------
+    state, consortium
+        State directory and consortium file; both may come to be later.
+    port
+        Of 127.0.0.1; ``None`` to serve nothing.
+
+    Raises
+    ------
+    ConfigError
+        If the port is taken.
+    """
+    if port is None:
+        yield
+        return
+    from reconsent.exposition import MetricsServer
+    from server.metrics import StateCollector
+
+    collector = StateCollector(state, consortium=consortium)
+    try:
+        with MetricsServer(_registry(collector), f"127.0.0.1:{port}", unready=collector.unready):
+            yield
+    finally:
+        collector.close()
+
+
+def _registry(collector: Collector) -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+    registry = CollectorRegistry()
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry

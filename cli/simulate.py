@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from cli.metrics import serving
 from reconsent.config import ConsortiumConfig, load_consortium, parse_consortium
 from reconsent.errors import ConfigError
 
@@ -59,6 +60,15 @@ def simulate(
         bool, typer.Option("--json", help="Print the results as JSON, and nothing else.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the report's path.")] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=1,
+            max=65535,
+            help="Serve metrics to Prometheus on this port of 127.0.0.1 while it runs.",
+        ),
+    ] = None,
 ) -> None:
     """Train a consortium, withdraw a site, unlearn it, and compare with the model retrained without it.
 
@@ -91,7 +101,8 @@ def simulate(
     )
     stamp = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
     path = out or Path("runs") / f"{config.name}-{stamp}"
-    play(config, path, workers=workers, json_output=json_output, quiet=quiet)
+    with serving(path / "state", path / "consortium.toml", metrics_port):
+        play(config, path, workers=workers, json_output=json_output, quiet=quiet)
 
 
 def play(

@@ -13,6 +13,8 @@ from flwr.clientapp import ClientApp
 from client.gate import site_gate
 from client.policy import current_policy
 from client.site import Site, identify_site
+from client.site_log import log_path
+from client.witness import Witness, witness_path
 from strategies import messages as msg
 
 app = ClientApp(mods=[site_gate])
@@ -28,6 +30,9 @@ def identify(message: Message, context: Context) -> Message:
         msg.CONSORTIUM: site.consortium.name,
         msg.NUM_EXAMPLES: site.training_slices(),
     }
+    path = log_path(context.node_config, os.environ)
+    if path is not None and (entries := Witness(witness_path(path)).entries()) is not None:
+        identity[msg.WITNESSED] = entries
     return Message(msg.content(config=identity), reply_to=message)
 
 

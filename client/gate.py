@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from logging import ERROR, WARNING
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Error, Message
@@ -26,6 +27,7 @@ from client.privacy.refusal import BudgetSpentError
 from client.reasons import is_simulated, new_reference, simulated_reason, told_reason
 from client.site import identify_site
 from client.site_log import DAY_SECONDS, LogError, SiteLog, log_path
+from client.witness import Witness, witness_path
 from reconsent.errors import ReconsentError
 from strategies import messages as msg
 
@@ -50,6 +52,7 @@ def site_gate(
             site_log.append("received", entry)
         if refusal is None:
             reply = call_next(message, context)
+            _say_witnessed(reply, path)
             if site_log is not None:
                 site_log.append("worked", entry | _model(reply, "sent") | {"seconds": _since(began)})
             return reply
@@ -70,7 +73,7 @@ def _refusal(message: Message, context: Context, site_log: SiteLog | None) -> Re
     except ReconsentError as error:
         log(ERROR, "%s", error)
         return UNREADABLE
-    return refusal_of(
+    refusal = refusal_of(
         policy,
         message.metadata.message_type,
         code=code_digest,
@@ -78,6 +81,18 @@ def _refusal(message: Message, context: Context, site_log: SiteLog | None) -> Re
             None if site_log is None else site_log.trainings(since=time.time() - DAY_SECONDS)
         ),
     )
+    if refusal is not None or site_log is None or message.metadata.message_type != msg.TRAIN:
+        return refusal
+    return Witness(witness_path(site_log.path)).refusal(msg.config_of(message), pinned=policy.ledger_key)
+
+
+def _say_witnessed(reply: Message, log_file: Path | None) -> None:
+    """Add to a reply how much of the ledger this site has seen, so that the server can prove the rest."""
+    metrics = reply.content.metric_records.get(msg.METRICS) if reply.has_content() else None
+    if log_file is not None and metrics is not None and reply.metadata.message_type == msg.TRAIN:
+        entries = Witness(witness_path(log_file)).entries()
+        if entries is not None:
+            metrics[msg.WITNESSED] = entries
 
 
 def _refuse(message: Message, refusal: Refusal, site_log: SiteLog | None, entry: dict[str, Any]) -> Message:

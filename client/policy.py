@@ -37,6 +37,10 @@ class SitePolicy(Settings):
     max_site_epsilon: float | None = Field(
         default=None, gt=0, description="most ε it ever spends as a whole; empty: as agreed"
     )
+    ledger_key: Sha256 | None = Field(
+        default=None,
+        description="fingerprint of the key the server's ledger is signed with; empty: the first",
+    )
     trusted_code: tuple[Sha256, ...] = Field(
         default=(), description="digests of the code that may run here; empty: any"
     )
@@ -50,7 +54,10 @@ class Refusal:
     ----------
     code
         Stable, for programs: ``withdrawn``, ``not-allowed``, ``untrusted-code``, ``too-many-rounds``,
-        ``policy-unreadable``, ``log-unwritable`` or ``budget-spent``.
+        ``policy-unreadable``, ``log-unwritable``, ``budget-spent``, or of the ledger (see
+        :class:`client.witness.Witness`) ``ledger-missing``, ``ledger-key``, ``ledger-other``,
+        ``ledger-shorter``, ``ledger-forked``, ``ledger-unproven``, ``witness-unreadable`` or
+        ``witness-unwritable``.
     sentence
         The same for people; it names no path and no patient.
     """

@@ -98,10 +98,10 @@ def train(
                 model, dataset, training, learning_rate=rate, seed=seed, optimiser=optimiser
             ).loss
         told_of = {msg.TRAIN_LOSS: loss}
-    elif told.get(msg.TASK) or told.get(msg.OPTIMISER):
+    elif asked := {msg.TASK, msg.OPTIMISER, msg.SHARE} & told.keys():
         raise RoundError(
-            f"Site '{site.name}' trains under differential privacy, and its accounting knows nothing of the "
-            f"task '{told.get(msg.TASK) or told.get(msg.OPTIMISER)}'.",
+            f"Site '{site.name}' trains under differential privacy, and its accounting knows nothing of "
+            f"'{', '.join(sorted(asked))}'.",
             "Unlearn by a method that asks the sites for plain training only, such as cached-ascent.",
         )
     else:

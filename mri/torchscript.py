@@ -58,7 +58,8 @@ class _ScriptedUnet(nn.Module):
         deviation = image.std(dim=(1, 2), keepdim=True)
         normalised = (image - mean) / (deviation + 1e-11)
         output: torch.Tensor = self.network(normalised.unsqueeze(1)).squeeze(1)
-        return output * deviation + mean
+        scaled: torch.Tensor = output * deviation + mean
+        return scaled
 
 
 def torchscript(config: ReconstructorConfig, arrays: Mapping[str, np.ndarray], about: str) -> bytes:

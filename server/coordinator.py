@@ -17,9 +17,10 @@ from reconsent.faults import reached
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.events import Event, announce
 from server.membership import Membership
-from server.persistence import ModelVersion, StateDirectory, WithdrawalRecord
+from server.persistence import Ledger, ModelVersion, StateDirectory, WithdrawalRecord
 from server.safekeeping import Safekeeping
 from server.withdrawing import Withdrawing
+from server.witnesses import Witnesses
 from strategies import (
     ContributionAveraging,
     Departure,
@@ -32,6 +33,7 @@ from strategies import messages as msg
 from strategies.exchange import exchange
 from strategies.methods import check_method
 from strategies.schedules import scheduled
+from strategies.site_privacy import server_noise
 from unlearning.contributions import CachePolicy, ContributionCache
 from unlearning.withdrawal import WithdrawalState
 
@@ -72,9 +74,13 @@ class Coordinator:
         )
         self.cache.sweep()
         self.safekeeping.begin(self.cache)
+        # Contributions would be kept without the noise, and a model made of them would not be covered by it.
+        self._site_noise = server_noise(consortium, simulated=simulated)
         self.withdrawing = Withdrawing(self)
         self.withdrawals = self.withdrawing.register
+        self.witnesses = Witnesses(Ledger(state), simulated=simulated)
         self.membership = Membership(grid, consortium, state, self.books.roster, simulated=simulated)
+        self.membership.heard = self.witnesses.introduced
 
     # ---- the whole plan -----------------------------------------------------------------------------------
 
@@ -210,7 +216,7 @@ class Coordinator:
         offset = last - done
         strategy = ContributionAveraging(
             round_config=lambda t: self._told(t - offset),
-            cache=self.cache,
+            cache=self.cache if self._site_noise is None else None,
             screen=self._screen(self.books.norms(MAIN)),
             **self._common(),
         )
@@ -246,6 +252,9 @@ class Coordinator:
             return
         strategy = self.method(frozenset(departed), trained, "retrain", {}, cached=False)
         strategy.screen.recall(self.books.norms(ORACLE))
+        own = strategy.round_config
+        # What the yardstick of a simulation spends is not the consortium's.
+        strategy.round_config = lambda t: {**own(t), msg.ACCOUNT: ORACLE}
         strategy.members = lambda _grid: self._present(done + 1)
         title = f"Retraining without {', '.join(sorted(departed))}: the oracle"
         self._announce_stage(title, "oracle", done, trained)
@@ -286,7 +295,7 @@ class Coordinator:
             settings,
             departure,
             round_config=self._told,
-            cache=self.cache if cached else None,
+            cache=self.cache if cached and self._site_noise is None else None,
             # A screen of its own: its updates may be far larger than those at the end of the training.
             screen=self._screen({}),
             **how,
@@ -327,6 +336,8 @@ class Coordinator:
             "min_sites": training.min_sites,
             "timeout": training.timeout_seconds,
             "spool": self.state.path / "spool",
+            "site_config": None if self.simulated else self.witnesses.told,
+            "site_noise": self._site_noise,
         }
 
     def _screen(self, norms: dict[str, list[float]]) -> UpdateScreen:
@@ -363,11 +374,11 @@ class Coordinator:
     def _announce_stage(title: str, stage: str, done: int, total: int) -> None:
         announce(Event("stage", title, stage, done, total))
 
-    @staticmethod
     def announce_round(
-        stage: str, outcome: RoundOutcome, index: int, total: int, evaluation: Evaluation
+        self, stage: str, outcome: RoundOutcome, index: int, total: int, evaluation: Evaluation
     ) -> None:
         """Tell whoever watches about a committed round."""
+        self.witnesses.answered(outcome.sites)
         metrics = {k: float(v) for k, v in outcome.metrics().items() if isinstance(v, int | float)}
         measured = {**outcome.incoming(), **evaluation}
         metrics |= {f"psnr/{s}": v[msg.PSNR] for s, v in measured.items() if msg.PSNR in v}

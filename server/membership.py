@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from reconsent.config import ConsortiumConfig
@@ -53,6 +54,11 @@ class Membership:
         The roster in it.
     simulated
         Whether the nodes are simulated: then nobody comes or goes.
+
+    Attributes
+    ----------
+    heard
+        Called with each site that is let in, and its answer to who it is; nobody, unless it is set.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Membership:
         self._enrolments = Enrolments(state)
         self._withdrawals = Withdrawals(state)
         self._simulated = simulated
+        self.heard: Callable[[str, Message], None] | None = None
         self._nodes: dict[int, str] = {}
         # Why those were not let in who are not in _nodes, what there was to know then, and when it was.
         self._refused: dict[int, str] = {}

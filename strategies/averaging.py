@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -25,6 +25,7 @@ from strategies.exchange import Reply, as_reply, exchange
 from strategies.members import Members, RoundConfig, connected_nodes
 from strategies.outcomes import RoundOutcome, SiteOutcome, weighted_metrics
 from strategies.screening import Screened, UpdateScreen
+from strategies.site_privacy import ServerNoise
 from unlearning.contributions import ContributionCache
 from unlearning.parameters import ParameterLayout, Vector
 from unlearning.spool import UpdateSpool
@@ -56,6 +57,8 @@ class ContributionAveraging(Strategy):
         What a reply must satisfy.
     round_config : RoundConfig, optional
         What sites are told beside the round's number.
+    site_config : Callable, optional
+        What one site is told besides, in training messages, by its name.
     min_sites : int (default: 1)
         A round with fewer accepted replies is an error.
     timeout : float (default: 3600)
@@ -67,6 +70,8 @@ class ContributionAveraging(Strategy):
         :func:`~strategies.exchange.exchange`.
     barred_now : Callable, optional
         Sites that were barred since: a round does not wait for them, and a late reply of theirs is refused.
+    site_noise : ServerNoise, optional
+        Clips every update and adds noise to their mean: site-level differential privacy at the server.
     """
 
     kind = "train"
@@ -79,21 +84,25 @@ class ContributionAveraging(Strategy):
         cache: ContributionCache | None = None,
         screen: UpdateScreen | None = None,
         round_config: RoundConfig | None = None,
+        site_config: Callable[[str], Mapping[str, int | float | str | bool]] | None = None,
         min_sites: int = 1,
         timeout: float = 3600.0,
         spool: Path | None = None,
         window: int | None = None,
         barred_now: Callable[[], Collection[str]] = frozenset,
+        site_noise: ServerNoise | None = None,
     ) -> None:
         self.members = members
         self.barred = frozenset(barred)
         self.cache = cache
         self.screen = screen or UpdateScreen()
         self.round_config = round_config or (lambda _round: {})
+        self.site_config = site_config
         self.min_sites = min_sites
         self.timeout = timeout
         self.window = window
         self.barred_now = barred_now
+        self.site_noise = site_noise
         if spool is None:
             spool = Path(tempfile.mkdtemp(prefix="reconsent-"))
             # Goes with the strategy. A TemporaryDirectory would warn that nobody closed it.
@@ -347,16 +356,17 @@ class ContributionAveraging(Strategy):
         config: Mapping[str, object],
     ) -> list[Message]:
         number = self.told_round(server_round)
-        told = {**config, msg.SERVER_ROUND: number}
+        told: dict[str, Any] = {**config, msg.SERVER_ROUND: number}
+        own = self.site_config if message_type == msg.TRAIN else None
         return [
             Message(
-                msg.content(arrays=arrays, config=told),  # type: ignore[arg-type]
+                msg.content(arrays=arrays, config=told if own is None else {**told, **own(site)}),
                 dst_node_id=node_id,
                 message_type=message_type,
                 ttl=self.timeout,
                 group_id=str(number),
             )
-            for node_id in nodes
+            for node_id, site in nodes.items()
         ]
 
     def _exchange(self, grid: Grid, to_send: list[Message]) -> Iterator[Reply]:
@@ -385,6 +395,8 @@ class ContributionAveraging(Strategy):
         for site, share in weights.items():
             mean += np.float32(share) * self.spool.get(site)
         self._mean = mean
+        if self.site_noise is not None:
+            mean = self.site_noise.noised(server_round, mean, weights)
         after = self._start + self.combine(server_round, self._start, mean)
         return msg.array_record(self._layout.unflatten(after, self._buffers))
 
@@ -401,6 +413,8 @@ class ContributionAveraging(Strategy):
                     reply.site, "refused", screened, metrics, bytes_down=sent_bytes, bytes_up=received
                 )
             else:
+                if self.site_noise is not None:
+                    screened = self.site_noise.screened(screened)
                 kept = self.accept(server_round, reply.site, screened)
                 if kept is not None:
                     self.spool.put(reply.site, kept.update, examples=kept.examples, norm=kept.norm)

@@ -6,6 +6,7 @@ below; everything else in it is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, cast
 
@@ -89,6 +90,22 @@ CHECKPOINT_PROOFS: Final = "checkpoint-proofs"
 """JSON text: number of entries that the site may have seen → hashes that prove that the ledger goes on."""
 WITNESSED: Final = "witnessed-entries"
 """In a site's answers: entries of the newest checkpoint that it keeps; left out if it keeps none."""
+
+_UNPROVEN = re.compile(r"ledger-unproven: This site last saw (\d{1,15}) entries")
+
+
+def unproven_sentence(entries: int) -> str:
+    """How a site says that it was not sent the proof it needs; :func:`unproven_size` reads it."""
+    return (
+        f"This site last saw {entries} entries of the ledger, and was not proved that it goes on from them."
+    )
+
+
+def unproven_size(reason: str) -> int | None:
+    """Entries that a site has seen, by its refusal; ``None`` if it says something else."""
+    found = _UNPROVEN.search(reason)
+    return None if found is None else int(found[1])
+
 
 # Metrics, site to server
 NUM_EXAMPLES: Final = "num-examples"

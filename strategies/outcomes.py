@@ -45,7 +45,7 @@ class SiteOutcome:
 
 
 _QUALITY = (msg.PSNR, msg.SSIM, msg.NMSE)
-_NOT_OF_TRAINING = {msg.NUM_EXAMPLES, msg.TEST_EXAMPLES, msg.EVALUATION_SECONDS, *_QUALITY}
+_NOT_OF_TRAINING = {msg.NUM_EXAMPLES, msg.TEST_EXAMPLES, msg.EVALUATION_SECONDS, msg.WITNESSED, *_QUALITY}
 
 
 @dataclass(frozen=True, slots=True)

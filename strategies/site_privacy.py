@@ -7,14 +7,17 @@ numbers of examples, by which updates are weighted, are public.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import ConfigError
+from reconsent.files import sha256_of
 from reconsent.privacy import PrivacyConfig
+from reconsent.seeds import derive_seed
 from strategies.gaussian_mechanism import clipped, noise_multiplier_for, noised
-from strategies.noise import NoiseSource
-from unlearning.parameters import Vector
+from strategies.noise import NoiseSource, noise_source
+from strategies.screening import Screened
+from unlearning.parameters import Vector, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +33,39 @@ class ServerNoise:
     noise_multiplier
         σ.
     source
-        Gives the noise of a round, by the round's number.
+        Gives the noise of a round, by the round's number and a digest of the mean: two releases never share
+        theirs.
     """
 
     clip: float
     noise_multiplier: float
-    source: Callable[[int], NoiseSource]
+    source: Callable[[int, str], NoiseSource]
 
-    def clipped(self, update: Vector) -> Vector:
-        """An update ``(P,)``, no longer than C."""
-        return clipped(update, self.clip)
+    def screened(self, screened: Screened) -> Screened:
+        """The same with an update no longer than C."""
+        update = clipped(screened.update, self.clip)
+        return replace(screened, update=update, norm=norm(update))
 
     def noised(self, server_round: int, mean: Vector, weights: Mapping[str, float]) -> Vector:
         """The averaged update ``(P,)`` with noise of deviation σ C max p: no site moves the mean by more."""
         deviation = self.noise_multiplier * self.clip * max(weights.values())
-        return noised(mean, deviation, self.source(server_round))
+        return noised(mean, deviation, self.source(server_round, sha256_of(mean.tobytes())))
+
+
+def server_noise(consortium: ConsortiumConfig, *, simulated: bool) -> ServerNoise | None:
+    """Clipping and noise as the consortium's file asks of the server; ``None`` if it asks for none.
+
+    In a simulation the noise comes from the consortium's seed and the round, so that it can be repeated.
+    """
+    privacy = consortium.privacy
+    if not privacy.by_site or privacy.noise_at != "server":
+        return None
+
+    def source(server_round: int, start: str) -> NoiseSource:
+        seed = derive_seed(consortium.seed, "privacy", "server", server_round, start) if simulated else None
+        return noise_source(seed)
+
+    return ServerNoise(privacy.site_clip, site_noise_multiplier(consortium, privacy), source)
 
 
 def planned_rounds(consortium: ConsortiumConfig, privacy: PrivacyConfig) -> int:

@@ -117,7 +117,12 @@ def test_every_dependency_is_bounded_and_explained() -> None:
     """Each requirement has a lower and an upper bound, and a row in docs/dependencies.md."""
     extras = PROJECT["project"]["optional-dependencies"]
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    for text in [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["postgres"], *extras["dashboards"]]:
+    for text in [
+        *PROJECT["project"]["dependencies"],
+        *extras["dev"],
+        *extras["postgres"],
+        *extras["dashboards"],
+    ]:
         requirement = Requirement(text)
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators == {">=", "<"}, text

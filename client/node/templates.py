@@ -35,6 +35,9 @@ withdrawn = false         # true: refuse everything; then tell the operator
 may-train = true          # train on this site's scans
 may-be-evaluated = true   # measure models on this site's test patients
 # max-rounds-a-day = 100  # trainings in 24 hours
+# The key that the server's ledger is signed with, by its fingerprint (`reconsent ledger key`, there);
+# without this line the first that is seen.
+# ledger-key = "…"
 # Code that may run here, by its digest (`reconsent site code`); without this line any.
 # trusted-code = ["{digest}"]
 """

@@ -20,6 +20,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsMode,
     VariableRefresh,
 )
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from deploy.grafana.consortium import CONSORTIUM
 from deploy.grafana.panels import Kind, Panel, Row
@@ -90,7 +91,7 @@ def _drawn(panel: Panel) -> Builder:
         )
         target = target.legend_format(legend).ref_id(chr(ord("A") + index)).datasource(_SOURCE)
         if panel.kind == "table":
-            target = target.instant().format("table")
+            target = target.instant().format(PromQueryFormat.TABLE)
         drawn = drawn.with_target(target if panel.kind == "lines" else target.instant())
     return drawn
 

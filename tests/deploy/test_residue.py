@@ -62,7 +62,7 @@ def test_what_flower_had_deleted_goes_too(database: Path) -> None:
     with closing(running(database)) as other:
         other.execute("PRAGMA secure_delete = OFF")
         for table in ("object_children", "objects", "message_res"):
-            other.execute(f"DELETE FROM {table}")
+            other.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert MARKER in files(database), "deleting alone does not remove it"
         assert purge(database) == Residue()
@@ -74,7 +74,7 @@ def test_messages_of_a_run_under_way_are_left_alone(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         names = [row[1] for row in connection.execute("PRAGMA table_info(task)") if row[3] or row[5]]
         values = ", ".join("1" for _ in names)
-        connection.execute(f"INSERT INTO task ({', '.join(names)}) VALUES ({values})")
+        connection.execute(f"INSERT INTO task ({', '.join(names)}) VALUES ({values})")  # noqa: S608
     with pytest.raises(DeployError, match="under way"):
         purge(database, patience=0.1)
     assert residue_of(database).rows == 3

@@ -1,0 +1,165 @@
+"""Memory of the server's two processes with a large model over gRPC.
+
+    python -m bench.grpc_memory [--sites 8] [--rounds 1] [--out bench/results/grpc_memory.json]
+
+A real consortium on this machine (TLS, registered keys) trains fastMRI's full-size VarNet (12 cascades of 18
+channels, 29.9 million parameters, 114 MiB) on phantoms of 48 x 48 with two coils, one optimiser step a round.
+Measured are the SuperLink and the ServerApp: peak resident memory in a run, less what they had when the first
+ClientApp was started, before any model was sent; sampled five times a second. Model sizes count 4 bytes a
+parameter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.application import application_directory
+from deploy.layout import SUPERLINK
+from deploy.local_consortium import LocalConsortium
+from deploy.processes import tail
+from deploy.scaling import with_sites
+from reconsent.config import ConsortiumConfig, ReconstructorConfig, load_consortium
+from reconsent.errors import DeployError
+from server.bookkeeping import MAIN
+from server.persistence import ModelRegistry, RoundLog, StateDirectory
+
+RUN_SECONDS = 480.0
+MIB = 2**20
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sites", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="grpc-memory-") as directory:
+        found = _measure(Path(directory), args.sites, args.rounds)
+    text = json.dumps(found, indent=2)
+    sys.stdout.write(text + "\n")
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+
+
+def _config(sites: int, rounds: int) -> ConsortiumConfig:
+    tiny = with_sites(load_consortium("tiny"), sites)
+    model = ReconstructorConfig(
+        name="varnet", cascades=12, channels=18, pools=4, sensitivity_channels=8, sensitivity_pools=4
+    )
+    training = tiny.training.model_copy(
+        update={
+            "rounds": rounds,
+            "local_steps": 1,
+            "batch_size": 1,
+            "evaluate_every": 0,
+            "join_seconds": 400.0,
+        }
+    )
+    return tiny.model_copy(update={"withdrawals": (), "training": training, "model": model})
+
+
+def _measure(directory: Path, sites: int, rounds: int) -> dict[str, Any]:
+    local = LocalConsortium(directory / "state")
+    try:
+        local.up(_config(sites, rounds))
+        peaks = _run(local, rounds)
+    finally:
+        local.down()
+    with StateDirectory.open(local.layout.state, writable=False) as state:
+        latest = ModelRegistry(state).latest(MAIN)
+        records = list(RoundLog(state).all(MAIN))
+    assert latest is not None  # noqa: S101 - the run was completed
+    size = latest.bytes / MIB
+    return {
+        "sites": sites,
+        "rounds": len(records),
+        "model_mib": round(size, 1),
+        "replies": [sum(o.outcome == "ok" for o in record.sites.values()) for record in records],
+        "round_seconds": [round(record.seconds, 1) for record in records],
+        "cores": os.cpu_count(),
+        **{
+            name: {
+                "before_mib": round(before / MIB, 1),
+                "peak_mib": round(peak / MIB, 1),
+                "models_above": round((peak - before) / latest.bytes, 2),
+            }
+            for name, (before, peak) in peaks.items()
+        },
+    }
+
+
+def _run(local: LocalConsortium, rounds: int) -> dict[str, tuple[int, int]]:
+    """Process → memory before and at its peak, in bytes."""
+    parts = local.describe()
+    link = psutil.Process(next(c.pid for c in parts if c.name == SUPERLINK and c.pid))
+    nodes = [psutil.Process(c.pid) for c in parts if c.site and c.pid]
+    peaks: dict[str, tuple[int, int]] = {}
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(link, nodes, ended, peaks))
+    watcher.start()
+    try:
+        settings = {"task": "train", "rounds": rounds, "state": str(local.layout.state)}
+        number = local.control.submit_run(
+            application_directory(local.layout.app),
+            {**settings, "consortium": str(local.layout.consortium)},
+        )
+        deadline = time.monotonic() + RUN_SECONDS
+        while not (run := next(r for r in local.control.list_runs() if r.run_id == number)).finished:
+            if time.monotonic() > deadline:
+                raise DeployError("The run has not ended.", f"See {local.layout.log(SUPERLINK)}.")
+            time.sleep(5)
+        if run.status != "finished:completed":
+            raise DeployError(f"The run is {run.status}: {tail(local.layout.log(SUPERLINK), 30)}")
+    finally:
+        ended.set()
+        watcher.join()
+    return peaks
+
+
+def _watch(
+    link: psutil.Process,
+    nodes: list[psutil.Process],
+    ended: threading.Event,
+    peaks: dict[str, tuple[int, int]],
+) -> None:
+    server: psutil.Process | None = None
+    while not ended.wait(0.2):
+        if server is None:
+            server = _child(link, "flwr-serverapp")
+        if not peaks and not any(_child(node, "flwr-clientapp") for node in nodes):
+            continue
+        for name, process in (("superlink", link), ("serverapp", server)):
+            if process is not None:
+                try:
+                    now = process.memory_info().rss
+                except psutil.Error:
+                    continue
+                before, peak = peaks.get(name, (now, now))
+                peaks[name] = before, max(peak, now)
+
+
+def _child(parent: psutil.Process, name: str) -> psutil.Process | None:
+    for child in parent.children(recursive=True):
+        try:
+            if any(name in word for word in child.cmdline()[:3]):
+                return child
+        except psutil.Error:
+            continue
+    return None
+
+
+if __name__ == "__main__":
+    main()

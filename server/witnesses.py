@@ -1,0 +1,78 @@
+"""The sites as witnesses of the ledger: each is sent what it needs to see that the ledger only grew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from flwr.app import Message
+
+from server.persistence import Ledger
+from strategies import messages as msg
+from strategies.outcomes import SiteOutcome
+
+MOST_GUESSES = 16
+"""Sizes that a site may have seen and has not confirmed; a site beyond that is asked."""
+
+
+class Witnesses:
+    """Knows how much of the ledger each site may have seen, by what the sites say.
+
+    It is kept in memory only: sites say where they stand when they are asked who they are, as every run
+    begins with, and with each reply.
+
+    Parameters
+    ----------
+    ledger
+        The server's.
+    simulated
+        In a simulation nothing is sent: nobody keeps it.
+    """
+
+    def __init__(self, ledger: Ledger, *, simulated: bool) -> None:
+        self._ledger = ledger
+        self._simulated = simulated
+        self._seen: dict[str, list[int]] = {}
+
+    def introduced(self, site: str, answer: Message) -> None:
+        """Note where ``site`` stands, by its answer to who it is."""
+        size = msg.config_of(answer).get(msg.WITNESSED)
+        self._seen[site] = [size] if isinstance(size, int) and size > 0 else []
+
+    def told(self, site: str) -> dict[str, int | float | str | bool]:
+        """What a training message to ``site`` says of the ledger; nothing in a simulation.
+
+        Raises
+        ------
+        LedgerError
+            If the ledger was altered since it was last looked at.
+        """
+        if self._simulated:
+            return {}
+        newest, key = self._ledger.checkpoint(), self._ledger.public_key()
+        if newest is None or key is None:
+            return {}
+        seen = self._seen.setdefault(site, [])
+        # A site that has seen more than there is will say so itself; it cannot be proved anything.
+        proofs = {
+            size: self._ledger.consistency(size, new=newest.size) for size in seen if size <= newest.size
+        }
+        if newest.size not in seen:
+            seen.append(newest.size)
+            # What was confirmed stays; of what was only sent, the newest.
+            del seen[1:-MOST_GUESSES]
+        return {
+            msg.CHECKPOINT: json.dumps(self._ledger.envelope(newest.size)),
+            msg.CHECKPOINT_KEY: key.raw.hex(),
+            msg.CHECKPOINT_PROOFS: json.dumps(proofs),
+        }
+
+    def answered(self, outcomes: Iterable[SiteOutcome]) -> None:
+        """Note where the sites stand, by their replies in a round."""
+        for outcome in outcomes:
+            size = outcome.metrics.get(msg.WITNESSED, 0.0)
+            known = msg.unproven_size(outcome.reason) if outcome.outcome != "ok" else None
+            if known is not None:
+                self._seen[outcome.site] = [known]
+            elif outcome.outcome == "ok" and size in self._seen.get(outcome.site, ()):
+                self._seen[outcome.site] = [int(size)]

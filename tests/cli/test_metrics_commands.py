@@ -1,0 +1,73 @@
+"""``reconsent metrics``: its server as a process, its file, its list, and a simulation that is watched."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.main import main
+from cli.metrics import serving
+from client.site_log import SiteLog
+from deploy.ports import find_ports
+from reconsent.errors import ConfigError
+from server.metrics import METRICS
+from server.persistence import StateDirectory
+
+RECONSENT = str(Path(sys.executable).parent / "reconsent")
+
+
+def test_the_exporter_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    """It says where it is, shows the state and its own process, and ends well on SIGTERM."""
+    StateDirectory.open(tmp_path / "state").close()
+    command = [RECONSENT, "metrics", "serve", "--state", str(tmp_path / "state"), "--address", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as exporter:
+        assert exporter.stdout is not None
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+/metrics", exporter.stdout.readline())
+        page = httpx.get(url, trust_env=False).text
+        assert "reconsent_state_readable 1.0" in page
+        assert "process_resident_memory_bytes" in page and "python_info" in page
+        assert httpx.get(url.replace("/metrics", "/readyz"), trust_env=False).status_code == 200
+        exporter.send_signal(signal.SIGTERM)
+        assert exporter.wait(20) == 0
+
+
+def test_a_site_is_named_by_file_or_by_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --name and --log the values go to a file; with neither these nor a SITE.toml nothing is done."""
+    log = SiteLog(tmp_path / "site.jsonl")
+    log.append("worked", {"type": "train", "round": 1, "seconds": 1.0})
+    target = tmp_path / "reconsent.prom"
+    main(["metrics", "site", "--name", "north", "--log", str(log.path), "--textfile", str(target)])
+    assert 'reconsent_site_messages_total{outcome="worked",type="train"} 1.0' in target.read_text()
+    with pytest.raises(SystemExit):
+        main(["metrics", "site", "--name", "north"])
+    assert "which site" in capsys.readouterr().err
+
+
+def test_the_list_has_every_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names and types of all metrics are printed, for people and for programs."""
+    main(["metrics", "list"])
+    printed = capsys.readouterr().out
+    assert all(metric.name in printed for metric in METRICS)
+    main(["metrics", "list", "--site", "--json"])
+    assert "reconsent_site_messages_total" in {e["name"] for e in json.loads(capsys.readouterr().out)}
+
+
+def test_a_simulation_is_watched_from_before_its_state_is_there(tmp_path: Path) -> None:
+    """Metrics are served within the block, also before there is a state; a taken port is refused."""
+    (port,) = find_ports([None])
+    url = f"http://127.0.0.1:{port}/metrics"
+    with serving(tmp_path / "state", tmp_path / "consortium.toml", port):
+        assert "reconsent_state_readable 0.0" in httpx.get(url, trust_env=False).text
+        StateDirectory.open(tmp_path / "state").close()
+        assert "reconsent_state_readable 1.0" in httpx.get(url, trust_env=False).text
+        with pytest.raises(ConfigError, match="cannot be served"), serving(tmp_path, tmp_path, port):
+            pass
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url, trust_env=False)

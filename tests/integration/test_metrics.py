@@ -1,0 +1,255 @@
+"""A real Prometheus on a real consortium, through a training and a withdrawal: values, panels, rules."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from client.site_log import SiteLog
+from deploy import processes
+from deploy.local_consortium import LocalConsortium
+from deploy.ports import find_ports
+from reconsent.config import dump_consortium, load_consortium
+from reconsent.privacy import PrivacyConfig
+from tests.deploy.deployment_files import DEPLOY
+
+PROMETHEUS = shutil.which("prometheus")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed"),
+]
+
+LEAVING = "knee"
+PANELS = [
+    pytest.param(panel["title"], target["expr"], id=f"{path.stem}-{panel['title']}-{target['refId']}")
+    for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+    for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]
+    for target in panel.get("targets", [])
+]
+
+
+@dataclass
+class Watched:
+    """A consortium, and the Prometheus that watches it."""
+
+    local: LocalConsortium
+    url: str
+    began: float
+
+    def reconsent(self, *arguments: str) -> str:
+        """Run a command that must succeed; returns what it printed."""
+        program = str(Path(sys.executable).parent / "reconsent")
+        command = [program, *arguments, "--state", str(self.local.layout.state)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def ask(self, path: str, **parameters: Any) -> Any:
+        """The data of an answer of Prometheus' HTTP API."""
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def value(self, query: str) -> float | None:
+        """The present value of a query with one series."""
+        found = self.ask("query", query=query)["result"]
+        assert len(found) <= 1, found
+        return float(found[0]["value"][1]) if found else None
+
+    def wait(self, query: str, wanted: Callable[[float], bool], seconds: float = 60) -> float:
+        """Ask until the value is as wanted."""
+        deadline = time.monotonic() + seconds
+        while (found := self.value(query)) is None or not wanted(found):
+            assert time.monotonic() < deadline, (query, found)
+            time.sleep(0.5)
+        return found
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A training of three sites with site-level noise, and a withdrawal; all of it scraped."""
+    directory = tmp_path_factory.mktemp("metrics")
+    tiny = load_consortium("tiny")
+    noise = PrivacyConfig(mode="site", site_noise_multiplier=2.0, site_clip=0.05, site_ceiling=60.0)
+    config = tiny.model_copy(
+        update={
+            "withdrawals": (),
+            "privacy": noise,
+            "training": tiny.training.model_copy(
+                update={"local_steps": 1, "evaluate_every": 2, "join_seconds": 300.0}
+            ),
+            "unlearning": tiny.unlearning.model_copy(update={"rounds_fraction": 0.5}),
+        }
+    )
+    file = directory / "consortium.toml"
+    file.write_text(dump_consortium(config), encoding="utf-8")
+    local = LocalConsortium(directory / "state")
+    found = Watched(local, "", time.time())
+    server = None
+    try:
+        found.reconsent("up", str(file))
+        server, found.url = started(directory, local)
+        found.reconsent("train", "--rounds", "4", "--quiet")
+        found.reconsent("withdraw", LEAVING, "--reason", "the contract ends", "--requested-by", "officer")
+        found.wait('reconsent_withdrawal_state{state=~"received|restricted"}', lambda value: value == 1)
+        found.wait("withdrawal:reconsent_withdrawal_time_left:seconds", lambda value: value > 0)
+        found.reconsent("unlearn", "--quiet")
+        found.wait('reconsent_withdrawals{state="completed"}', lambda value: value == 1)
+        yield found
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(30)
+        local.down()
+        assert processes.strays(str(local.layout.root)) == []
+
+
+def started(directory: Path, local: LocalConsortium) -> tuple[subprocess.Popen[bytes], str]:
+    """Prometheus with the rules of the tree and the targets that `reconsent up` wrote, each second."""
+    assert PROMETHEUS is not None
+    table = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(DEPLOY / "prometheus" / "rules" / "*.yml")],
+        "scrape_configs": [
+            {
+                "job_name": "reconsent-local",
+                "file_sd_configs": [{"files": [str(local.layout.metrics_targets)]}],
+            }
+        ],
+    }
+    config = directory / "prometheus.yml"
+    config.write_text(yaml.safe_dump(table), encoding="utf-8")
+    (port,) = find_ports([None])
+    with (directory / "prometheus.log").open("wb") as log:
+        server = subprocess.Popen(
+            [
+                PROMETHEUS,
+                f"--config.file={config}",
+                f"--storage.tsdb.path={directory / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--log.level=warn",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    while True:
+        try:
+            if httpx.get(f"{url}/-/ready", trust_env=False).status_code == 200:
+                return server, url
+        except httpx.TransportError:
+            pass
+        said = (directory / "prometheus.log").read_text(encoding="utf-8")
+        assert server.poll() is None and time.monotonic() < deadline, said
+        time.sleep(0.2)
+
+
+def test_values_are_those_of_the_status(watched: Watched) -> None:
+    """What Prometheus has scraped agrees with what `reconsent status --json` says."""
+    status = json.loads(watched.reconsent("status", "--json"))
+    assert watched.value("reconsent_training_rounds") == status["round"] == 4
+    assert watched.value("reconsent_training_rounds_target") == status["target"]
+    assert watched.value("reconsent_run_active") == (status["run"]["status"] == "running") == 0
+    states = [site["status"] for site in status["sites"]]
+    for state in ("active", "restricted", "withdrawn"):
+        assert watched.value(f'reconsent_sites{{status="{state}"}}') == states.count(state)
+    for site in status["sites"]:
+        assert watched.value(f'reconsent_site_info{{site="{site["name"]}"}}') == 1
+        unusable = watched.value(f'sum(reconsent_replies_unusable_total{{site="{site["name"]}"}})')
+        assert unusable == status["refused_replies"].get(site["name"], 0)
+        if site["status"] == "active":
+            slices = watched.value(f'reconsent_site_training_slices{{site="{site["name"]}"}}')
+            assert slices == site["num_examples"]
+    assert watched.value(f'reconsent_model_info{{version="{status["model"]["version"]}"}}') == 1
+    assert watched.value("reconsent_model_forgotten_sites") == len(status["model"]["forgotten"]) == 1
+    assert watched.value("reconsent_model_round") == status["model"]["round"]
+    kept = watched.value("sum(reconsent_contribution_cache_bytes)")
+    assert kept == status["contributions"]["bytes"]
+    for entry in status["withdrawals"]:
+        assert watched.value(f'reconsent_withdrawals{{state="{entry["state"]}"}}') == 1
+
+
+def test_who_has_left_is_gone_from_the_cache(watched: Watched) -> None:
+    """After the withdrawal nothing is kept of the site, and its gauges end; before, they were there."""
+    assert watched.value("reconsent_residual_contributions") == 0
+    for query in (
+        f'reconsent_contribution_cache_bytes{{site="{LEAVING}"}}',
+        f'reconsent_training_loss{{site="{LEAVING}"}}',
+    ):
+        assert watched.value(query) is None
+        assert ranged(watched, query)
+
+
+def ranged(watched: Watched, query: str) -> list[float]:
+    """Every value that a query had since the consortium was started, one a second."""
+    span = {"start": watched.began, "end": time.time(), "step": "1s"}
+    series = watched.ask("query_range", query=query, **span)["result"]
+    return [float(value) for one in series for _, value in one["values"] if value not in ("NaN",)]
+
+
+@pytest.mark.parametrize(("title", "query"), PANELS)
+def test_every_panel_has_something_to_show(watched: Watched, title: str, query: str) -> None:
+    """The panel's query, with all exporters chosen, returned values in the life of this consortium."""
+    assert ranged(watched, query.replace("$job", ".+").replace("$instance", ".+")), f"{title}: {query}"
+
+
+def test_rules_are_evaluated(watched: Watched) -> None:
+    """Every rule is evaluated without an error, and nothing that must be acted on at once fires."""
+    groups = watched.ask("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) > 20
+    assert {rule["name"]: rule.get("lastError", "") for rule in rules if rule["health"] != "ok"} == {}
+    firing = {rule["name"] for rule in rules if rule["type"] == "alerting" and rule["state"] == "firing"}
+    assert not firing & {"ReconsentWithdrawalOverdue", "ReconsentUnlearningFailed", "ReconsentRunFailed"}
+    assert not firing & {"ReconsentResidualContributions", "ReconsentLedgerVerificationFailed"}
+
+
+def test_sites_show_their_own_log_and_no_patients(watched: Watched) -> None:
+    """A site's exporter counts what its log has; no exporter shows a file or a patient."""
+    layout = watched.local.layout
+    for site in ("brain", "abdomen"):
+        worked = watched.value(
+            f'reconsent_site_messages_total{{site="{site}", type="train", outcome="worked"}}'
+        )
+        assert worked == SiteLog(layout.site_log(site)).trainings(since=0) > 4
+    patients = {path.stem for path in layout.sites.rglob("*.h5")}
+    assert len(patients) >= 9
+    for group in json.loads(layout.metrics_targets.read_text(encoding="utf-8")):
+        page = httpx.get(f"http://{group['targets'][0]}/metrics", trust_env=False).text
+        assert not [patient for patient in patients if re.search(rf"\b{re.escape(patient)}\b", page)]
+
+
+def test_exporters_come_and_go_with_the_consortium(watched: Watched) -> None:
+    """`status` shows them; one that was killed is started again at its address; without metrics they end."""
+    local = watched.local
+    before = {c.name: c for c in local.describe() if c.name.startswith("metrics")}
+    assert set(before) == {"metrics", "metrics-brain", "metrics-abdomen", "metrics-knee"}
+    shown = {p["name"]: p["status"] for p in json.loads(watched.reconsent("status", "--json"))["processes"]}
+    assert shown["metrics"] == shown["metrics-brain"] == "running"
+    watched.reconsent("up")
+    killed = processes.ProcessTable.load(local.layout.processes).processes["metrics"]
+    found = processes.find(killed, str(local.layout.root))
+    assert found is not None
+    found.kill()
+    found.wait(10)
+    watched.reconsent("up", "--quiet")
+    after = {c.name: c for c in local.describe() if c.name.startswith("metrics")}
+    assert after["metrics"].pid not in (None, before["metrics"].pid)
+    assert after["metrics"].ports == before["metrics"].ports
+    watched.reconsent("up", "--quiet", "--no-metrics")
+    assert not [c for c in local.describe() if c.name.startswith("metrics") and c.pid is not None]
+    assert json.loads(local.layout.metrics_targets.read_text(encoding="utf-8")) == []
