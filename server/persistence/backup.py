@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -139,6 +139,9 @@ def restore_backup(backup: Path, target: Path) -> Manifest:
         target is as it was then.
     """
     manifest = Manifest.read(backup)
+    for name in manifest.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise StateError(f"The backup {backup} names a file outside of it: {name}.", "Do not use it.")
     problems = manifest.problems(backup)
     if problems:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -146,9 +149,6 @@ def restore_backup(backup: Path, target: Path) -> Manifest:
             f"The backup {backup} is damaged: {'; '.join(problems[:5])}{more}.",
             "Nothing was restored. Take another backup.",
         )
-    for name in manifest.files:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise StateError(f"The backup {backup} names a file outside of it: {name}.", "Do not use it.")
     if (target / DATABASE).exists() or any((target / part).is_dir() for part in PARTS):
         raise StateError(
             f"{target} holds a state already.", "Move it away first; leave only its keys/, if it has one."
@@ -189,7 +189,9 @@ def _staged(state: StateDirectory) -> Iterator[Path]:
                     if path.is_file() and not path.name.endswith(".part"):
                         held = staging / path.relative_to(state.path)
                         held.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                        held.hardlink_to(path)
+                        # A server removes files after the commit by which no row names them any more.
+                        with suppress(FileNotFoundError):
+                            held.hardlink_to(path)
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)

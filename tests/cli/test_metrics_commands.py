@@ -23,6 +23,13 @@ from server.persistence import StateDirectory
 RECONSENT = str(Path(sys.executable).parent / "reconsent")
 
 
+def run(*arguments: str) -> None:
+    """Run the command line in this process, to its good end."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert not end.value.code
+
+
 def test_the_exporter_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     """It says where it is, shows the state and its own process, and ends well on SIGTERM."""
     StateDirectory.open(tmp_path / "state").close()
@@ -43,7 +50,7 @@ def test_a_site_is_named_by_file_or_by_options(tmp_path: Path, capsys: pytest.Ca
     log = SiteLog(tmp_path / "site.jsonl")
     log.append("worked", {"type": "train", "round": 1, "seconds": 1.0})
     target = tmp_path / "reconsent.prom"
-    main(["metrics", "site", "--name", "north", "--log", str(log.path), "--textfile", str(target)])
+    run("metrics", "site", "--name", "north", "--log", str(log.path), "--textfile", str(target))
     assert 'reconsent_site_messages_total{outcome="worked",type="train"} 1.0' in target.read_text()
     with pytest.raises(SystemExit):
         main(["metrics", "site", "--name", "north"])
@@ -52,10 +59,10 @@ def test_a_site_is_named_by_file_or_by_options(tmp_path: Path, capsys: pytest.Ca
 
 def test_the_list_has_every_metric(capsys: pytest.CaptureFixture[str]) -> None:
     """Names and types of all metrics are printed, for people and for programs."""
-    main(["metrics", "list"])
+    run("metrics", "list")
     printed = capsys.readouterr().out
     assert all(metric.name in printed for metric in METRICS)
-    main(["metrics", "list", "--site", "--json"])
+    run("metrics", "list", "--site", "--json")
     assert "reconsent_site_messages_total" in {e["name"] for e in json.loads(capsys.readouterr().out)}
 
 

@@ -134,7 +134,7 @@ def test_missing_master_key_is_told_and_mended(tmp_path: Path) -> None:
     back_up(tmp_path / "state", tmp_path / "b" / "1")
     move_away(tmp_path)
     done = restore(tmp_path / "b" / "1", tmp_path / "state", tmp_path / "b" / KEY_COPY)
-    assert "There is no master key" in done.unreadable
+    assert "there is none here" in done.unreadable
     put_master_back(tmp_path)
     with opened(tmp_path, PLAN, simulated=False) as run:
         assert run.coordinator.cache.problems() == []
