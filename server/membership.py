@@ -120,6 +120,7 @@ class Membership:
             key_holder=self._key_holder() if authenticated else None,
             refused=self._refused,
             leaving=self.cooperating(),
+            heard=self.heard,
         )
         self._known = self._circumstances()
 
@@ -204,6 +205,7 @@ class Membership:
             quiet=True,
             refused=self._refused,
             leaving=self.cooperating(),
+            heard=self.heard,
         )
         self._known = self._circumstances()
         for site in sorted(set(self._nodes.values()) - before):
