@@ -44,9 +44,9 @@ def main() -> None:
         config = load_consortium(PRESET)
         directory = RunDirectory(Path(root) / config.name)
         directory.prepare(config)
-        directory.set_environment()
-        prepare_data(config, lambda *_: None)
-        measured = _simulate(config, directory, args.rounds)
+        with directory.environment():
+            prepare_data(config, lambda *_: None)
+            measured = _simulate(config, directory, args.rounds)
     result: dict[str, Any] = {
         what: {kind: round(statistics.median(values[1:]), 4) for kind, values in by_kind.items()}
         for what, by_kind in measured.items()

@@ -68,8 +68,11 @@ def calibrate(
         left = "-".join(site for withdrawal in simulated.withdrawals for site in withdrawal.sites)
         directory = RunDirectory(out / f"{left}-seed-{simulated.seed}")
         directory.prepare(simulated)
-        directory.set_environment()
-        with ProgressBoard(console, quiet=quiet or json_output) as board, listening(board.listen):
+        with (
+            directory.environment(),
+            ProgressBoard(console, quiet=quiet or json_output) as board,
+            listening(board.listen),
+        ):
             prepare_data(simulated, board.step)
             run_consortium(simulated, workers=min(processes, len(simulated.sites)))
             return assess(simulated, directory, board.step, workers=processes)

@@ -126,10 +126,13 @@ def play(
         )
     directory = RunDirectory(path)
     directory.prepare(config)
-    directory.set_environment()
     workers = workers or default_workers()
     console = Console(stderr=json_output)
-    with ProgressBoard(console, quiet=quiet or json_output) as board, listening(board.listen):
+    with (
+        directory.environment(),
+        ProgressBoard(console, quiet=quiet or json_output) as board,
+        listening(board.listen),
+    ):
         prepare_data(config, board.step)
         run_consortium(config, workers=min(workers, len(config.sites)))
         results = assess(config, directory, board.step, workers=workers)

@@ -90,23 +90,36 @@ class RunDirectory:
             return
         write_atomically(self.consortium, text.encode())
 
-    def set_environment(self) -> None:
-        """Tell server, sites and workers, in this and in new processes, where everything is."""
-        os.environ.update(
-            {
-                CONSORTIUM_VARIABLE: str(self.consortium.resolve()),
-                PHANTOMS_VARIABLE: str(self.data.resolve()),
-                STATE_VARIABLE: str(self.state.resolve()),
-                LEDGERS_VARIABLE: str(self.privacy.resolve()),
-                "FLWR_TELEMETRY_ENABLED": "0",
-                "FLWR_DISABLE_UPDATE_CHECK": "1",
-                "RAY_USAGE_STATS_ENABLED": "0",
-                # Ray starts its workers with niceness 15: on a busy machine they would hardly ever run.
-                "RAY_worker_niceness": "0",
-                "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-                "OMP_NUM_THREADS": "1",
-            }
-        )
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """Tell server, sites and workers, in this and in new processes, where all is; undone at the end.
+
+        Whatever this process starts later must not inherit it: a real consortium's sites would take the
+        simulation's privacy ledgers for their own.
+        """
+        changes = {
+            CONSORTIUM_VARIABLE: str(self.consortium.resolve()),
+            PHANTOMS_VARIABLE: str(self.data.resolve()),
+            STATE_VARIABLE: str(self.state.resolve()),
+            LEDGERS_VARIABLE: str(self.privacy.resolve()),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray starts its workers with niceness 15: on a busy machine they would hardly ever run.
+            "RAY_worker_niceness": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "OMP_NUM_THREADS": "1",
+        }
+        before = {name: os.environ.get(name) for name in changes}
+        os.environ.update(changes)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 @contextmanager

@@ -217,17 +217,17 @@ def _coordinator(
     directory: RunDirectory, consortium: ConsortiumConfig, workers: int
 ) -> Iterator[Coordinator]:
     directory.prepare(consortium)
-    directory.set_environment()
-    prepare_data(consortium, lambda *_: None)
     nodes = {number: {"partition-id": number - 1} for number in range(1, len(consortium.sites) + 1)}
-    grid = LocalGrid("client.app:app", nodes, workers=workers)
-    try:
-        with StateDirectory.open(directory.state) as state:
-            coordinator = Coordinator(grid, consortium, state, simulated=True)
-            coordinator.meet()
-            yield coordinator
-    finally:
-        grid.close()
+    with directory.environment():
+        prepare_data(consortium, lambda *_: None)
+        grid = LocalGrid("client.app:app", nodes, workers=workers)
+        try:
+            with StateDirectory.open(directory.state) as state:
+                coordinator = Coordinator(grid, consortium, state, simulated=True)
+                coordinator.meet()
+                yield coordinator
+        finally:
+            grid.close()
 
 
 def _take_over(source: Path, target: Path) -> None:

@@ -11,7 +11,12 @@ from deploy.flower_control import SWITCHES, executable, local_environment
 from deploy.layout import SUPERLINK, Layout, supernode
 from deploy.ports import LOCAL
 from deploy.processes import MARK
-from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
+from reconsent.environment import (
+    CONSORTIUM_VARIABLE,
+    LEDGERS_VARIABLE,
+    PHANTOMS_VARIABLE,
+    STATE_VARIABLE,
+)
 
 API, FLEET, HEALTH, RUNTIME = "api", "fleet", "health", "runtime"
 """Purposes of ports: Flower's commands, SuperNodes, health, and a SuperNode's own ClientApps."""
@@ -84,7 +89,12 @@ def superlink_environment(layout: Layout) -> dict[str, str]:
 
 def supernode_environment(layout: Layout, site: str) -> dict[str, str]:
     """What the ClientApp of ``site`` finds in its environment."""
-    own = {PHANTOMS_VARIABLE: str(layout.sites), LOG_VARIABLE: str(layout.site_log(site))}
+    # All named here: one that the environment had before is that of another consortium.
+    own = {
+        PHANTOMS_VARIABLE: str(layout.sites),
+        LOG_VARIABLE: str(layout.site_log(site)),
+        LEDGERS_VARIABLE: str(layout.privacy),
+    }
     environment = local_environment({**_common(layout), **own})
     for variable in _OF_THE_SERVER:
         environment.pop(variable, None)

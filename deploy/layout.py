@@ -105,6 +105,11 @@ class Layout:
         """The log that the site itself keeps of the server's messages."""
         return self.logs / f"site-{site}.jsonl"
 
+    @property
+    def privacy(self) -> Path:
+        """The privacy ledgers that the sites themselves keep."""
+        return self.root / "privacy"
+
     def private_key(self, site: str) -> Path:
         """The private key of a site's SuperNode."""
         return self.keys / site
@@ -140,4 +145,12 @@ class Layout:
 
     def _directories(self) -> Iterator[Path]:
         yield self.root
-        yield from (self.tls, self.keys, self.flower_home, self.superlink, self.logs, self.sites)
+        yield from (
+            self.tls,
+            self.keys,
+            self.flower_home,
+            self.superlink,
+            self.logs,
+            self.sites,
+            self.privacy,
+        )

@@ -27,11 +27,10 @@ def played(name: str, path: Path) -> tuple[Rounds, dict[str, SiteStatus], list[W
     config = config.model_copy(update={"training": quick, "assessment": assessment})
     directory = RunDirectory(path / name)
     directory.prepare(config)
-    directory.set_environment()
-    prepare_data(config, lambda *_: None)
     nodes = {number: {"partition-id": number - 1} for number in range(1, len(config.sites) + 1)}
-    grid = LocalGrid("client.app:app", nodes)
-    with StateDirectory.open(directory.state) as state:
+    with directory.environment(), StateDirectory.open(directory.state) as state:
+        prepare_data(config, lambda *_: None)
+        grid = LocalGrid("client.app:app", nodes)
         Coordinator(grid, config, state, simulated=True).run()
         books = Bookkeeping(state)
         rounds = [
@@ -45,10 +44,8 @@ def played(name: str, path: Path) -> tuple[Rounds, dict[str, SiteStatus], list[W
 
 
 @pytest.mark.parametrize("name", names())
-def test_each_scenario_plays_to_its_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_scenario_plays_to_its_end(name: str, tmp_path: Path) -> None:
     """Every withdrawal is completed, and whoever has left is in no round of its own unlearning."""
-    for variable in ("RECONSENT_CONSORTIUM", "RECONSENT_PHANTOMS", "RECONSENT_STATE"):
-        monkeypatch.setenv(variable, "")
     rounds, status, states = played(name, tmp_path)
     config = consortium_of(name, load_scenario(name), "tiny")
     assert states == [WithdrawalState.COMPLETED] * len(config.withdrawals)
@@ -67,12 +64,8 @@ def test_each_scenario_plays_to_its_end(name: str, tmp_path: Path, monkeypatch: 
     assert all(status[site] is SiteStatus.ACTIVE and site in training[-1] for site in returned)
 
 
-def test_late_and_early_sites_take_part_when_they_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_late_and_early_sites_take_part_when_they_say(tmp_path: Path) -> None:
     """The knee hospital is in rounds 4 to 6 if it joins in the fourth, in 1 to 3 if it then stops."""
-    for variable in ("RECONSENT_CONSORTIUM", "RECONSENT_PHANTOMS", "RECONSENT_STATE"):
-        monkeypatch.setenv(variable, "")
     late, _, _ = played("joined-late", tmp_path)
     early, _, _ = played("left-early", tmp_path)
     assert ["knee" in sites for kind, sites in late if kind == "train"] == [False] * 3 + [True] * 3

@@ -23,24 +23,13 @@ NOTHING: dict[str, None] = dict.fromkeys(
 )
 
 
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A simulation tells its child processes by the environment where things are; what it says is undone."""
-    # setenv and delenv of a name make pytest put back what there was, also nothing.
-    for name in set_by_simulations():
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-
-
-def set_by_simulations() -> list[str]:
-    """Names of the variables that a run directory sets."""
-    before = os.environ.copy()
-    try:
-        RunDirectory(Path("unused")).set_environment()
-        return [name for name in os.environ if before.get(name) != os.environ[name]]
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def test_what_a_simulation_says_in_the_environment_is_undone(tmp_path: Path) -> None:
+    """Nothing started afterwards takes the simulation's directories for its own, also after a failure."""
+    before = dict(os.environ)
+    with pytest.raises(RuntimeError), RunDirectory(tmp_path).environment():
+        assert os.environ["RECONSENT_STATE"] == str(tmp_path / "state")
+        raise RuntimeError
+    assert dict(os.environ) == before
 
 
 def overridden(config: ConsortiumConfig | None = None, **options: object) -> ConsortiumConfig:
