@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+from threadpoolctl import threadpool_limits
 
 from mri.phantoms.abdomen import Abdomen
 from mri.phantoms.anatomy import Anatomy
@@ -166,7 +167,9 @@ def correlated_noise(
     slices, coils = shape[:2]
     colour = (deviation * np.linalg.cholesky(covariance)).astype(np.complex64)
     white = rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
-    noise = np.matmul(colour, white.reshape(slices, coils, -1))
+    # On some processors OpenBLAS' result depends on how many threads share the work.
+    with threadpool_limits(1, "blas"):
+        noise = np.matmul(colour, white.reshape(slices, coils, -1))
     return np.ascontiguousarray(noise.reshape(shape))
 
 
