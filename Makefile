@@ -7,6 +7,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OUT    ?= runs/demo
 TESTS  ?= tests
+# Tests run side by side, each file in one process; WORKERS=0 runs them one after the other.
+WORKERS ?= auto
+# What tests write is flushed to disk thousands of times; in memory, where there is room, that costs nothing.
+MEMORY := $(shell [ -w /dev/shm ] && [ $$(df -Pk /dev/shm | awk 'END {print $$4}') -gt 4000000 ] && echo /dev/shm)
 
 # One thread a process: simulated clients run side by side, and a fixed order of sums gives the same bits.
 export OMP_NUM_THREADS := 1
@@ -35,7 +39,7 @@ demo: setup ## simulate the default consortium: train, withdraw the knee site, u
 	$(BIN)/reconsent simulate demo --out $(OUT)
 
 test: setup ## run the tests; TESTS=tests/mri for some of them
-	$(BIN)/python -m pytest $(TESTS)
+	$(if $(MEMORY),TMPDIR=$(MEMORY)) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(TESTS)
 
 lint: setup ## ruff, mypy --strict, import arrows
 	$(BIN)/ruff check .

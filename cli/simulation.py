@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
 from reconsent.environment import (
@@ -173,9 +173,10 @@ def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
     Notes
     -----
     Ctrl-C ends the process at once with status 130: the server's thread would go on waiting for its sites,
-    and whatever it has committed is safe.
+    and whatever it has committed is safe. So does an engine that fails while that thread runs, with status 1.
     """
     import logging
+    import threading
     import warnings
 
     from flwr.simulation import run_simulation
@@ -185,6 +186,7 @@ def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     server.app.last_error.clear()
+    threads = set(threading.enumerate())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -198,15 +200,25 @@ def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
                 },
             )
         except KeyboardInterrupt:
-            sys.stderr.write("\nInterrupted. The same command with the same --out takes the run up again.\n")
-            sys.stderr.flush()
-            os._exit(130)
+            _end_at_once("Interrupted. The same command with the same --out takes the run up again.", 130)
         except Exception as error:
             if server.app.last_error:
                 raise server.app.last_error[0] from None
-            raise ReconsentError(f"Flower's simulation engine failed: {error}") from error
+            failed = ReconsentError(
+                f"Flower's simulation engine failed: {error}",
+                "Its own words are above. The same command with the same --out takes the run up again.",
+            )
+            if any(not thread.daemon for thread in set(threading.enumerate()) - threads):
+                _end_at_once(f"Error: {failed.problem}\n       {failed.remedy}", 1)
+            raise failed from error
     if server.app.last_error:
         raise server.app.last_error[0]
+
+
+def _end_at_once(text: str, status: int) -> NoReturn:
+    sys.stderr.write(f"\n{text}\n")
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def assess(

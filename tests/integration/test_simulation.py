@@ -192,3 +192,13 @@ def rounds(state: Path) -> int:
             return RoundLog(looking).count("main")
     except StateError:
         return 0  # nothing there yet
+
+
+def test_an_engine_that_cannot_start_ends_the_run(tmp_path: Path) -> None:
+    """Ray refuses to start: the run ends with its words and status 1, though the server waits for sites."""
+    broken = {**environment(), "RAY_ADDRESS": "127.0.0.1:1"}
+    done = subprocess.run(
+        command(tmp_path / "out"), env=broken, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 1
+    assert "simulation engine failed" in done.stderr and "takes the run up again" in done.stderr
