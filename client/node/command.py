@@ -20,7 +20,7 @@ QUIET_FLOWER = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     # Otherwise the node looks for work once a second, which every message waits for.
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
     # Several threads would change the order of floating-point sums, hence the last bits.
     "OMP_NUM_THREADS": "1",
 }
