@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +26,7 @@ from mri.quality import mean_quality
 from mri.reconstructors import Reconstructor, build_reconstructor
 from mri.site_data import synthesise_directory
 from reconsent.config import ConsortiumConfig, load_consortium
+from reconsent.errors import ReconsentError
 from reconsent.seeds import derive_seed
 from server.persistence import ModelRegistry, ModelVersion
 
@@ -247,8 +249,25 @@ def _open(source: str, arrays: Mapping[str, np.ndarray], site_name: str) -> tupl
 
 def _finished(tasks: list[Future[T]], progress: Callable[[], None]) -> Iterator[T]:
     for task in tasks:
-        yield task.result()
+        yield result_of(task)
         progress()
+
+
+def result_of(task: Future[T]) -> T:
+    """What a worker process has found.
+
+    Raises
+    ------
+    ReconsentError
+        If the process was killed.
+    """
+    try:
+        return task.result()
+    except BrokenProcessPool:
+        raise ReconsentError(
+            "A process that measures models was killed, most likely because memory ran out.",
+            "Repeat the command with a smaller --workers; what was trained is kept.",
+        ) from None
 
 
 def default_workers() -> int:

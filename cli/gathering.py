@@ -26,12 +26,20 @@ from server.persistence import ModelVersion, RoundRecord, StateDirectory, Withdr
 
 @dataclass(slots=True)
 class Models:
-    """The models a simulation is about."""
+    """The models a simulation is about.
+
+    Attributes
+    ----------
+    shorter
+        Whether G was trained for fewer rounds than the oracle: it is the model before the first of several
+        withdrawals, and the oracle is trained until the last.
+    """
 
     original: ModelVersion
     unlearned: ModelVersion | None = None
     oracle: ModelVersion | None = None
     continued: ModelVersion | None = None
+    shorter: bool = False
 
     def named(self) -> dict[str, ModelVersion]:
         """Those that are there, by name."""
@@ -62,15 +70,16 @@ def models_of(books: Bookkeeping) -> Models:
     unlearned = [version for version in main if version.kind == "unlearned"]
     if not unlearned:
         return Models(original=main[-1])
-    first = main.index(unlearned[0])
+    first, last = main.index(unlearned[0]), main.index(unlearned[-1])
     before = [version for version in main[:first] if version.kind in ("train", "initial")]
-    later = [v for v in main[main.index(unlearned[-1]) + 1 :] if v.kind == "train"]
+    later = [v for v in main[last + 1 :] if v.kind == "train"]
     oracle = books.registry.all(ORACLE)
     return Models(
         original=before[-1],
         unlearned=unlearned[-1],
         oracle=oracle[-1] if oracle else None,
         continued=later[-1] if later else None,
+        shorter=any(version.kind == "train" for version in main[first:last]),
     )
 
 
@@ -92,6 +101,9 @@ def gather(
         for name in models.named()
     }
     gaps = _gaps(accuracy, measurements.relearn, method)
+    if models.shorter:
+        # G was trained for fewer rounds than the oracle: their difference would be that of the rounds.
+        gaps.pop("original_gap", None)
     return res.Results(
         created=dt.datetime.now(dt.UTC),
         versions=res.Versions(
@@ -296,9 +308,8 @@ def _cost(books: Bookkeeping) -> res.Cost:
     last = max((record.round for record in unlearning), default=0)
     training = [record for record in records if record.kind == "train" and record.round < last]
     seconds, up, down = _spent(unlearning)
-    notes = [record.metrics.get("notes") or {} for record in unlearning]
-    seconds += sum(_finite(note.get("gate-seconds")) or 0.0 for note in notes)
-    down += int(sum(note.get("gate-bytes", 0) for note in notes))
+    watched_seconds, watched_bytes = watching([record.metrics.get("notes") or {} for record in unlearning])
+    seconds, down = seconds + watched_seconds, down + watched_bytes
     trained_seconds, trained_up, trained_down = _spent(training)
     return res.Cost(
         rounds_fraction=len(unlearning) / len(training),
@@ -309,6 +320,12 @@ def _cost(books: Bookkeeping) -> res.Cost:
         bytes_up=up,
         bytes_down=down,
     )
+
+
+def watching(notes: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
+    """Client-seconds, and bytes down, for the remaining sites' losses that the rounds' notes speak of."""
+    seconds = sum(_finite(note.get("gate-seconds")) or 0.0 for note in notes)
+    return seconds, int(sum(note.get("gate-bytes", 0) for note in notes))
 
 
 def _spent(records: Sequence[RoundRecord]) -> tuple[float, int, int]:

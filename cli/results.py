@@ -181,12 +181,16 @@ class UnlearningResult(Record):
 
 
 class Timing(Record):
-    """Wall time in seconds."""
+    """Wall time in seconds; of rounds, from the first message to the last reply."""
 
-    train_seconds: Seconds = Field(description="training of the consortium")
-    unlearn_seconds: Seconds | None = Field(default=None, description="unlearning; null without a withdrawal")
-    oracle_seconds: Seconds | None = Field(default=None, description="retraining; null without an oracle")
-    total_seconds: Seconds = Field(description="the whole run, evaluations included")
+    train_seconds: Seconds = Field(description="rounds of the training")
+    unlearn_seconds: Seconds | None = Field(
+        default=None, description="rounds of the unlearning; null without a withdrawal"
+    )
+    oracle_seconds: Seconds | None = Field(
+        default=None, description="rounds of the retraining; null without an oracle"
+    )
+    total_seconds: Seconds = Field(description="these rounds, and the measuring of the models after them")
 
 
 class WithdrawalResult(Record):
@@ -220,7 +224,11 @@ class Results(Record):
         "method that was compared"
     )
     volumes: tuple[VolumeResult, ...] = Field(default=(), description="the same, volume by volume")
-    original_gap: Gap | None = Field(default=None, description="PSNR of G minus Ĝ: what is to be forgotten")
+    original_gap: Gap | None = Field(
+        default=None,
+        description="PSNR of G minus Ĝ: what is to be forgotten; null without an oracle, and where several "
+        "withdrawals one after the other leave no G that was trained as long as Ĝ",
+    )
     oracle_gap: dict[str, Gap] = Field(
         default_factory=dict, description="by method, PSNR of its model minus Ĝ; empty without an oracle"
     )

@@ -27,7 +27,20 @@ def simulate(
     ] = None,
     at_round: Annotated[
         int | None,
-        typer.Option("--at-round", min=1, help="Training round after which they leave (default: the last)."),
+        typer.Option(
+            "--at-round",
+            min=1,
+            help="Training round after which they leave (default: the last). Without --rounds, the training "
+            "is made as long.",
+        ),
+    ] = None,
+    cooperating: Annotated[
+        bool | None,
+        typer.Option(
+            "--cooperating/--gone",
+            help="Whether they still answer for their part of the unlearning, which some methods need.",
+            show_default=False,
+        ),
     ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="How they are unlearned; see `reconsent methods`.")
@@ -92,6 +105,7 @@ def simulate(
         load_consortium(consortium),
         withdraw=withdraw,
         at_round=at_round,
+        cooperating=cooperating,
         method=method,
         setting=setting,
         oracle=oracle,
@@ -150,6 +164,7 @@ def override(
     *,
     withdraw: list[str] | None,
     at_round: int | None,
+    cooperating: bool | None,
     method: str | None,
     setting: list[str] | None,
     oracle: bool | None,
@@ -167,16 +182,20 @@ def override(
     table: dict[str, Any] = config.model_dump(mode="python", by_alias=True)
     if rounds is not None:
         table["training"]["rounds"] = rounds
-    if withdraw:
-        table["withdrawals"] = [{"sites": withdraw, "at-round": at_round}]
     elif at_round is not None:
+        table["training"]["rounds"] = max(at_round, table["training"]["rounds"])
+    wanted = {"at-round": at_round, "cooperating": cooperating}
+    given = {key: value for key, value in wanted.items() if value is not None}
+    if withdraw:
+        table["withdrawals"] = [{"sites": withdraw, **given}]
+    elif given:
         if len(table["withdrawals"]) != 1:
             raise ConfigError(
-                f"--at-round says when, but not who leaves: the consortium file has "
+                "--at-round and --cooperating say when and how, but not who leaves: the consortium file has "
                 f"{len(table['withdrawals'])} withdrawals.",
                 "Add --withdraw SITE.",
             )
-        table["withdrawals"] = [{**table["withdrawals"][0], "at-round": at_round}]
+        table["withdrawals"] = [{**table["withdrawals"][0], **given}]
     if method is not None and method != table["unlearning"]["method"]:
         table["unlearning"] = {**table["unlearning"], "method": method, "settings": {}}
     for item in setting or []:

@@ -7,6 +7,7 @@ each site's messages are answered in worker processes of :class:`strategies.loca
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import statistics
 import time
@@ -19,6 +20,7 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from cli.assessment import Observer, Split
+from cli.gathering import watching
 from cli.simulation import RunDirectory, prepare_data
 from reconsent.config import ConsortiumConfig
 from reconsent.files import write_atomically
@@ -127,6 +129,7 @@ class TrainedConsortium:
         sites = [site for outcome in outcomes for site in outcome.sites]
         spent = sum(site.metrics.get(msg.SECONDS, 0.0) for site in sites)
         moved = sum(site.bytes_down + site.bytes_up for site in sites)
+        watched_seconds, watched_bytes = watching([outcome.notes for outcome in outcomes])
         figures = self.measure(arrays)
         return Attempt(
             figures=figures,
@@ -134,8 +137,8 @@ class TrainedConsortium:
             relearn_gaps={k: figures.relearn[k] - self.oracle.relearn[k] for k in figures.relearn},
             cost={
                 "rounds": len(outcomes) / c.consortium.training.rounds,
-                "client_seconds": spent / trained.client_seconds if trained.client_seconds else 0.0,
-                "bytes": moved / (trained.bytes_up + trained.bytes_down or 1),
+                "client_seconds": (spent + watched_seconds) / (trained.client_seconds or math.inf),
+                "bytes": (moved + watched_bytes) / (trained.bytes_up + trained.bytes_down or 1),
             },
             notes=[{"accepted": float(outcome.accepted), **outcome.notes} for outcome in outcomes],
             seconds=seconds,

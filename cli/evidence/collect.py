@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cli import results_evidence as res
-from cli.assessment import Measured, Observer, Split
+from cli.assessment import Measured, Observer, Split, result_of
 from cli.evidence.checks import Checks
 from cli.evidence.examination import Arrays, Examined, examine
 from cli.evidence.retraining import cached_update, federate, training_rate
@@ -177,7 +177,7 @@ def _prepare(
         )
     trained: dict[str, Arrays] = {}
     for name, job in jobs.items():
-        trained[name] = job.result()
+        trained[name] = result_of(job)
         progress()
     material.oracles |= {name: arrays for name, arrays in trained.items() if name.startswith("oracle-")}
     _measure(consortium, observer, subjects, material, trained, progress)
@@ -213,7 +213,7 @@ def _measure(
                 hallucination=wanted.hallucination and split == "test",
             )
     for (_, split), job in jobs.items():
-        material.examined += job.result()
+        material.examined += result_of(job)
         if split == "test":
             progress()
     others = {name: arrays for name, arrays in material.oracles.items() if name != "oracle"}
@@ -243,7 +243,7 @@ def _errors(
         for site in sites
         for split in splits
     ]
-    return [row for job in jobs for row in job.result()]
+    return [row for job in jobs for row in result_of(job)]
 
 
 def patient_errors(rows: Sequence[Examined]) -> dict[str, float]:
@@ -292,6 +292,6 @@ def _directions(observer: Observer, subjects: Subjects, material: Material) -> N
         for i in places
     ]
     try:
-        material.directions = [job.result() for job in jobs]
+        material.directions = [result_of(job) for job in jobs]
     except ReconsentError as error:
         material.missing.append(f"alignment: {error.problem}")

@@ -7,7 +7,7 @@ from matplotlib.ticker import FixedLocator
 
 from cli.report.canvas import NARROW, WIDE, Drawing, axes, svg
 from cli.report.palette import BAD, GOOD, MUTED, RULE, SHADE, ordered, style_of
-from cli.report.verdict import ACCURACY_TOLERANCE_DB, RELEARN_TOLERANCE_DB
+from cli.report.verdict import margins_of
 from cli.report.words import listed, percent
 from cli.results import Results
 
@@ -22,26 +22,27 @@ def accuracies(results: Results) -> Drawing:
     """The three accuracies and every site: a dot a model on one PSNR axis, with the oracle's tolerance."""
     models = ordered(results.accuracy)
     rows = _rows(results, models)
+    margin = margins_of(results).accuracy_margin_db
     text = "; ".join(
         f"{label}: " + ", ".join(f"{style_of(m).label} {value:.2f} dB" for m, value in values.items())
         for _, label, values in rows
     )
     caption = (
         "Where Gᵤ should be: on Ĝ, in every row. The shaded band is the tolerance of "
-        f"± {ACCURACY_TOLERANCE_DB} dB about the oracle."
+        f"± {margin:g} dB about the oracle."
         if "oracle" in models
         else "Accuracy on each set; no oracle was trained to compare with."
     )
-    wide, narrow = (_accuracies(rows, models, width) for width in (WIDE, NARROW))
+    wide, narrow = (_accuracies(rows, models, margin, width) for width in (WIDE, NARROW))
     return Drawing("accuracies", wide, f"Dot plot of accuracy. {text}.", caption, narrow)
 
 
-def _accuracies(rows: list[_Row], models: list[str], width: float) -> str:
+def _accuracies(rows: list[_Row], models: list[str], margin: float, width: float) -> str:
     with axes(width, 0.72 + 0.36 * len(rows)) as (figure, ax):
         for place, (is_set, _, values) in enumerate(rows):
             oracle = values.get("oracle")
             if oracle is not None and is_set:
-                band = (oracle - ACCURACY_TOLERANCE_DB, oracle + ACCURACY_TOLERANCE_DB)
+                band = (oracle - margin, oracle + margin)
                 ax.fill_betweenx((place - 0.38, place + 0.38), *band, color=SHADE, linewidth=0, zorder=0.5)
             span = (min(values.values()), max(values.values()))
             ax.plot(span, (place, place), color=RULE, lw=1.2, zorder=1)
@@ -63,6 +64,7 @@ def relearning(results: Results) -> Drawing | None:
     """PSNR against steps of fine-tuning on fresh data of the withdrawn organ; ``None`` if not measured."""
     if not results.relearn:
         return None
+    margin = margins_of(results).relearn_margin_db
     with axes(NARROW, 2.9) as (figure, ax):
         for model in ordered(results.relearn):
             curve = sorted(results.relearn[model].items())
@@ -71,7 +73,7 @@ def relearning(results: Results) -> Drawing | None:
             (curve_line,) = ax.plot(steps, values, color=style.colour, ls=style.line, label=style.title)
             curve_line.set(marker=style.marker, markerfacecolor=style.face)
             if model == "oracle":
-                low, high = ([v + s * RELEARN_TOLERANCE_DB for v in values] for s in (-1, 1))
+                low, high = ([v + s * margin for v in values] for s in (-1, 1))
                 ax.fill_between(steps, low, high, color=SHADE, linewidth=0, zorder=0.5)
         every = sorted({step for curve in results.relearn.values() for step in curve})
         ax.set_xscale("log", base=2)
@@ -88,7 +90,7 @@ def relearning(results: Results) -> Drawing | None:
         )
         caption = (
             "Knowledge that is only hidden comes back fast. A model that has forgotten learns like the "
-            f"oracle (shaded: ± {RELEARN_TOLERANCE_DB} dB about it), not like the original."
+            f"oracle (shaded: ± {margin:g} dB about it), not like the original."
         )
         return Drawing("relearning", svg(figure), f"Line chart of relearning. {text}.", caption)
 

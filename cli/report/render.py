@@ -13,7 +13,7 @@ from cli.report.limits import limits_of
 from cli.report.pictures import Pictures
 from cli.report.reconstructions import gallery
 from cli.report.tables import all_tables, board, origin
-from cli.report.verdict import ACCURACY_TOLERANCE_DB, RELEARN_TOLERANCE_DB, judge
+from cli.report.verdict import judge, margins_of
 from cli.results import Results
 from reconsent.errors import ConfigError
 from reconsent.files import write_atomically
@@ -67,7 +67,7 @@ def page(results: Results, pictures: Pictures | None) -> str:
             "The results hold no accuracy of the original model, so there is nothing to report.",
             "Fill in accuracy.original before rendering.",
         )
-    verdict = judge(results)
+    verdict, margins = judge(results), margins_of(results)
     environment = Environment(
         loader=PackageLoader("cli.report", "."),
         autoescape=True,
@@ -80,7 +80,7 @@ def page(results: Results, pictures: Pictures | None) -> str:
         created=f"{results.created.day} {results.created:%B %Y, %H:%M %Z}",
         verdict=verdict,
         tone=_OUTCOMES.get(verdict.outcome, _TONES[verdict.tone]),
-        tolerance={"accuracy": ACCURACY_TOLERANCE_DB, "relearn": RELEARN_TOLERANCE_DB},
+        tolerance={"accuracy": margins.accuracy_margin_db, "relearn": margins.relearn_margin_db},
         origin=origin(results),
         board=board(results),
         drawings=_drawings(results),

@@ -1,8 +1,8 @@
-"""The verdict in words, computed from the gaps alone.
+"""The verdict in words, computed from the gaps and the consortium's margins alone.
 
-Each of the three accuracies of the unlearned model must lie within half a decibel of the oracle's,
+Each of the three accuracies of the unlearned model must lie within ``accuracy-margin-db`` of the oracle's,
 above *or* below: a model that is worse on the forgotten organ than one that never saw it carries a
-trace of it too. After fine-tuning, it must follow the oracle within three quarters of a decibel, since
+trace of it too. After fine-tuning, it must follow the oracle within ``relearn-margin-db``, since
 knowledge that is only hidden comes back fast. And there must be something to forget: where even the
 original lies within the tolerance, the comparison proves nothing, and the verdict says so.
 """
@@ -15,9 +15,8 @@ from typing import Literal
 
 from cli.report.words import count, listed, percent, signed
 from cli.results import Results
+from reconsent.config import ComplianceConfig
 
-ACCURACY_TOLERANCE_DB = 0.5
-RELEARN_TOLERANCE_DB = 0.75
 RUIN_DB = 3.0  # the mean squared error has doubled
 
 Outcome = Literal[
@@ -111,20 +110,27 @@ def checks_of(results: Results, method: str) -> tuple[Check, ...]:
     gap = results.oracle_gap.get(method)
     if gap is None:
         return ()
-    original = results.original_gap
+    original, margins = results.original_gap, margins_of(results)
     names = ("retain_test", "forget_test", "forget_train")
     checks = [
         Check(
             name.replace("_", "-"),
             getattr(gap, name),
             getattr(original, name) if original else None,
-            ACCURACY_TOLERANCE_DB,
+            margins.accuracy_margin_db,
         )
         for name in names
     ]
     if relearn := results.relearn_gap.get(method):
-        checks.append(Check("relearn", _largest(relearn), _original_relearn(results), RELEARN_TOLERANCE_DB))
+        checks.append(
+            Check("relearn", _largest(relearn), _original_relearn(results), margins.relearn_margin_db)
+        )
     return tuple(checks)
+
+
+def margins_of(results: Results) -> ComplianceConfig:
+    """Of the run's own consortium file; the defaults where it is too old to have any."""
+    return ComplianceConfig.model_validate(results.consortium.get("compliance", {}))
 
 
 def _largest(gaps: Mapping[int, float]) -> float:
@@ -132,6 +138,8 @@ def _largest(gaps: Mapping[int, float]) -> float:
 
 
 def _original_relearn(results: Results) -> float | None:
+    if results.original_gap is None:
+        return None
     original, oracle = results.relearn.get("original", {}), results.relearn.get("oracle", {})
     gaps = {steps: original[steps] - oracle[steps] for steps in original.keys() & oracle.keys()}
     return _largest(gaps) if gaps else None
@@ -216,13 +224,13 @@ def _what_was_found(results: Results, outcome: Outcome, checks: tuple[Check, ...
     if outcome == "no oracle":
         return [f"No oracle (the model retrained from scratch without {gone}) was trained to compare with."]
     accuracies = [check for check in checks if check.name != "relearn"]
-    widest = max(abs(check.gap) for check in accuracies)
+    widest, tolerance = max(abs(check.gap) for check in accuracies), accuracies[0].tolerance
     found = [
         f"Compared with the oracle, the model retrained from scratch without {gone}, it is within "
-        f"{widest:.2f} dB on all three accuracies (tolerance {ACCURACY_TOLERANCE_DB} dB)."
+        f"{widest:.2f} dB on all three accuracies (tolerance {tolerance:g} dB)."
         if all(check.within for check in accuracies)
         else f"Compared with the oracle, the model retrained from scratch without {gone}, it differs by more "
-        f"than the tolerance of {ACCURACY_TOLERANCE_DB} dB on "
+        f"than the tolerance of {tolerance:g} dB on "
         + listed([f"{c.name} ({signed(c.gap)} dB: {c.word})" for c in accuracies if not c.within])
         + "."
     ]
@@ -233,7 +241,7 @@ def _what_was_found(results: Results, outcome: Outcome, checks: tuple[Check, ...
         how = "as fast as" if relearn.within else "faster than" if relearn.gap > 0 else "slower than"
         found.append(
             f"Shown fresh images of the withdrawn organ, it learns them {how} the oracle "
-            f"(largest difference {signed(relearn.gap)} dB, tolerance {relearn.tolerance} dB)."
+            f"(largest difference {signed(relearn.gap)} dB, tolerance {relearn.tolerance:g} dB)."
         )
     found.append(_retained(results, checks[0]))
     if outcome == "nothing to find":

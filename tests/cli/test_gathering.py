@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
-from cli.gathering import Measurements, _round
+from cli.assessment import result_of
+from cli.gathering import Measurements, _round, models_of, watching
 from cli.report.verdict import judge
+from reconsent.errors import ReconsentError
 from server.persistence import RoundRecord, SiteOutcome
 from tests.cli.results_builder import build_results
+from tests.server.hospitals import consortium, opened
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -38,3 +45,29 @@ def test_story_counts_the_steps_that_were_kept() -> None:
     story = " ".join(judge(results).story).replace("\u00a0", " ")
     assert "two steps away from its contribution" in story
     assert "six rounds in which only the remaining hospitals trained" in story
+
+
+def test_one_after_the_other_leaves_no_model_as_long_as_the_oracle(tmp_path: Path) -> None:
+    """G is the model before the first withdrawal: as long as the oracle only if nothing was trained since."""
+    for rounds, shorter in (((4, 4), False), ((2, 4), True)):
+        leaving = [
+            {"sites": (site,), "at-round": at} for site, at in zip(("delta", "gamma"), rounds, strict=True)
+        ]
+        with opened(tmp_path / str(shorter), consortium(withdrawals=tuple(leaving))) as run:
+            run.coordinator.run()
+            assert models_of(run.books).shorter is shorter
+
+
+def test_watching_the_remaining_sites_is_a_cost() -> None:
+    """Seconds and bytes of the losses asked for are added up; a round without any costs nothing."""
+    notes = [{"gate-seconds": 1.5, "gate-bytes": 10.0}, {}, {"gate-seconds": math.nan, "gate-bytes": 2.0}]
+    assert watching(notes) == (1.5, 12)
+
+
+def test_a_killed_process_is_no_traceback() -> None:
+    """A worker that the kernel killed is said in words, with what to do."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        killed = pool.submit(os._exit, 9)
+        with pytest.raises(ReconsentError, match="killed") as caught:
+            result_of(killed)
+    assert "--workers" in caught.value.remedy

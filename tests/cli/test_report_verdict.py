@@ -108,6 +108,16 @@ def test_thresholds(gaps: dict[str, float], outcome: str) -> None:
     assert _judged(**gaps).outcome == outcome
 
 
+def test_the_consortiums_own_margins_decide() -> None:
+    """What lies within the margins of the run's own consortium file is within, and the words name them."""
+    gaps = {"retain_test": 0.0, "forget_test": 0.8, "forget_train": 0.0}
+    assert judge(build_results(oracle_gap={"cached-ascent": gaps})).outcome == "remembers"
+    wide = {"name": "demo", "compliance": {"accuracy-margin-db": 0.9}}
+    verdict = judge(build_results(oracle_gap={"cached-ascent": gaps}, consortium=wide))
+    assert verdict.outcome != "remembers"
+    assert any("tolerance 0.9" in sentence for sentence in verdict.findings)
+
+
 def test_only_within_is_called_good() -> None:
     """No outcome but all gaps within tolerance is shown as a success."""
     for gaps in ({"forget_test": 1.0}, {"relearn": 1.0}, {"retain_test": -1.0}, {"retain_test": 1.0}):

@@ -17,7 +17,7 @@ from reconsent.errors import ConfigError, DataError
 
 NOTHING: dict[str, None] = dict.fromkeys(
     (
-        *("withdraw", "at_round", "method", "setting", "oracle"),
+        *("withdraw", "at_round", "cooperating", "method", "setting", "oracle"),
         *("rounds", "continue_rounds", "seed"),
     )
 )
@@ -107,7 +107,7 @@ def test_values_of_settings(text: str, value: object) -> None:
         ({"setting": ["alpha"]}, "key=value, got 'alpha'"),
         ({"withdraw": ["kne"]}, "did you mean 'knee'"),
         ({"withdraw": ["knee", "brain", "abdomen"]}, "all sites would be withdrawn"),
-        ({"at_round": 7}, "only 6 training rounds"),
+        ({"at_round": 7, "rounds": 6}, "only 6 training rounds"),
         ({"rounds": 0}, "training.rounds"),
     ],
 )
@@ -117,10 +117,27 @@ def test_options_that_do_not_fit(options: dict[str, object], words: str) -> None
         overridden(**options)
 
 
+def test_a_late_withdrawal_makes_the_training_as_long() -> None:
+    """A round beyond the file's training is trained to, unless --rounds says otherwise."""
+    found = overridden(withdraw=["knee"], at_round=60)
+    assert (found.training.rounds, found.withdrawals[0].at_round) == (60, 60)
+    assert overridden(at_round=2).training.rounds == 6
+
+
+def test_cooperation_is_asked_for_or_the_files_own() -> None:
+    """--cooperating goes with --withdraw and with the file's withdrawal; otherwise what the file says stays."""
+    assert overridden(withdraw=["brain"], cooperating=True).withdrawals[0].cooperating
+    assert not overridden(withdraw=["brain"]).withdrawals[0].cooperating
+    asked = overridden(cooperating=True)
+    assert asked.withdrawals[0].cooperating and asked.withdrawals[0].sites == ("knee",)
+    assert overridden(asked, at_round=2).withdrawals[0].cooperating
+    assert not overridden(asked, cooperating=False).withdrawals[0].cooperating
+
+
 def test_round_without_a_site() -> None:
     """A round alone does not say who leaves, if the file has nobody leave."""
     config = load_consortium("tiny").model_copy(update={"withdrawals": ()})
-    with pytest.raises(ConfigError, match="--at-round says when") as caught:
+    with pytest.raises(ConfigError, match="but not who leaves") as caught:
         overridden(config, at_round=2)
     assert "--withdraw" in caught.value.remedy
 
