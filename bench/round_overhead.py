@@ -42,6 +42,10 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         config = load_consortium(PRESET)
+        # Measuring the model is not what is compared.
+        config = config.model_copy(
+            update={"training": config.training.model_copy(update={"evaluate_every": 0})}
+        )
         directory = RunDirectory(Path(root) / config.name)
         directory.prepare(config)
         with directory.environment():
@@ -97,39 +101,24 @@ def _simulate(
 
 
 def _alternating(grid: Any, config: ConsortiumConfig, directory: RunDirectory, rounds: int) -> Any:
-    """Yields ``(kind, a function that runs one round)``, always from the initial model."""
+    """Yields ``(kind, a function that runs one round)``; ours is all that a server does in a round."""
     from flwr.app import ConfigRecord
     from flwr.serverapp.strategy import FedAvg
 
-    from server.bookkeeping import MAIN
     from server.coordinator import Coordinator
     from server.persistence import StateDirectory
-    from strategies import ContributionAveraging
     from strategies import messages as msg
 
     told: dict[str, float | int | str | bool] = {msg.LEARNING_RATE: config.training.learning_rate}
     with StateDirectory.open(directory.state) as state:
         coordinator = Coordinator(grid, config, state, simulated=True)
         coordinator.meet()
-        version = coordinator.initialise()
-        start = coordinator.books.arrays(version)
-        ours = ContributionAveraging(
-            members=lambda _grid: coordinator.active_nodes(),
-            cache=coordinator.cache,
-            spool=state.path / "spool",
-            round_config=lambda _round: told,
-            min_sites=len(config.sites),
-        )
+        start = coordinator.books.arrays(coordinator.initialise())
         vanilla = FedAvg(
             fraction_train=1.0,
             min_train_nodes=len(config.sites),
             min_available_nodes=len(config.sites),
         )
-
-        def our_round(number: int) -> None:
-            nonlocal version
-            outcome = ours.run_round(grid, number, start)
-            version = coordinator.books.commit(ours, outcome, MAIN, version, {})
 
         def vanilla_round(number: int) -> None:
             record = ConfigRecord({**told, msg.SERVER_ROUND: number})
@@ -139,7 +128,7 @@ def _alternating(grid: Any, config: ConsortiumConfig, directory: RunDirectory, r
             if arrays is None:
                 raise SystemExit("vanilla FedAvg got no replies")
 
-        kinds: dict[str, Callable[[int], None]] = {"vanilla": vanilla_round, "ours": our_round}
+        kinds: dict[str, Callable[[int], None]] = {"vanilla": vanilla_round, "ours": coordinator.train}
         for number in range(1, rounds + 1):
             # Who goes first changes from round to round.
             for kind in sorted(kinds, reverse=bool(number % 2)):

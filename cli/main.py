@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -38,39 +38,55 @@ from reconsent.errors import ReconsentError
 app = typer.Typer(
     name="reconsent",
     help="Train one MRI reconstructor across hospitals that never share a scan, and take a hospital's "
-    "contribution out again when it withdraws, with evidence that it is out.",
+    "contribution out again when it withdraws, with evidence that it is out.\n\n"
+    "Begin with [bold]reconsent simulate tiny[/bold] (a minute, no data needed); open its report; "
+    "then [bold]reconsent up[/bold], a real consortium of processes on this machine.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command()(simulate)
-app.command()(methods)
-app.command()(audit)
-app.command()(calibrate)
-app.command()(bench)
-app.command()(up)
-app.command()(down)
-for command in (train, attach, resume, withdraw, unlearn, status):
-    app.command()(command)
-app.command()(backup)
-app.command()(restore)
-app.command()(purge)
-app.command()(record)
-app.add_typer(withdrawals, name="withdrawals")
-app.add_typer(certificate, name="certificate")
-app.add_typer(data, name="data")
-app.add_typer(scenario, name="scenario")
+PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
+    "Simulate on one machine": {
+        "simulate": simulate,
+        "methods": methods,
+        "scenario": scenario,
+        "bench": bench,
+        "calibrate": calibrate,
+    },
+    "Data of a site": {"data": data},
+    "Run a consortium": {
+        "up": up,
+        "down": down,
+        "train": train,
+        "attach": attach,
+        "resume": resume,
+        "status": status,
+        "model": model,
+    },
+    "Withdraw, and prove it": {
+        "withdraw": withdraw,
+        "unlearn": unlearn,
+        "withdrawals": withdrawals,
+        "certificate": certificate,
+        "audit": audit,
+        "ledger": ledger,
+        "record": record,
+    },
+    "Several machines": {"server": server, "site": site, "certs": certs, "metrics": metrics},
+    "Keep it safe": {"backup": backup, "restore": restore, "purge": purge, "keys": keys},
+}
+"""What ``reconsent --help`` shows, in this order."""
+
 site.command()(add)
 site.command()(readmit)
 site.command("replace-key")(replace_key)
-app.add_typer(site, name="site")
-app.add_typer(model, name="model")
-app.add_typer(ledger, name="ledger")
-app.add_typer(keys, name="keys")
-app.add_typer(certs, name="certs")
-app.add_typer(server, name="server")
-app.add_typer(metrics, name="metrics")
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)
 
 
 def _print_version(wanted: bool) -> None:

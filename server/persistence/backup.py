@@ -178,8 +178,8 @@ def _staged(state: StateDirectory) -> Iterator[Path]:
     staging.mkdir(mode=0o700)
     try:
         with state.session() as session:
-            # Whoever holds the write lock sees to it that files and database stay as they are; a session takes
-            # it with its first statement, not before.
+            # Whoever holds the write lock sees to it that files and database stay as they are. A session
+            # takes it with its first statement, not before.
             session.connection()
             with (
                 closing(sqlite3.connect(f"file:{state.path / DATABASE}?mode=ro", uri=True)) as source,

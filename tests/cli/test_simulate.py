@@ -125,7 +125,7 @@ def test_a_late_withdrawal_makes_the_training_as_long() -> None:
 
 
 def test_cooperation_is_asked_for_or_the_files_own() -> None:
-    """--cooperating goes with --withdraw and with the file's withdrawal; otherwise what the file says stays."""
+    """--cooperating goes with --withdraw or the file's withdrawal; otherwise what the file says stays."""
     assert overridden(withdraw=["brain"], cooperating=True).withdrawals[0].cooperating
     assert not overridden(withdraw=["brain"]).withdrawals[0].cooperating
     asked = overridden(cooperating=True)
