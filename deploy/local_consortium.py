@@ -153,7 +153,10 @@ class LocalConsortium:
         if SUPERLINK not in now.running:
             report("Starting the SuperLink")
             # No run outlives a SuperLink: the messages that its database still holds are of no more use.
-            purge(self.layout.database(insecure=table.insecure), stopped=True)
+            database = self.layout.database(insecure=table.insecure)
+            purge(database, stopped=True)
+            # Nor need anybody wait until it misses nodes that died with it.
+            readiness.release(database, [site for site in sites if supernode(site) not in now.running])
             command = commands.superlink_command(self.layout, link.ports, insecure=table.insecure)
             self._start(SUPERLINK, command, commands.superlink_environment(self.layout), table, now)
         authority = None if table.insecure else self.layout.tls / AUTHORITY

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from pathlib import Path
 
 from deploy import commands, health
 from deploy.component import Report
@@ -69,6 +72,35 @@ def nodes_are_ready(
     if insecure:
         return len(online) >= len(nodes)
     return {node_id for node_id in nodes.values() if node_id is not None} <= online
+
+
+def release(database: Path, sites: Collection[str]) -> None:
+    """Have a SuperLink that does not run know that the nodes of ``sites`` do not run either.
+
+    After a crash of the whole machine it would take them for online for another minute, and refuse them. It
+    is not told of nodes that have gone on running: they would count as gone until their next sign of life.
+
+    Raises
+    ------
+    DeployError
+        If its database cannot be written.
+    """
+    if not database.is_file():
+        return
+    gone = [(site,) for site in sites]
+    try:
+        with closing(sqlite3.connect(database, timeout=10.0)) as connection, connection:
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'node'").fetchone():
+                connection.executemany(
+                    "UPDATE node SET status = 'offline', online_until = unixepoch() "
+                    "WHERE status = 'online' AND name = ?",
+                    gone,
+                )
+    except sqlite3.Error as error:
+        raise DeployError(
+            f"The SuperLink's database {database} cannot be written: {error}.",
+            "Free space on its disk, and repeat `reconsent up`.",
+        ) from error
 
 
 def await_release(control: FlowerControl, nodes: Mapping[str, int | None], report: Report) -> None:

@@ -15,7 +15,7 @@ from reconsent.errors import RoundError, SiteError
 from server.events import Event, announce
 from server.handshake import ANSWER_SECONDS, KeyHolder, identify_sites
 from server.node_keys import fingerprint
-from server.persistence import Enrolments, Roster, SiteStatus, StateDirectory, Withdrawals
+from server.persistence import Enrolments, Roster, StateDirectory, Withdrawals
 
 SIMULATED_PATIENCE_SECONDS = 5.0
 """Simulated nodes are all registered within a moment; who is not there then never will be."""
@@ -84,6 +84,7 @@ class Membership:
         self._asked_at = 0.0
         # Fingerprints of the keys of nodes seen so far: one that is offline now is still judged by its own.
         self._marks: dict[int, str] = {}
+        self._keys = False
 
     def meet(self, round_: int) -> None:
         """Find out which node is which site, at the beginning of a run.
@@ -154,7 +155,7 @@ class Membership:
 
     def barred(self) -> frozenset[str]:
         """Sites that are withdrawn or withdrawing at this moment."""
-        return frozenset(e.site for e in self._roster.all() if e.status is not SiteStatus.ACTIVE)
+        return self._roster.barred()
 
     def refused_now(self) -> frozenset[str]:
         """Sites whose replies may not be used any more: barred, or of a node whose key was revoked."""
@@ -281,7 +282,9 @@ class Membership:
         return {site.name for site in self._consortium.sites} - barred
 
     def _authenticated(self) -> bool:
-        return not self._simulated and bool(self._enrolments.all())
+        # What was enrolled once is never deleted.
+        self._keys = self._keys or (not self._simulated and self._enrolments.any())
+        return self._keys
 
     def _key_holder(self) -> KeyHolder:
         nodes: Iterable[_Node] = self._grid.get_nodes()

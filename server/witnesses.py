@@ -33,6 +33,8 @@ class Witnesses:
         self._ledger = ledger
         self._simulated = simulated
         self._seen: dict[str, list[int]] = {}
+        # The last size, its signed checkpoint, and the key: the same for every site of a round.
+        self._newest: tuple[int, str, str] = (0, "", "")
 
     def introduced(self, site: str, answer: Message) -> None:
         """Note where ``site`` stands, by its answer to who it is."""
@@ -49,23 +51,29 @@ class Witnesses:
         """
         if self._simulated:
             return {}
-        newest, key = self._ledger.checkpoint(), self._ledger.public_key()
-        if newest is None or key is None:
+        size, envelope, key = self._checkpoint()
+        if not size:
             return {}
         seen = self._seen.setdefault(site, [])
         # A site that has seen more than there is will say so itself; it cannot be proved anything.
-        proofs = {
-            size: self._ledger.consistency(size, new=newest.size) for size in seen if size <= newest.size
-        }
-        if newest.size not in seen:
-            seen.append(newest.size)
+        proofs = {old: self._ledger.consistency(old, new=size) for old in seen if old <= size}
+        if size not in seen:
+            seen.append(size)
             # What was confirmed stays; of what was only sent, the newest.
             del seen[1:-MOST_GUESSES]
         return {
-            msg.CHECKPOINT: json.dumps(self._ledger.envelope(newest.size)),
-            msg.CHECKPOINT_KEY: key.raw.hex(),
+            msg.CHECKPOINT: envelope,
+            msg.CHECKPOINT_KEY: key,
             msg.CHECKPOINT_PROOFS: json.dumps(proofs),
         }
+
+    def _checkpoint(self) -> tuple[int, str, str]:
+        size = self._ledger.size()
+        if size != self._newest[0]:
+            key = self._ledger.public_key()
+            known = "" if key is None else key.raw.hex()
+            self._newest = (size, json.dumps(self._ledger.envelope(size)) if size else "", known)
+        return self._newest
 
     def answered(self, outcomes: Iterable[SiteOutcome]) -> None:
         """Note where the sites stand, by their replies in a round."""

@@ -129,6 +129,11 @@ class Enrolments:
             row = self._valid(own, site)
             return None if row is None else _enrolment(row)
 
+    def any(self, *, session: Session | None = None) -> bool:
+        """Whether a key was ever enrolled."""
+        with self._state.reading(session) as own:
+            return own.scalar(select(EnrolmentRow.number).limit(1)) is not None
+
     def all(self, *, session: Session | None = None) -> list[Enrolment]:
         """Every key that was ever enrolled, oldest first."""
         with self._state.reading(session) as own:

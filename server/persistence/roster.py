@@ -281,6 +281,11 @@ class Roster:
         """The sites that may take part, by name; also those that are not connected at the moment."""
         return [entry for entry in self.all(session=session) if entry.status is SiteStatus.ACTIVE]
 
+    def barred(self, *, session: Session | None = None) -> frozenset[str]:
+        """Sites that are withdrawn or withdrawing; asked at every reply, so it reads nothing else."""
+        with self._state.reading(session) as own:
+            return frozenset(own.scalars(select(SiteRow.name).where(SiteRow.status != SiteStatus.ACTIVE)))
+
     def all(self, *, session: Session | None = None) -> list[RosterEntry]:
         """Every site that ever enrolled, by name."""
         with self._state.reading(session) as own:

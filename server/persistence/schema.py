@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -26,12 +27,18 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
+@cache
 def newest_revision() -> str:
     """The revision this release works with."""
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if head is None:
         raise StateError(f"There are no migrations in {MIGRATIONS}.", "Reinstall Reconsent.")
     return head
+
+
+def _revisions() -> set[str]:
+    script = ScriptDirectory.from_config(alembic_config())
+    return {known.revision for known in script.walk_revisions()}
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -57,7 +64,6 @@ def check_schema(connection: Connection, *, where: str, upgrade: bool) -> None:
         If the database is of a newer release, is no state database, or needs an upgrade that was not asked
         for.
     """
-    script = ScriptDirectory.from_config(alembic_config())
     revision, newest = current_revision(connection), newest_revision()
     if revision == newest:
         return
@@ -70,7 +76,7 @@ def check_schema(connection: Connection, *, where: str, upgrade: bool) -> None:
             )
         if not upgrade:
             raise StateError(f"{where} is empty: no server has used it yet.", "Start the server there first.")
-    elif revision not in {known.revision for known in script.walk_revisions()}:
+    elif revision not in _revisions():
         raise StateError(
             f"{where} has schema '{revision}', which this release (schema '{newest}') does not know: "
             "a newer Reconsent wrote it.",

@@ -2,46 +2,93 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from deploy.layout import Layout
+import psutil
+
+from cli.main import main
+from deploy.layout import SUPERLINK, Layout
+from deploy.local_consortium import LocalConsortium
 from reconsent.config import load_consortium
-from server.persistence import StateDirectory
+from server.bookkeeping import MAIN
+from server.persistence import RoundLog, RoundRecord, StateDirectory
 from server.status import status_of
+
+RECONSENT = str(Path(sys.executable).parent / "reconsent")
 
 
 class Operator:
-    """Types commands, and reads what they print."""
+    """Types commands, and reads what they print.
+
+    The command line runs in this process, which saves starting Python for each; all else are real processes.
+    """
 
     def __init__(self, state: Path) -> None:
         self.state = state
+        self.layout = Layout(state)
+        self.local = LocalConsortium(state)
 
     def __call__(self, *arguments: str) -> str:
         """Run a command that must succeed; returns what it printed."""
-        command = [str(Path(sys.executable).parent / "reconsent"), *arguments, "--state", str(self.state)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
-        return done.stdout
+        printed, complaints = io.StringIO(), io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(complaints):
+            try:
+                main([*arguments, "--state", str(self.state)])
+                code: object = 0
+            except SystemExit as ended:
+                code = ended.code
+        assert code in (0, None), f"{arguments}: {printed.getvalue()}\n{complaints.getvalue()}"
+        return printed.getvalue()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Run a command in a process of its own, and do not wait for it."""
+        command = [RECONSENT, *arguments, "--state", str(self.state)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def status(self) -> dict[str, Any]:
         """What `reconsent status --json` says."""
         found: dict[str, Any] = json.loads(self("status", "--json"))
         return found
 
-    def wait(self, until: Callable[[dict[str, Any]], bool], seconds: float = 400) -> dict[str, Any]:
-        """Look at the state until it is as wanted; then ask for the status."""
+    def site(self, name: str) -> dict[str, Any]:
+        """What it says of a site."""
+        return next(site for site in self.status()["sites"] if site["name"] == name)
+
+    def wait(self, until: Callable[[dict[str, Any]], bool], seconds: float = 400) -> None:
+        """Look at the state until it is as wanted."""
         deadline = time.monotonic() + seconds
-        consortium = load_consortium(Layout(self.state).consortium)
+        consortium = load_consortium(self.layout.consortium)
         while True:
             with StateDirectory.open(self.state, url="", writable=False) as looking:
                 found = status_of(looking, consortium)
             if until(found):
-                return self.status()
+                return
             assert time.monotonic() < deadline, json.dumps(found, indent=2)
-            time.sleep(1)
+            time.sleep(0.2)
+
+    def records(self) -> list[RoundRecord]:
+        """The rounds so far."""
+        with StateDirectory.open(self.state, url="", writable=False) as state:
+            return list(RoundLog(state).all(MAIN))
+
+    def process(self, name: str) -> psutil.Process:
+        """One of the consortium's processes, which must run."""
+        pid = next(c.pid for c in self.local.describe() if c.name == name)
+        assert pid is not None, name
+        return psutil.Process(pid)
+
+    def server_app(self) -> psutil.Process:
+        """The process of the ServerApp, which must run."""
+        return next(
+            child
+            for child in self.process(SUPERLINK).children(recursive=True)
+            if any("flwr-serverapp" in word for word in child.cmdline()[:3])
+        )

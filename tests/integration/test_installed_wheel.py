@@ -1,4 +1,7 @@
-"""A consortium of an installed Reconsent: no checkout, nothing editable, only what is in the wheel."""
+"""A consortium of an installed Reconsent: no checkout, nothing editable, only what is in the wheel.
+
+It is also the one that runs without TLS, which must be asked for.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,9 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_run_of_an_installed_reconsent(installed: Path, state: Path, tmp_path: Path) -> None:
-    """`up`, `train` and an export work from a wheel; the app is put together from the installed packages."""
+    """`up`, `train` and an export work from a wheel; the app is put together from the installed packages; and
+    without TLS, certificates and keys.
+    """  # noqa: D205 - one sentence
     tiny = load_consortium("tiny")
     training = tiny.training.model_copy(
         update={"rounds": 1, "local_steps": 1, "evaluate_every": 0, "join_seconds": 300.0}
@@ -98,11 +103,13 @@ def test_a_run_of_an_installed_reconsent(installed: Path, state: Path, tmp_path:
         check=True,
     )
     assert Path(where.stdout.strip()).is_relative_to(installed.parent)
-    typed("up", str(file))
+    typed("up", str(file), "--insecure", "--no-metrics")
+    layout = Layout(state)
+    assert not list(layout.tls.iterdir()) and not list(layout.keys.iterdir()), "none without being asked"
     typed("train", "--rounds", "1")
     status = json.loads(typed("status", "--json"))
     assert (status["round"], status["run"]["status"]) == (1, "completed")
     assert status["model"]["sites"] == ["abdomen", "brain"]
-    assert (Layout(state).app / "reconsent" / "pyproject.toml").is_file()
+    assert (layout.app / "reconsent" / "pyproject.toml").is_file()
     typed("model", "export", "latest", "--out", str(tmp_path / "model.pt"), "--format", "torchscript")
     assert (tmp_path / "model.pt").is_file()

@@ -1,0 +1,35 @@
+"""One consortium of real processes for all tests that can share one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deploy import processes
+from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
+from tests.integration.operator_at_work import Operator
+
+
+@pytest.fixture(scope="session")
+def config() -> ConsortiumConfig:
+    """Three hospitals with one slice or two, of which nobody leaves by plan; a step a round."""
+    tiny = load_consortium("tiny")
+    training = tiny.training.model_copy(
+        update={"local_steps": 1, "evaluate_every": 0, "join_seconds": 300.0, "timeout_seconds": 300.0}
+    )
+    return tiny.model_copy(update={"withdrawals": (), "training": training})
+
+
+@pytest.fixture(scope="session")
+def operator(config: ConsortiumConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """Who operates a consortium that is up; the last test that uses it stops it."""
+    directory = tmp_path_factory.mktemp("consortium")
+    (directory / "consortium.toml").write_text(dump_consortium(config))
+    typed = Operator(directory / "state")
+    try:
+        typed("up", str(directory / "consortium.toml"), "--no-metrics")
+        yield typed
+    finally:
+        typed.local.down()
+        assert processes.strays(str(typed.layout.root)) == []

@@ -1,0 +1,273 @@
+"""Withdrawal while rounds run, everything killed, a cable cut, keys replaced: what of the work is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from client.app import app
+from client.node.keys import make_key_pair
+from deploy import commands, processes
+from deploy.layout import SUPERLINK, supernode
+from deploy.ports import LOCAL
+from deploy.processes import ProcessTable
+from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
+from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE
+from server.bookkeeping import MAIN
+from server.coordinator import Coordinator
+from server.persistence import Enrolments, ModelRegistry, RoundRecord, StateDirectory
+from server.service import Service, Task
+from strategies.local_grid import LocalGrid
+from tests.integration.operator_at_work import Operator
+from tests.integration.tcp_proxy import TcpProxy
+from unlearning.withdrawal import WithdrawalState
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROUNDS = 4
+
+PATIENCE = 40.0
+"""Seconds a site has for a round where one is to be missed; those that can work need far less."""
+
+
+def test_training_outlives_whoever_watches(operator: Operator) -> None:
+    """Ctrl-C ends the watching only; the run goes on, and a second one is refused meanwhile."""
+    watching = operator.start("train", "--rounds", str(ROUNDS))
+    try:
+        operator.wait(lambda found: found["round"] >= 1)
+        watching.send_signal(signal.SIGINT)
+        printed, _ = watching.communicate(timeout=60)
+    finally:
+        watching.kill()
+    assert watching.returncode == 130 and "`reconsent attach` returns" in printed
+    with pytest.raises(AssertionError, match="is under way"):
+        operator("train", "--rounds", "1")
+
+
+def test_a_withdrawal_while_rounds_run_and_all_is_killed(
+    operator: Operator, config: ConsortiumConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The site is barred at once; every process is killed amid its unlearning; after `up` and `resume` the
+    model is, bit for bit, that of a run to which nothing happened.
+    """  # noqa: D205 - one sentence
+    operator("withdraw", "knee", "--reason", "consent withdrawn", "--requested-by", "dpo@example.org")
+    knee = operator.site("knee")
+    assert knee["status"] in ("restricted", "withdrawn") and knee["key"]["revoked"]
+    operator.wait(lambda found: found["withdrawals"][0]["state"] == "unlearning")
+    everything = [psutil.Process(c.pid) for c in operator.local.describe() if c.pid]
+    everything += [child for parent in everything for child in parent.children(recursive=True)]
+    for process in everything:
+        process.kill()
+    psutil.wait_procs(everything, timeout=20)
+    killed = operator.status()
+    assert killed["run"]["status"] == "interrupted" and killed["round"] < ROUNDS
+    assert killed["withdrawals"][0]["state"] == "unlearning"
+
+    operator("up", "--no-metrics")
+    operator("resume", "--detach")
+    operator("attach")
+    found = operator.status()
+    assert found["run"] == {**found["run"], "task": "resume", "status": "completed", "error": ""}
+    assert found["round"] == found["target"] == ROUNDS
+    assert [(w["site"], w["state"]) for w in found["withdrawals"]] == [("knee", "completed")]
+    knee = next(site for site in found["sites"] if site["name"] == "knee")
+    assert (knee["status"], knee["node"]) == ("withdrawn", "unregistered")
+    assert found["model"]["forgotten"] == ["knee"]
+    assert found["contributions"]["sites"] == ["abdomen", "brain"]
+    assert not list((operator.state / "contributions").glob("knee*"))
+    versions = json.loads(operator("model", "list", "--json"))
+    held = [v for v in versions if "knee" in v["lineage"] and "knee" not in v["forgotten"]]
+    assert held and {v["status"] for v in held} == {"revoked"}
+
+    monkeypatch.setenv(CONSORTIUM_VARIABLE, str(operator.layout.consortium))
+    monkeypatch.setenv(PHANTOMS_VARIABLE, str(operator.layout.sites))
+    records = operator.records()
+    assert all(record.sites[site].outcome == "ok" for record in records for site in ("brain", "abdomen"))
+    with StateDirectory.open(operator.state, url="", writable=False) as state:
+        assert digest(state) == undisturbed(config, records, tmp_path / "undisturbed")
+
+
+def undisturbed(config: ConsortiumConfig, records: list[RoundRecord], path: Path) -> str:
+    """The model of the same rounds in one process, where nothing happens."""
+    trained = [record for record in records if record.kind == "train"]
+    together = sum("knee" in r.sites and r.sites["knee"].outcome == "ok" for r in trained)
+    first_unlearning = next(n for n, record in enumerate(records) if record.kind != "train")
+    assert together >= 1
+    hurried = config.model_copy(
+        update={"training": config.training.model_copy(update={"join_seconds": 0.01})}
+    )
+    nodes = {n: {"site": site.name} for n, site in enumerate(config.sites, start=1)}
+    rest = {n: node for n, node in nodes.items() if node["site"] != "knee"}
+    with one_thread(), StateDirectory.open(path, url="") as state:
+
+        def opened(present: dict[int, dict[str, str]]) -> Coordinator:
+            return Coordinator(LocalGrid(app, present), hurried, state, simulated=False)
+
+        Service(opened(nodes)).carry_out(Task("train", together))
+        if together < first_unlearning:
+            # The round in which the withdrawal was filed ended without the site's reply.
+            Service(opened(rest)).carry_out(Task("train", first_unlearning - together))
+        last = opened(rest)
+        last.withdrawals.file(["knee"], reason="asked", requested_by="officer", restrict=True)
+        left = ROUNDS - first_unlearning
+        Service(last).carry_out(Task("train", left) if left else Task("unlearn"))
+        assert last.withdrawals.all()[0].state is WithdrawalState.COMPLETED
+        return digest(state)
+
+
+def digest(state: StateDirectory) -> str:
+    """Of the newest model."""
+    latest = ModelRegistry(state).latest(MAIN)
+    assert latest is not None
+    return latest.digest
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As the sites' processes are told by their environment."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_models_are_exported_unless_revoked(operator: Operator, tmp_path: Path) -> None:
+    """The current model is written to a file; one that holds the withdrawn site's updates is refused."""
+    operator("model", "export", "latest", "--out", str(tmp_path / "model.safetensors"))
+    assert (tmp_path / "model.safetensors").stat().st_size > 1000
+    operator("model", "export", "latest", "--out", str(tmp_path / "model.pt"), "--format", "torchscript")
+    assert (tmp_path / "model.pt").read_bytes().startswith(b"PK"), "an archive, as torch.jit.load reads it"
+    versions = json.loads(operator("model", "list", "--json"))
+    revoked = next(v["version"] for v in versions if v["status"] == "revoked" and not v["pruned"])
+    with pytest.raises(AssertionError, match="revoked"):
+        operator("model", "export", revoked, "--out", str(tmp_path / "no.safetensors"))
+    assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_sites_get_new_keys(operator: Operator, tmp_path: Path) -> None:
+    """One replaces its key, one that had withdrawn comes back with a new one; their old keys never do."""
+    old, keys = operator.site("brain"), operator.layout.keys
+    for command in (("replace-key", "brain"), ("readmit", "knee")):
+        with pytest.raises(AssertionError, match="used before"):
+            operator("site", *command, "--public-key", str(keys / "knee.pub"))
+    for site in ("brain", "knee"):
+        make_key_pair(tmp_path / site)
+    for _ in range(2):
+        operator("site", "replace-key", "brain", "--public-key", str(tmp_path / "brain.pub"))
+    operator("site", "readmit", "knee", "--public-key", str(tmp_path / "knee.pub"))
+    nodes = {node.node_id: node for node in operator.local.control.list_nodes()}
+    assert nodes[int(old["node_id"])].status == "unregistered"
+    assert [node.name for node in nodes.values()].count("brain") == 2
+    knee = operator.site("knee")
+    assert (knee["status"], knee["first_round"], knee["node"]) == ("active", None, "registered")
+    for name in ("brain", "brain.pub", "knee", "knee.pub"):
+        (keys / name).write_bytes((tmp_path / name).read_bytes())
+
+    operator("up", "--no-metrics")
+    operator("train", "--rounds", "1")
+    assert [o.outcome for o in operator.records()[-1].sites.values()] == ["ok"] * 3
+    brain = operator.site("brain")
+    assert brain["key"]["fingerprint"] != old["key"]["fingerprint"] and not brain["key"]["revoked"]
+    assert (brain["status"], brain["node"], brain["first_round"]) == ("active", "online", 1)
+    with StateDirectory.open(operator.state, url="", writable=False) as state:
+        first, second = [e for e in Enrolments(state).all() if e.site == "brain"]
+        assert first.reason == f"replaced by the key {second.fingerprint}" and first.unregistered_at
+
+
+def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operator) -> None:
+    """The round ends with the others and says why; the run is taken up again with everybody: the killed node
+    by `up`, as itself, and the one whose cable is mended by itself.
+    """  # noqa: D205 - one sentence
+    knee, abdomen = supernode("knee"), supernode("abdomen")
+    with cabled(operator, "abdomen") as cable, little_patience(operator):
+        before = len(operator.records())
+        operator("train", "--rounds", "4", "--detach")
+        operator.wait(lambda _: len(operator.records()) > before)
+        assert cable.passed > 10_000, "the node is connected by this cable"
+        cable.cut()
+        killed = operator.process(knee)
+        orphans = killed.children(recursive=True)
+        os.kill(killed.pid, signal.SIGKILL)
+        operator.wait(lambda _: "ok" not in outcomes(operator, "abdomen", "knee"))
+        missed = operator.records()[-1].sites
+        assert missed["brain"].outcome == "ok"
+        for site in ("abdomen", "knee"):
+            assert missed[site].outcome in ("timeout", "failed") and missed[site].reason
+        server_app = operator.server_app()
+        server_app.kill()
+        psutil.wait_procs([server_app], timeout=20)
+        cable.heal()
+
+        ports = ProcessTable.load(operator.layout.processes).processes[knee].ports
+        node_id = operator.site("knee")["node_id"]
+        others = {c.name: c.pid for c in operator.local.describe() if c.name not in (knee, abdomen)}
+        operator("up", "--no-metrics")
+        found = {c.name: c for c in operator.local.describe()}
+        assert found[knee].pid not in (None, killed.pid) and found[knee].ports == ports
+        assert {name: found[name].pid for name in others} == others
+        assert not [orphan for orphan in orphans if processes.is_alive(orphan)]
+        assert operator.status()["run"]["status"] == "interrupted"
+        operator("resume")
+        after = operator.status()
+        assert after["round"] == after["target"] and after["run"]["status"] == "completed"
+        assert after["withdrawals"][0]["state"] == "completed"
+        assert operator.site("knee")["node_id"] == node_id
+        assert outcomes(operator, "brain", "abdomen", "knee") == ["ok"] * 3
+
+
+def outcomes(operator: Operator, *sites: str) -> list[str]:
+    """What became of the sites' replies in the last round."""
+    last = operator.records()[-1].sites
+    return [last[site].outcome if site in last else "not asked" for site in sites]
+
+
+@contextmanager
+def little_patience(operator: Operator) -> Iterator[None]:
+    """The runs that are begun meanwhile wait for a site no longer than :data:`PATIENCE`."""
+    file = operator.layout.consortium
+    usual = file.read_text(encoding="utf-8")
+    config = load_consortium(file)
+    training = config.training.model_copy(update={"timeout_seconds": PATIENCE})
+    file.write_text(dump_consortium(config.model_copy(update={"training": training})), encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(usual, encoding="utf-8")
+
+
+@contextmanager
+def cabled(operator: Operator, site: str) -> Iterator[TcpProxy]:
+    """The site's node is connected by a cable that can be cut."""
+    name, table = supernode(site), ProcessTable.load(operator.layout.processes)
+    cable = TcpProxy(LOCAL, table.processes[SUPERLINK].ports[commands.FLEET])
+    processes.stop([operator.process(name)])
+    ports = table.processes[name].ports
+    command = commands.supernode_command(operator.layout, site, ports, cable.address, insecure=False)
+    environment = commands.supernode_environment(operator.layout, site)
+    record = processes.start(name, command, environment, operator.layout.log(name))
+    # As `up` would have started it, so that it is left alone.
+    usual = table.processes[name].command
+    table.processes[name] = record.model_copy(update={"ports": ports, "command": usual})
+    table.save(operator.layout.processes)
+    try:
+        operator.wait(lambda _: online(operator, site), 120)
+        yield cable
+    finally:
+        cable.close()
+        processes.stop([operator.process(name)])
+    operator("up", "--no-metrics")
+
+
+def online(operator: Operator, site: str) -> bool:
+    """Whether the SuperLink has heard of the site's node."""
+    return any(node.name == site and node.status == "online" for node in operator.local.control.list_nodes())
