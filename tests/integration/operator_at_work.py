@@ -62,7 +62,7 @@ class Operator:
         """What it says of a site."""
         return next(site for site in self.status()["sites"] if site["name"] == name)
 
-    def wait(self, until: Callable[[dict[str, Any]], bool], seconds: float = 400) -> None:
+    def wait(self, until: Callable[[dict[str, Any]], bool], seconds: float = 600) -> None:
         """Look at the state until it is as wanted."""
         deadline = time.monotonic() + seconds
         consortium = load_consortium(self.layout.consortium)
