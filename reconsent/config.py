@@ -148,6 +148,12 @@ class ScreeningConfig(Settings):
         default=20.0, gt=1, description="an update larger than this times the site's median is refused"
     )
     max_norm: float | None = Field(default=None, gt=0, description="absolute limit on an update's norm")
+    max_examples: int = Field(
+        default=1_000_000,
+        ge=1,
+        le=2**53,
+        description="most training slices a site may say it has; one that says more is not let in",
+    )
 
 
 class ContributionConfig(Settings):

@@ -22,7 +22,9 @@ _NO_KEY = "its key is enrolled for no site, or was revoked"
 KeyHolder = Callable[[int], str | None]
 """Which site the key of a node speaks for; ``None`` if for none."""
 
-MOST_EXAMPLES = 2**53
+MOST_EXAMPLES = 1_000_000
+"""Training examples that a site may say it has, unless the consortium sets another limit."""
+
 LONGEST_ORGAN = 64
 
 ANSWER_SECONDS = 120.0
@@ -45,6 +47,7 @@ def identify_sites(
     refused: dict[int, str] | None = None,
     heard: Callable[[str, Message], None] | None = None,
     leaving: Collection[str] = (),
+    most_examples: int = MOST_EXAMPLES,
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
@@ -83,6 +86,8 @@ def identify_sites(
     leaving
         Sites that are withdrawing and still answer. They are not waited for, and enrolled no more; the roster
         keeps them barred from every round.
+    most_examples
+        Training examples that a site may say it has: its weight grows with them.
 
     Returns
     -------
@@ -123,7 +128,15 @@ def identify_sites(
             for reply in replies:
                 holder = None if key_holder is None else key_holder(reply.node_id)
                 problem = _enrol(
-                    roster, reply.node_id, reply.message, expected, round_, members, holder, leaving
+                    roster,
+                    reply.node_id,
+                    reply.message,
+                    expected,
+                    round_,
+                    members,
+                    holder,
+                    leaving,
+                    most_examples,
                 )
                 if problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
@@ -160,6 +173,7 @@ def _enrol(
     members: dict[int, str],
     holder: str | None,
     leaving: Collection[str],
+    most_examples: int,
 ) -> str:
     """Enrol one node; returns the reason of a refusal, or nothing."""
     if message is None:
@@ -180,8 +194,13 @@ def _enrol(
         roster.identity_refused(node_id, site, holder)
         return f"it says it is site '{site}', which another node is already"
     examples = told.get(msg.NUM_EXAMPLES, 0)
-    if not isinstance(examples, int) or not 0 <= examples < MOST_EXAMPLES:
+    if not isinstance(examples, int) or examples < 0:
         return f"'{msg.NUM_EXAMPLES}' must be a whole number, got {examples!r:.40}"
+    if examples > most_examples:
+        return (
+            f"it says it has {examples:.6g} training examples, and {most_examples} are allowed "
+            "(screening.max-examples)"
+        )
     if len(organ) > LONGEST_ORGAN:
         return f"its organ has a name of {len(organ)} characters"
     before = next((e.num_examples for e in roster.all() if e.site == site and e.first_round), examples)

@@ -122,6 +122,7 @@ class Membership:
             refused=self._refused,
             leaving=self.cooperating(),
             heard=self.heard,
+            most_examples=self._consortium.screening.max_examples,
         )
         self._known = self._circumstances()
 
@@ -207,6 +208,7 @@ class Membership:
             refused=self._refused,
             leaving=self.cooperating(),
             heard=self.heard,
+            most_examples=self._consortium.screening.max_examples,
         )
         self._known = self._circumstances()
         for site in sorted(set(self._nodes.values()) - before):
