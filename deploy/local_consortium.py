@@ -153,10 +153,7 @@ class LocalConsortium:
         if SUPERLINK not in now.running:
             report("Starting the SuperLink")
             # No run outlives a SuperLink: the messages that its database still holds are of no more use.
-            database = self.layout.database(insecure=table.insecure)
-            purge(database, stopped=True)
-            # Nor need anybody wait until it misses nodes that died with it.
-            readiness.release(database, [site for site in sites if supernode(site) not in now.running])
+            purge(self.layout.database(insecure=table.insecure), stopped=True)
             command = commands.superlink_command(self.layout, link.ports, insecure=table.insecure)
             self._start(SUPERLINK, command, commands.superlink_environment(self.layout), table, now)
         authority = None if table.insecure else self.layout.tls / AUTHORITY
@@ -174,6 +171,8 @@ class LocalConsortium:
         self._stop_nodes_without_place(table, admitted, now, report)
         nodes = {site: admissions[site].node_id for site in admitted}
         dead = {site: node_id for site, node_id in nodes.items() if supernode(site) not in now.running}
+        # All ports are on this machine, so that a node of a site that does not run here runs nowhere.
+        readiness.release(self.layout.database(insecure=table.insecure), dead)
         readiness.await_release(self.control, dead, report)
         self._start_nodes(table, admitted, link, now, report)
         names = [supernode(site) for site in admitted]

@@ -75,15 +75,21 @@ def nodes_are_ready(
 
 
 def release(database: Path, sites: Collection[str]) -> None:
-    """Have a SuperLink that does not run know that the nodes of ``sites`` do not run either.
+    """Have the SuperLink know at once that the nodes of ``sites`` do not run.
 
-    After a crash of the whole machine it would take them for online for another minute, and refuse them. It
-    is not told of nodes that have gone on running: they would count as gone until their next sign of life.
+    It would take those that were killed for online for another minute, and refuse them until then.
+
+    Parameters
+    ----------
+    database
+        Its database; it may be at work on it.
+    sites
+        The names under which the nodes are registered.
 
     Raises
     ------
     DeployError
-        If its database cannot be written.
+        If the database cannot be written.
     """
     if not database.is_file():
         return

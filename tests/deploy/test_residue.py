@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from deploy.readiness import release
 from deploy.residue import Residue, purge, purged_copy, residue_of
 from reconsent.errors import DeployError
 
 MARKER = b"an update that can be recognised" * 64
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """A database as Flower's own code makes it, with a node, a run, and what a crash leaves of messages."""
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as Flower's own code makes it, which takes it seconds."""
     from flwr.server.superlink.linkstate import SqlLinkState
     from flwr.supercore.object_store import ObjectStoreFactory
     from flwr.superlink.federation import NoOpFederationManager
 
-    path = tmp_path / "state.db"
+    path = tmp_path_factory.mktemp("flower") / "state.db"
     store = ObjectStoreFactory(str(path)).store()
     SqlLinkState(str(path), NoOpFederationManager(), store).initialize()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@pytest.fixture
+def database(empty: Path, tmp_path: Path) -> Path:
+    """It, with a node, and what a crash leaves of messages."""
+    path = tmp_path / "state.db"
+    shutil.copy(empty, path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA secure_delete = OFF")
@@ -112,3 +125,20 @@ def test_no_database_and_no_database_at_all(tmp_path: Path) -> None:
     (tmp_path / "none.db").write_bytes(b"this is not a database at all" * 100)
     with pytest.raises(DeployError, match="cannot be purged"):
         purge(tmp_path / "none.db")
+
+
+def test_nodes_that_died_are_known_to_be_gone(database: Path) -> None:
+    """After a crash the named nodes count as offline at once; those that go on running do not."""
+    later = time.time() + 60
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE node SET status = 'online', online_until = ?", (later,))
+        connection.execute(
+            "INSERT INTO node (node_id, name, status, online_until) VALUES (8, 'south', 'online', ?)",
+            (later,),
+        )
+    release(database, ["north", "west"])
+    with closing(sqlite3.connect(database)) as connection:
+        found = connection.execute("SELECT name, status, online_until <= ? FROM node", (time.time(),))
+        assert found.fetchall() == [("north", "offline", 1), ("south", "online", 0)]
+    release(database.with_name("none.db"), ["north"])
+    assert not database.with_name("none.db").exists()

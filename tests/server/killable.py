@@ -24,7 +24,7 @@ from tests.server.hospitals import consortium, opened
 CONFIG = consortium(
     training={"evaluate-every": 2},
     unlearning={
-        "rounds-fraction": 0.67,
+        "rounds-fraction": 1.0,
         "settings": {"alpha": 0.5, "ascent-rounds": 2, "momentum": 0.6, "final-alpha": 0.1},
     },
 )
@@ -32,13 +32,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def work(path: Path, url: str = "") -> None:
-    """Three rounds, a withdrawal, its unlearning, two more rounds; whatever of it is not done yet."""
+    """Two rounds, a withdrawal, its unlearning, one more round; whatever of it is not done yet."""
     with opened(path, CONFIG, simulated=False, url=url) as run:
         service, progress = Service(run.coordinator), RunProgress(run.coordinator.state)
         if not run.coordinator.withdrawals.all():
-            service.carry_out(Task("resume") if progress.get(TARGET) else Task("train", 3))
+            service.carry_out(Task("resume") if progress.get(TARGET) else Task("train", 2))
             run.coordinator.withdrawals.file(["delta"], reason="asked", requested_by="officer")
-        service.carry_out(Task("resume") if progress.get(TARGET) > 3 else Task("train", 2))
+        service.carry_out(Task("resume") if progress.get(TARGET) > 2 else Task("train", 1))
 
 
 class Killable:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reconsent.errors import ContributionError, EncryptionError, ReconsentError
-from reconsent.faults import POINTS
 from server.coordinator import Coordinator
 from tests.server.hospitals import Run, consortium, opened
-from tests.server.killable import Killable, started
 from unlearning.key_store import KeyStore
 from unlearning.site_keys import KeyPolicy, SiteKeys
 
@@ -207,31 +203,6 @@ def test_without_encryption_files_and_rows_go_too(tmp_path: Path) -> None:
     content = everything(tmp_path / "state")
     assert not any(found in content for found in patterns)
     assert [e.site for e in KeyStore(tmp_path / "state" / "keys", None).erased()] == ["delta"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Killable]:
-    with started() as process:
-        yield process
-
-
-@pytest.mark.parametrize("point", [p for p in POINTS if p not in ("round-committed", "round-averaged")])
-def test_killed_at_any_point_nothing_is_readable(point: str, server: Killable, tmp_path: Path) -> None:
-    """Killed at this point, no plaintext lies about; resumed, no key of the withdrawn site is left either."""
-    state = tmp_path / "state"
-    assert server.run(tmp_path, point) == -signal.SIGKILL
-    secrets: list[bytes] = []
-    if (state / "keys" / "sites" / "delta.key").exists():
-        secrets = keys_of(state, "delta")
-        key = secrets[0]
-        assert key not in everything(state)
-    for part in ("contributions", "spool", "unlearning"):
-        for path in (state / part).rglob("*"):
-            assert path.is_dir() or path.read_bytes().startswith(b"RCNSEAL1"), path
-    assert server.run(tmp_path) == 0
-    content = everything(state)
-    assert not any(secret in content for secret in secrets)
-    assert SiteKeys(state / "keys", POLICY).sites() == ["alpha", "beta", "gamma"]
 
 
 def test_old_updates_expire_by_rounds(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def problem_of(path: Path) -> str:
 def test_job_on_a_disk_that_is_full_again_and_again(disk: Path, tmp_path: Path) -> None:
     """With a little more space at each attempt the job fails at ever later points, in words, and resumes."""
     path, messages, began = disk / "run", [], False
-    for leaving in range(0, 2**20, 8 * 1024):
+    for leaving in range(0, 2**20, 16 * 1024):
         fill(disk, leaving)
         try:
             work(path)

@@ -52,9 +52,7 @@ def test_the_same_as_on_sqlite(on_sqlite: tuple[object, ...], postgres: str, tmp
     assert not list((tmp_path / "server").rglob("*.sqlite"))
 
 
-@pytest.mark.parametrize(
-    "point", ["round-before-commit:2", "unlearning-round-averaged:2", "erasure-before-commit"]
-)
+@pytest.mark.parametrize("point", ["round-before-commit:2", "erasure-before-commit"])
 def test_killed_on_postgres(
     point: str, server: Killable, on_sqlite: tuple[object, ...], postgres: str, tmp_path: Path
 ) -> None:
