@@ -132,10 +132,3 @@ def test_app_runs_from_its_bundle(flower: Flower, small: Path, tmp_path: Path) -
         assert record.simulated
     assert sorted(p.name for p in (state / "phantoms").glob("[a-z]*")) == ["abdomen", "brain", "knee"]
     assert not list(flower.home.rglob("*.h5")), "server and sites agree on where the state directory is"
-
-
-def test_wrong_number_of_nodes(flower: Flower, small: Path, tmp_path: Path) -> None:
-    """Fewer nodes than sites: the run ends with the names of the missing ones and the number to give."""
-    printed = " ".join(flower.run(str(small), tmp_path / "state", 2).split())
-    assert "missing: knee" in printed
-    assert "num-supernodes=3" in printed

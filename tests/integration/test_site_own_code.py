@@ -18,6 +18,7 @@ import pytest
 
 from client.node.keys import make_key_pair
 from deploy.certificates import make_certificates
+from deploy.health import status as health_of
 from reconsent.config import load_consortium
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -75,14 +76,16 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running(command: list[str], directory: Path, name: str, environment: dict[str, str]) -> Iterator[None]:
+def running(
+    command: list[str], directory: Path, name: str, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process with a session of its own, which is stopped as a whole."""
     with (directory / f"{name}.log").open("wb") as output:
         process = subprocess.Popen(
             command, cwd=directory, env=environment, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -93,9 +96,23 @@ def running(command: list[str], directory: Path, name: str, environment: dict[st
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def check_node(process: subprocess.Popen[bytes], health: int, directory: Path) -> None:
+    """The process that was started has become Flower's: it serves its health, and ends when it is told to."""
+    assert health_of(f"127.0.0.1:{health}", timeout=10.0) == "serving", (directory / "node.log").read_text()
+    if Path("/proc/self/cmdline").exists():
+        assert b"flower-supernode" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        its_own = Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert b"FLWR_TELEMETRY_ENABLED=0" in its_own
+        assert f"RECONSENT_SITE_POLICY={directory / 'policy.toml'}".encode() in its_own
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0, (directory / "node.log").read_text()
+
+
 def test_received_code_is_not_run(tmp_path: Path) -> None:
-    """A server's own client code leaves no trace; the installed app answers, under the site's policy."""
-    control, fleet, runtime = free_ports(3)
+    """`site run` becomes Flower's node; a server's own client code leaves no trace, the installed app answers
+    under the site's policy.
+    """  # noqa: D205 - one sentence
+    control, fleet, runtime, health = free_ports(4)
     make_certificates(tmp_path / "tls")
     for name in ("flower-server", "app"):
         (tmp_path / name).mkdir()
@@ -113,7 +130,7 @@ def test_received_code_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(
         f'name = "{site.name}"\nsuperlink = "127.0.0.1:{fleet}"\nca = "tls/ca.crt"\nkey = "node.key"\n'
         f'consortium = "consortium.toml"\npolicy = "policy.toml"\nlog = "site.jsonl"\n'
-        f'runtime-port = {runtime}\nflower-home = "flower-site"\n'
+        f'runtime-port = {runtime}\nhealth-port = {health}\nflower-home = "flower-site"\n'
     )
     shutil.copy(TINY, tmp_path / "consortium.toml")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RECONSENT_", "FLWR_"))}
@@ -149,8 +166,9 @@ def test_received_code_is_not_run(tmp_path: Path) -> None:
         while "registered" not in (printed := flower(*register)).lower():
             assert time.monotonic() < deadline, printed
             time.sleep(0.5)
-        with running(node, tmp_path, "node", environment):
+        with running(node, tmp_path, "node", environment) as process:
             printed = flower("run", str(tmp_path / "app"), "here", "--stream")
+            check_node(process, health, tmp_path)
     logs = "\n".join((tmp_path / f"{name}.log").read_text() for name in ("superlink", "node"))
     found = [line.partition("ANSWERS ")[2] for line in printed.splitlines() if "ANSWERS [" in line]
     assert found, printed + logs
