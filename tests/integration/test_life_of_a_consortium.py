@@ -188,7 +188,7 @@ def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operat
     """The round ends with the others and says why; the run is taken up again with everybody: the killed node
     by `up`, as itself, and the one whose cable is mended by itself.
     """  # noqa: D205 - one sentence
-    knee, abdomen = supernode("knee"), supernode("abdomen")
+    knee = supernode("knee")
     with cabled(operator, "abdomen") as cable:
         before = len(operator.records())
         with little_patience(operator):
