@@ -24,6 +24,9 @@ from reconsent.errors import DeployError
 from server.persistence import Enrolments, StateDirectory
 from tests.integration.operator_at_work import Operator
 
+NO_CONNECTION = "Exit Code: 305"
+"""Flower's exit for "no connection to the SuperLink"; the process may linger a while after it."""
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -48,11 +51,11 @@ def until_logged(log: Path, text: str, seconds: float = 120.0) -> None:
         time.sleep(0.1)
 
 
-def start_node(local: LocalConsortium, key: Path, *security: str, log: Path) -> subprocess.Popen[bytes]:
+def start_node(
+    local: LocalConsortium, fleet: str, key: Path, *security: str, log: Path
+) -> subprocess.Popen[bytes]:
     """A SuperNode of our own making, that gives up after one more attempt."""
-    link = ProcessTable.load(local.layout.processes).processes[SUPERLINK]
     runtime, health = find_ports([None, None])
-    fleet = commands.address(link.ports, commands.FLEET)
     ports = {"runtime": runtime, "health": health}
     command = list(commands.supernode_command(local.layout, key.name, ports, fleet, insecure=True))
     command.remove("--insecure")
@@ -124,14 +127,15 @@ def test_uninvited_nodes_are_refused(local: LocalConsortium, tmp_path: Path) -> 
         "keyless": ours,
         "plain": ("--insecure",),
     }
+    link = ProcessTable.load(local.layout.processes).processes[SUPERLINK]
+    fleet = commands.address(link.ports, commands.FLEET)
     started = {
-        name: start_node(local, stranger.private, *security, log=tmp_path / f"{name}.log")
+        name: start_node(local, fleet, stranger.private, *security, log=tmp_path / f"{name}.log")
         for name, security in attempts.items()
     }
     try:
         for name in attempts:
-            # Flower's exit for "no connection to the SuperLink"; the process may linger a while after it.
-            until_logged(tmp_path / f"{name}.log", "Exit Code: 305")
+            until_logged(tmp_path / f"{name}.log", NO_CONNECTION)
     finally:
         processes.stop([psutil.Process(node.pid) for node in started.values() if node.poll() is None])
         for node in started.values():
@@ -178,7 +182,7 @@ def test_down_leaves_nothing(local: LocalConsortium) -> None:
 
 
 def test_expired_server_certificate_is_refused(tmp_path: Path) -> None:
-    """`up` does not start with one; and a SuperLink that uses one is not talked to."""
+    """`up` does not start with one; and no command and no node talks to a SuperLink that uses one."""
     local = LocalConsortium(tmp_path / "state")
     local.layout.make()
     past = dt.datetime.now(dt.UTC) - dt.timedelta(days=30)
@@ -191,12 +195,23 @@ def test_expired_server_certificate_is_refused(tmp_path: Path) -> None:
     environment = commands.superlink_environment(local.layout)
     log = local.layout.log(SUPERLINK)
     processes.start(SUPERLINK, command, environment, log)
+    key = node_key(tmp_path / "site")
+    security = ("--root-certificates", str(local.layout.tls / AUTHORITY))
+    security += ("--auth-supernode-private-key", str(key.private))
+    node = None
     try:
         until_logged(log, "Uvicorn running")
+        fleet, of_node = commands.address(ports, commands.FLEET), tmp_path / "node.log"
+        node = start_node(local, fleet, key.private, *security, log=of_node)
         local.control.connect(commands.address(ports, commands.API), local.layout.tls / AUTHORITY)
         with pytest.raises(DeployError, match="expired"):
             local.control.list_nodes()
+        until_logged(of_node, NO_CONNECTION)
+        assert "SuperNode ID" not in of_node.read_text()
     finally:
+        if node is not None:
+            processes.stop([psutil.Process(node.pid)] if node.poll() is None else [])
+            node.wait(30)
         processes.stop(processes.strays(str(local.layout.root)))
 
 
