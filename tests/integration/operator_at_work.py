@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -51,7 +52,14 @@ class Operator:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Run a command in a process of its own, and do not wait for it."""
         command = [RECONSENT, *arguments, "--state", str(self.state)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # Who starts the tests in the background has them ignore what Ctrl-C sends.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
 
     def status(self) -> dict[str, Any]:
         """What `reconsent status --json` says."""
