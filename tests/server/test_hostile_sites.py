@@ -208,7 +208,8 @@ def test_a_slow_site_is_waited_for(tmp_path: Path) -> None:
     ("told", "words"),
     [
         ({msg.ORGAN: "x" * 10_000}, "10"),
-        ({msg.NUM_EXAMPLES: 2**60}, "whole number"),
+        ({msg.NUM_EXAMPLES: 2**60}, "1000000 are allowed (screening.max-examples)"),
+        ({msg.NUM_EXAMPLES: 1_000_001}, "1000000 are allowed (screening.max-examples)"),
         ({msg.NUM_EXAMPLES: -1}, "whole number"),
         ({msg.SITE: "del\x00ta"}, "'del ta', which is not expected"),
     ],
