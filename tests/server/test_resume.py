@@ -90,8 +90,8 @@ def kill_at(target: Any, name: str, call: int, monkeypatch: pytest.MonkeyPatch, 
     ("plan", "commit", "after"),
     [
         # After one commit is before the next but for what lies between, so not everything needs both.
-        *(("cached-ascent", commit, False) for commit in (1, 4, 7, 8, 9, 11, 14)),
-        *(("cached-ascent", commit, True) for commit in (1, 8, 14)),
+        *(("cached-ascent", commit, False) for commit in (1, 7, 9, 14)),
+        *(("cached-ascent", commit, True) for commit in (4, 8, 11)),
         ("backtracking", 9, False),
         ("retrain", 8, True),
     ],
@@ -108,7 +108,7 @@ def test_killed_at_a_commit(
         assert summary(run) == undisturbed(plan)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("step", [1, 3, 5])
 def test_killed_between_the_states_of_a_withdrawal(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
