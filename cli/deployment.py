@@ -84,10 +84,18 @@ class Deployment:
             if run.finished:
                 continue
             if self._is_dead(str(run.run_id)):
-                self.control.stop_run(run.run_id)
+                self._stop(run.run_id)
                 continue
             return run.run_id
         return None
+
+    def _stop(self, run_id: int) -> None:
+        try:
+            self.control.stop_run(run_id)
+        except DeployError:
+            # The minute may have been over just now, and then there is nothing to be stopped any more.
+            if any(run.run_id == run_id and not run.finished for run in self.control.list_runs()):
+                raise
 
     def _is_dead(self, run: str) -> bool:
         """Whether a run that had begun to work has no process any more: nobody holds the state."""
