@@ -192,12 +192,19 @@ class LocalConsortium:
             name = supernode(site)
             ports = table.processes[name].ports
             command = commands.supernode_command(self.layout, site, ports, fleet, insecure=table.insecure)
-            if name in now.running and table.processes[name].command != command:
-                # The SuperLink had to move to other ports while this node went on running.
+            record = table.processes[name]
+            if name in now.running and (record.command != command or self._has_new_key(site, record)):
+                # The SuperLink had to move to other ports while this node went on running, or its key was
+                # replaced: with the former one it will not be let in any more.
                 processes.stop([now.running.pop(name)])
             if name not in now.running:
                 report(f"Starting the SuperNode of {site}")
                 self._start(name, command, commands.supernode_environment(self.layout, site), table, now)
+
+    def _has_new_key(self, site: str, record: ProcessRecord) -> bool:
+        """Whether the site's key was replaced since its node was started; clocks may differ by seconds."""
+        key = self.layout.private_key(site)
+        return record.started is not None and key.is_file() and key.stat().st_mtime > record.started + 5.0
 
     def _start_exporters(self, table: ProcessTable, sites: list[str], now: _Start, report: Report) -> None:
         names = exporters.exporter_names(sites) if now.metrics else []

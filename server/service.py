@@ -103,6 +103,9 @@ def recording(state: StateDirectory, run: str, task: Task) -> Iterator[None]:
     events, progress = RunEvents(state), RunProgress(state)
 
     def write(event: Event) -> None:
+        if event.kind == "done":
+            # Before it is said: who hears it may look at once.
+            note("completed")
         events.append(
             run,
             event.kind,
@@ -124,7 +127,7 @@ def recording(state: StateDirectory, run: str, task: Task) -> Iterator[None]:
         except ReconsentError as error:
             # On a full disk neither can be written; what ended the run matters more.
             with suppress(ReconsentError):
-                events.append(run, "failed", str(error))
                 note("failed", str(error))
+                events.append(run, "failed", str(error))
             raise
         note("completed")
