@@ -161,7 +161,10 @@ class UnlearningStep(Record):
     """One ascent step, with the check of the remaining sites that kept it or took it back."""
 
     round: Count = Field(description="number of the round in the main line")
-    alpha: float = Field(description="step length in units of R, the size of one of the site's updates")
+    alpha: float = Field(
+        description="length of the step taken, in units of R, the size of one of the site's updates, or of "
+        "the site's whole contribution if the method's `unit` is `contribution`"
+    )
     step_norm: float = Field(ge=0, description="Euclidean norm of the change of the parameters")
     accepted: bool = Field(description="false: taken back, and tried again with a smaller step")
     retain_loss_before: float | None = Field(default=None, description="remaining sites' mean loss before")

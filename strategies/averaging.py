@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common import log
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Result
 from sqlalchemy.orm import Session
 
 from reconsent.errors import RoundError
@@ -24,7 +24,8 @@ from strategies import messages as msg
 from strategies.exchange import Reply, as_reply, exchange
 from strategies.members import Members, RoundConfig, connected_nodes
 from strategies.outcomes import RoundOutcome, SiteOutcome, weighted_metrics
-from strategies.screening import Screened, UpdateScreen
+from strategies.round_hooks import RoundHooks
+from strategies.screening import UpdateScreen
 from strategies.site_privacy import ServerNoise
 from unlearning.contributions import ContributionCache
 from unlearning.parameters import ParameterLayout, Vector
@@ -33,7 +34,7 @@ from unlearning.spool import UpdateSpool
 __all__ = ["ContributionAveraging", "RoundConfig", "RoundOutcome", "SiteOutcome", "weighted_metrics"]
 
 
-class ContributionAveraging(Strategy):
+class ContributionAveraging(RoundHooks):
     """Federated averaging (McMahan et al. 2017) that keeps what each site contributed.
 
     Each reply is screened as it comes (shape, dtype, finite, norm); a bad one is refused, named, and the
@@ -117,45 +118,6 @@ class ContributionAveraging(Strategy):
         self._replied = 0.0
         self._asked: dict[int, str] = {}
         self.failures: dict[str, str] = {}
-
-    # ---- what a method of unlearning may change -----------------------------------------------------
-
-    def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
-        """Make ready before the first round; returns the model to begin with (for unlearning, from G)."""
-        del grid
-        return arrays
-
-    def finish(self, arrays: ArrayRecord) -> ArrayRecord:
-        """Change the model after the last round."""
-        return arrays
-
-    def prepare(self, server_round: int, parameters: Vector) -> tuple[Vector, dict[str, float]]:
-        """Change the model before it is sent; returns it and notes for the record."""
-        del server_round
-        return parameters, {}
-
-    def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
-        """Change the averaged update Δ̄ ``(P,)`` before it is added to ``start`` ``(P,)``."""
-        del server_round, start
-        return update
-
-    def accept(self, server_round: int, site: str, screened: Screened) -> Screened | None:
-        """Change an acceptable update before it is kept and averaged; ``None`` keeps it out of both."""
-        del server_round, site
-        return screened
-
-    def bytes_besides(self, server_round: int) -> int:
-        """Bytes that a training message carries beside the model."""
-        del server_round
-        return 0
-
-    def enough(self, weights: Mapping[str, float]) -> bool:
-        """Whether the sites in ``weights`` make a round."""
-        return len(weights) >= max(self.min_sites, 1)
-
-    def told_round(self, server_round: int) -> int:
-        """The number sites are told for ``server_round``; they draw their batches by it."""
-        return server_round
 
     # ---- Flower's interface ---------------------------------------------------------------------------
 

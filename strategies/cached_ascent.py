@@ -107,8 +107,8 @@ class CachedAscentSettings(RetainFineTuningSettings):
     tolerance: float | None = Field(
         default=0.5,
         ge=0,
-        description="rise of the remaining sites' loss after a step's round above which it is taken back "
-        "and halved; empty: never",
+        description="rise of the remaining sites' loss after a step's round, as a share of the loss of the "
+        "model it began from, above which it is taken back and halved; empty: never",
     )
 
     @model_validator(mode="after")
@@ -136,8 +136,8 @@ class CachedAscent(LossGate):
     al. 2022 subtract the whole sum, which destroys the model; steps of the size of an update do not. These
     keep it in hand:
 
-    * *backtracking*: a step after whose round the remaining sites' loss exceeds that of G by more than
-      ``tolerance`` is taken back with its round, and halved;
+    * *backtracking*: a step after whose round the remaining sites' loss exceeds that of the model it began
+      from by more than the share ``tolerance`` is taken back with its round, and halved;
     * a *trust region*: all steps together are no longer than ``trust_radius`` · R;
     * a *falling learning rate*: the retain rounds begin hotter than the training ended, which helps to leave
       G, and end cooler, which repairs the remaining organs;
@@ -241,7 +241,7 @@ class CachedAscent(LossGate):
         self._direction = unit(contribution)
         self._size = norm(contribution) if s.unit == "contribution" else self._update_size(back)
         if s.guard == "span":
-            self._guard = orthonormal_basis(self._guard_updates())
+            self._guard = orthonormal_basis(self._guard_updates(back))
         if s.tolerance is not None or s.alpha is None:
             self._refer_to(grid, arrays)
         if s.alpha is None:
@@ -253,13 +253,13 @@ class CachedAscent(LossGate):
     def prepare(self, server_round: int, parameters: Vector) -> tuple[Vector, dict[str, float]]:
         """Take the ascent step of this round, if one is due."""
         del server_round
-        length = self._due()
+        length, notes = self._due()
         if length == 0.0 or self._direction is None:
             return parameters, {}
         if self.settings.project_fresh:
             self._pending = length
-            return parameters, {"alpha": self.alpha, "step-norm": length}
-        return ascend(parameters, self._direction, length), {"alpha": self.alpha, "step-norm": length}
+            return parameters, notes
+        return ascend(parameters, self._direction, length), notes
 
     def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
         """Server momentum, then the reversion guard, then a step that waited for the round's updates."""
@@ -280,13 +280,12 @@ class CachedAscent(LossGate):
         So is one after which the sites could not train at all: what it did to them is then worse than any
         loss. A round that failed because nobody answered says nothing of the step, and is an error.
         """
-        momentum, began, length = self._momentum, time.monotonic(), self._due()
+        momentum, began, (length, notes) = self._momentum, time.monotonic(), self._due()
         try:
             outcome = super().run_round(grid, server_round, arrays)
         except RoundError:
             if length == 0.0 or self.settings.tolerance is None or not self._diverged():
                 raise
-            notes = {"alpha": self.alpha, "step-norm": length}
             seconds = time.monotonic() - began
             failed = RoundOutcome(
                 server_round, self.kind, arrays, {}, tuple(self._outcomes), seconds, notes, accepted=False
@@ -351,11 +350,13 @@ class CachedAscent(LossGate):
         log(INFO, "cached-ascent: a reach of %g is %.3g R long", self.settings.reach, length)
         return length
 
-    def _due(self) -> float:
-        """Length of the step before the next round; 0 if none is due."""
+    def _due(self) -> tuple[float, dict[str, float]]:
+        """Length of the step before the next round, 0 if none is due; and the notes of it."""
         if self._steps_left == 0:
-            return 0.0
-        return max(0.0, min(self.alpha, self.settings.trust_radius - self._travelled)) * self._size
+            return 0.0, {}
+        alpha = max(0.0, min(self.alpha, self.settings.trust_radius - self._travelled))
+        length = alpha * self._size
+        return length, {"alpha": alpha, "step-norm": length}
 
     def _diverged(self) -> bool:
         return any(o.outcome in ("app_error", "refused") and not o.declined for o in self._outcomes)
@@ -389,12 +390,10 @@ class CachedAscent(LossGate):
             if site not in self.departure.sites and site not in self.barred:
                 yield self.contributions.running(site, "sum", at_round=back)
 
-    def _guard_updates(self) -> Iterator[Vector]:
-        sites = sorted(self.departure.sites - self.departure.bystanders)
+    def _guard_updates(self, back: int | None) -> Iterator[Vector]:
+        sites = self.departure.contributors
         share = max(1, self.settings.guard_size // len(sites))
         for site in sites:
-            kept = [round_ for round_, _, _ in self.contributions.updates(site)]
-            chosen = set(kept[:: max(1, -(-len(kept) // share))])
-            for round_, _, update in self.contributions.updates(site):
-                if round_ in chosen:
-                    yield update
+            kept = [t for t in self.contributions.kept_rounds(site) if back is None or t <= back]
+            for round_ in kept[:: max(1, -(-len(kept) // share))]:
+                yield self.contributions.update_of(site, round_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ Basis = npt.NDArray[np.float32]
 
 def weighted_contribution(
     cache: ContributionCache,
-    sites: Iterable[str],
+    sites: Collection[str],
     *,
     kind: str,
     recency: float = 1.0,
@@ -29,12 +29,11 @@ def weighted_contribution(
     With λ = 1 one running vector a site is enough. With λ < 1 recent rounds count more, and the cache must
     hold a history.
 
-    The sums of several sites add up exactly. Their specific contributions do so only nearly: each was taken
-    as if that site alone had left, with the weight pᵤ/(1 − pᵤ), while together they weigh pᵤ/(1 − P) each,
-    P = Σ pᵤ. What is returned is Σᵤ cᵤ where Σᵤ (1 − pᵤ)/(1 − P) cᵤ would be exact (for shares that stay the
-    same, and no damping): it is too short, and exact in direction if the leavers have equal shares. The angle
-    between the two grows with the difference of the shares; for shares of 0.1 and 0.3 and unrelated updates
-    it is 5°.
+    The sums of several sites add up. Their specific contributions were each taken as if that site alone had
+    left, with the weight pᵤ/(1 − pᵤ), while together they weigh pᵤ/(1 − P) each, P = Σ pᵤ: what is returned
+    is Σᵤ (1 − pᵤ)/(1 − P) cᵤ. That is exact if the shares stay the same and nothing was damped. Where they
+    change, it is the mean factor of the site's rounds, weighted by its shares; and what was damped was so at
+    each site's own rate, a (1 − pᵤ) for a (1 − P).
 
     Parameters
     ----------
@@ -60,10 +59,27 @@ def weighted_contribution(
             part = cache.running(site, "specific" if kind == "specific" else "sum", at_round=at_round)
         else:
             part = _recent(cache, site, kind, recency, at_round)
+        if kind == "specific" and len(sites) > 1:
+            part = np.float32(_weight_together(cache, site, sites, at_round)) * part
         total = part if total is None else total + part
     if total is None:
         raise ContributionError("No withdrawn site was named, so there is no direction to ascend.")
     return total
+
+
+def _weight_together(
+    cache: ContributionCache, site: str, sites: Collection[str], at_round: int | None
+) -> float:
+    """What a site's specific contribution weighs where all of ``sites`` leave: (1 − pᵤ)/(1 − P)."""
+    shares = [cache.shares(one) for one in sites]
+    total = weight = 0.0
+    for round_, share in cache.shares(site).items():
+        # A round in which nobody else took part has no others to be compared with.
+        others = 1 - sum(theirs.get(round_, 0.0) for theirs in shares)
+        if (at_round is None or round_ <= at_round) and others > 1e-6:
+            total += share * (1 - share) / others
+            weight += share
+    return total / weight if weight else 1.0
 
 
 def _recent(cache: ContributionCache, site: str, kind: str, recency: float, at_round: int | None) -> Vector:

@@ -15,21 +15,21 @@ as the round they belong to. A file that does not match its hash is named and ne
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from reconsent.errors import ContributionError
 from reconsent.files import AtomicWrites, unlink_all
+from unlearning.cache_policy import CachePolicy
 from unlearning.contribution_files import PLAIN_SUFFIX, ContributionFiles, StoredFile, unwritable
+from unlearning.contribution_index import ContributionIndex
 from unlearning.contribution_upkeep import ContributionUpkeep, RetentionLimits
 from unlearning.database import ContributionRow
 from unlearning.folding import Fold, RunningKind
@@ -38,40 +38,14 @@ from unlearning.rewinding import can_rewind, landmarks, prune, rewind
 from unlearning.sealing import SUFFIX
 from unlearning.site_keys import SiteKeys
 from unlearning.spool import SpooledUpdate, UpdateSpool
-from unlearning.vector_files import VectorType
+
+__all__ = ["CachePolicy", "ContributionCache", "discard"]
 
 PARTS = ".*.part"
 """What a write that was cut off leaves behind."""
 
 SITES_AT_ONCE = 2
 """Sites whose vectors are in memory together while a round is folded in."""
-
-
-@dataclass(frozen=True, slots=True)
-class CachePolicy:
-    """What is kept.
-
-    Attributes
-    ----------
-    damping
-        a of the specific contribution; 0 keeps it undamped.
-    history_every
-        Keep each k-th update by itself; 0 keeps none.
-    history_dtype
-        ``float32`` or ``bfloat16``.
-    anchor_rounds
-        Rounds after which a copy of the running pair stays.
-    keep_rounds, keep_days
-        Single updates older than the last so many rounds of the line, or than so many days, are removed;
-        their numbers stay. ``None``: no limit.
-    """
-
-    damping: float = 0.0
-    history_every: int = 0
-    history_dtype: VectorType = "bfloat16"
-    anchor_rounds: frozenset[int] = frozenset()
-    keep_rounds: int | None = None
-    keep_days: float | None = None
 
 
 class ContributionCache:
@@ -105,6 +79,7 @@ class ContributionCache:
         self._transaction = transaction
         self.policy = policy or CachePolicy()
         self._line = line
+        self._index = ContributionIndex(line)
         limits = RetentionLimits(self.policy.keep_rounds, self.policy.keep_days)
         self.upkeep = ContributionUpkeep(directory, self._files, transaction, line, limits)
         self._held: int | None = None
@@ -168,8 +143,8 @@ class ContributionCache:
         superseded = []
         anchors = self._anchors(session)
         for (fold, last), (running, update, sensitivity) in zip(folds, stored, strict=True):
-            session.add(self._row(fold, "running", running, norm=sensitivity))
-            session.add(self._row(fold, "update", update, norm=fold.norm))
+            self._index.add(session, fold, "running", running, norm=sensitivity)
+            self._index.add(session, fold, "update", update, norm=fold.norm)
             # Also of a site that missed the anchor round: until its next one it stood where it was then.
             if last is not None and not any(last.round <= anchor < round_ for anchor in anchors):
                 superseded.append(self._directory / last.path)
@@ -187,7 +162,7 @@ class ContributionCache:
             If nothing was kept of the site, or its file is altered.
         """
         with self._transaction() as session:
-            rows = self._rows(session, site, "running")
+            rows = self._index.rows(session, site, "running")
             if at_round is not None:
                 rows = [row for row in rows if row.round <= at_round]
             if not rows:
@@ -196,18 +171,18 @@ class ContributionCache:
                     + (f" from round {at_round} or before." if at_round is not None else "."),
                     "A site that never took part has nothing to be unlearned.",
                 )
-            now = self._last_round(session)
+            now = self._index.last_round(session)
             file, last = StoredFile.of(rows[-1]), rows[-1].round
         found = self._files.read(file)[kind].copy()
         missed = (now if at_round is None else min(at_round, now)) - last
         if kind == "specific" and missed > 0 and self.policy.damping > 0:
-            found *= np.float32(self._decay(missed))
+            found *= np.float32(self.policy.decay(missed))
         return found
 
     def updates(self, site: str) -> Iterator[tuple[int, float, Vector]]:
         """Every kept ``(round, share p, update Δ (P,))`` of ``site``, oldest first; one is in memory."""
         with self._transaction() as session:
-            rows = [row for row in self._rows(session, site, "update") if row.path]
+            rows = [row for row in self._index.rows(session, site, "update") if row.path]
             for row in rows:
                 session.expunge(row)  # The transaction ends here, and files take their time.
         for row in rows:
@@ -222,7 +197,7 @@ class ContributionCache:
             If it was not kept, or its file is altered.
         """
         with self._transaction() as session:
-            rows = [r for r in self._rows(session, site, "update") if r.round == round_ and r.path]
+            rows = [r for r in self._index.rows(session, site, "update") if r.round == round_ and r.path]
             if not rows:
                 raise ContributionError(
                     f"The update of site '{site}' of round {round_} is not kept.",
@@ -234,28 +209,28 @@ class ContributionCache:
     def norms(self, site: str) -> list[float]:
         """‖Δ‖ of every update of ``site``, oldest first; kept even where the update itself is not."""
         with self._transaction() as session:
-            return [row.norm for row in self._rows(session, site, "update")]
+            return [row.norm for row in self._index.rows(session, site, "update")]
 
     def sensitivity(self, site: str, at_round: int) -> float:
         """Ψ of ``site`` as it was at a kept round, see :meth:`Fold.apply`; 0 before it took part."""
         with self._transaction() as session:
-            rows = [row for row in self._rows(session, site, "running") if row.round <= at_round]
+            rows = [row for row in self._index.rows(session, site, "running") if row.round <= at_round]
             return rows[-1].norm if rows else 0.0
 
     def shares(self, site: str) -> dict[int, float]:
         """The share p of ``site`` in each round it took part in."""
         with self._transaction() as session:
-            return {row.round: row.weight for row in self._rows(session, site, "update")}
+            return {row.round: row.weight for row in self._index.rows(session, site, "update")}
 
     def kept_rounds(self, site: str) -> list[int]:
         """Rounds whose update of ``site`` is kept by itself, oldest first; reads no file."""
         with self._transaction() as session:
-            return [row.round for row in self._rows(session, site, "update") if row.path]
+            return [row.round for row in self._index.rows(session, site, "update") if row.path]
 
     def last_round(self) -> int:
         """The newest round of which anything is kept; 0 if nothing is."""
         with self._transaction() as session:
-            return self._last_round(session)
+            return self._index.last_round(session)
 
     def hold(self, round_: int) -> None:
         """Keep the running pairs as they stood after ``round_``: the rounds that follow may be discarded.
@@ -287,8 +262,7 @@ class ContributionCache:
     def sites(self) -> list[str]:
         """Sites of which something is kept, by name."""
         with self._transaction() as session:
-            query = select(ContributionRow.site).where(ContributionRow.line == self._line).distinct()
-            return sorted(session.scalars(query))
+            return self._index.sites(session)
 
     def erase(self, sites: set[str], *, session: Session) -> list[Path]:
         """Drop every contribution of ``sites`` from the index.
@@ -299,7 +273,7 @@ class ContributionCache:
         """
         files = []
         for site in sites:
-            for row in self._rows(session, site, None):
+            for row in self._index.rows(session, site):
                 if row.path:
                     files.append(self._directory / row.path)
                 session.delete(row)
@@ -310,8 +284,7 @@ class ContributionCache:
         """Every missing, truncated or altered file, in words; empty if the cache is whole."""
         found = []
         with self._transaction() as session:
-            query = select(ContributionRow).where(ContributionRow.line == self._line)
-            for row in session.scalars(query):
+            for row in self._index.rows(session):
                 try:
                     if row.path:
                         self._load(row)
@@ -322,16 +295,12 @@ class ContributionCache:
     def size_bytes(self) -> int:
         """Bytes of all files the index names."""
         with self._transaction() as session:
-            query = select(ContributionRow.bytes).where(ContributionRow.line == self._line)
-            return sum(session.scalars(query))
+            return self._index.size_bytes(session)
 
     def sweep(self) -> list[Path]:
         """Unlink files that no index row names, whole or in part (leftovers of a crash)."""
         with self._transaction() as session:
-            known = {
-                row.path
-                for row in session.scalars(select(ContributionRow).where(ContributionRow.line == self._line))
-            }
+            known = {row.path for row in self._index.rows(session)}
         orphans = [
             file
             for suffix in (PLAIN_SUFFIX, SUFFIX)
@@ -345,7 +314,7 @@ class ContributionCache:
     def _fold(
         self, session: Session, update: SpooledUpdate, round_: int, share: float
     ) -> tuple[Fold, ContributionRow | None]:
-        rows = self._rows(session, update.site, "running")
+        rows = self._index.rows(session, update.site, "running")
         last = rows[-1] if rows else None
         if last is not None and last.frozen:
             raise ContributionError(
@@ -357,17 +326,10 @@ class ContributionCache:
                 f"Round {round_} of site '{update.site}' is already in the cache (up to round {last.round})."
             )
         missed = 0 if last is None else round_ - last.round - 1
-        decay = self._decay(missed) * (1 - self.policy.damping * (1 - share))
+        decay = self.policy.decay(missed) * (1 - self.policy.damping * (1 - share))
         file = None if last is None else StoredFile.of(last)
         so_far = 0.0 if last is None else last.norm
         return Fold(update.site, round_, share, update.norm, decay, file, so_far), last
-
-    def _decay(self, missed: int) -> float:
-        """What is left of a specific contribution after rounds the site missed.
-
-        It added nothing in them, but the others went on pulling (p = 0).
-        """
-        return (1 - self.policy.damping) ** missed
 
     def _write_fold(
         self, writes: AtomicWrites, spool: UpdateSpool, mean: Vector, fold: Fold
@@ -383,40 +345,12 @@ class ContributionCache:
             return running, StoredFile.none(fold.site, fold.round), sensitivity
         return running, write("update", {"update": delta}, self.policy.history_dtype), sensitivity
 
-    def _row(self, fold: Fold, kind: str, file: StoredFile, *, norm: float) -> ContributionRow:
-        return ContributionRow(
-            site=fold.site,
-            round=fold.round,
-            line=self._line,
-            kind=kind,
-            weight=fold.share,
-            norm=norm,
-            path=file.path,
-            sha256=file.sha256,
-            bytes=file.bytes,
-            dtype=file.dtype,
-            created_at=dt.datetime.now(dt.UTC),
-            frozen=False,
-        )
-
     def _load(self, row: ContributionRow) -> dict[str, Vector]:
         return self._files.read(StoredFile.of(row))
-
-    def _last_round(self, session: Session) -> int:
-        query = select(func.max(ContributionRow.round)).where(ContributionRow.line == self._line)
-        return session.scalar(query) or 0
 
     def _anchors(self, session: Session) -> frozenset[int]:
         held = frozenset(() if self._held is None else (self._held,))
         return landmarks(session, self._line) | self.policy.anchor_rounds | held
-
-    def _rows(self, session: Session, site: str, kind: str | None) -> list[ContributionRow]:
-        query = select(ContributionRow).where(
-            ContributionRow.line == self._line, ContributionRow.site == site
-        )
-        if kind is not None:
-            query = query.where(ContributionRow.kind == kind)
-        return list(session.scalars(query.order_by(ContributionRow.round)))
 
 
 def discard(files: list[Path]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -17,9 +18,10 @@ _REMEDY = "Train with contributions.history-every = 1, or use a method that need
 def damped_sum(cache: ContributionCache, sites: Iterable[str], *, damping: float) -> Vector:
     """What ``sites`` added to the path of the model, damped by what the others repaired since, ``(P,)``.
 
-    U ← (1 − α (1 − pᵤ)) U + pᵤ Δᵤᵗ, round by round; with α = 0 it is Σₜ pᵤᵗ Δᵤᵗ. This is Fast-FedUL's
-    recursion (Huynh et al., ECML-PKDD 2024, eq. 12 there up to the sign) with one scalar for the others'
-    pull. Where only one update in k is kept it stands for k rounds. Several leavers add up.
+    U ← (1 − α (1 − pᵤ)) U + pᵤ Δᵤᵗ, round by round, with pᵤ = 0 in rounds that the site missed; with α = 0 it
+    is Σₜ pᵤᵗ Δᵤᵗ. This is Fast-FedUL's recursion (Huynh et al., ECML-PKDD 2024, eq. 12 there up to the sign)
+    with one scalar for the others' pull. Where only one update in k is kept it stands for k rounds. Several
+    leavers add up.
 
     Parameters
     ----------
@@ -40,15 +42,14 @@ def damped_sum(cache: ContributionCache, sites: Iterable[str], *, damping: float
     for site in sorted(sites):
         part: Vector | None = None
         # An update that was not kept is as large as the next one that was.
-        last, stands = 0, _spacing(cache, site)
+        last, stands, shares = 0, _spacing(cache, site), cache.shares(site)
         for round_, share, update in cache.updates(site):
-            decay = max(0.0, 1 - damping * (1 - share)) ** (round_ - last)
             step: Vector = np.float32(stands * share) * update
-            part = step if part is None else np.float32(decay) * part + step
+            part = step if part is None else np.float32(_left(shares, damping, last, round_)) * part + step
             last = round_
         if part is None:
             raise ContributionError(f"No single update of site '{site}' is kept.", _REMEDY)
-        part = np.float32(max(0.0, 1 - damping) ** (now - last)) * part
+        part = np.float32(_left(shares, damping, last, now)) * part
         total = part if total is None else total + part
     if total is None:
         raise ContributionError("No withdrawn site was named, so there is nothing to subtract.")
@@ -152,6 +153,12 @@ def _specific_of(cache: ContributionCache, sites: Collection[str], round_: int) 
         )
     mean: Vector = np.float32(share) * theirs + np.float32(rest_share) * rest
     return specific_contribution(theirs, mean, share), share
+
+
+def _left(shares: Mapping[int, float], damping: float, after: int, until: int) -> float:
+    """What damping leaves at ``until`` of a sum ``after`` a round; p = 0 in rounds the site missed."""
+    rounds = range(after + 1, until + 1)
+    return math.prod(max(0.0, 1 - damping * (1 - shares.get(t, 0.0))) for t in rounds)
 
 
 def _spacing(cache: ContributionCache, site: str) -> float:

@@ -20,6 +20,7 @@ from reconsent.errors import ReconsentError
 from reconsent.seeds import derive_seed
 from unlearning.verification.likelihood_ratio import balanced_memberships
 from unlearning.verification.limits import LIMITS
+from unlearning.verification.membership import patient_means
 
 CANDIDATES = ("original", "unlearned")
 """Whom the checks are made on. The original is the control: nothing was done to it, so it must not pass."""
@@ -248,10 +249,7 @@ def _errors(
 
 def patient_errors(rows: Sequence[Examined]) -> dict[str, float]:
     """Site and patient → mean NMSE over the volumes, of one model's rows."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(f"{row.site}/{row.patient}", []).append(row.nmse)
-    return {patient: float(np.mean(values)) for patient, values in sorted(found.items())}
+    return patient_means([row.nmse for row in rows], [f"{row.site}/{row.patient}" for row in rows])
 
 
 def _shadow_plans(

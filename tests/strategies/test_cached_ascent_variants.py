@@ -12,6 +12,7 @@ from strategies import Departure, build_method
 from strategies.methods import method_settings
 from tests.quadratic_unlearning import (
     CENTRES,
+    EVERYBODY,
     LEAVER,
     RATE,
     REMAINING,
@@ -24,6 +25,7 @@ from tests.quadratic_unlearning import (
     unlearn,
     update,
 )
+from unlearning.contribution_files import ContributionFiles
 
 DAMPING = RATE / (1 - SHARE)
 """a (1 − p) = η h: the pull of the remaining sites' losses."""
@@ -57,7 +59,7 @@ def test_the_wrong_damping_does_not(tmp_path: Path) -> None:
 
 
 def test_two_leavers_together_are_exact(tmp_path: Path) -> None:
-    """From the history sites 3 and 4 together lead to the model without both, as their sums do not."""
+    """From the history sites 3 and 4 lead to the model without both if damped, and not if undamped."""
     grid, models, cache = trained(tmp_path)
     optimum = (2 * CENTRES[1] + 3 * CENTRES[2]) / 5
     left = frozenset({"node-3", LEAVER})
@@ -70,6 +72,52 @@ def test_two_leavers_together_are_exact(tmp_path: Path) -> None:
         far[damping] = np.abs(theta(outcome.arrays) - path(ROUNDS + 1, optimum)).max()
     assert far[RATE / 0.5] < 1e-5
     assert far[None] > 0.1
+
+
+def test_the_direction_of_two_leavers_is_that_of_the_model_without_both(tmp_path: Path) -> None:
+    """From running vectors of shares 0.4 and 0.1: T η (c̄ of all − c̄ of the others), by hand."""
+    grid, models, cache = trained(tmp_path)
+    left = frozenset({"node-3", LEAVER})
+    leaving = Departure(left, ROUNDS, 1, 0.1, lambda: models[0], models=departure(models).models)
+    strategy = build_method("cached-ascent", {"unit": "contribution"}, leaving, cache=cache)
+    strategy.begin(grid, models[ROUNDS])
+    whole = ROUNDS * RATE * (EVERYBODY - (2 * CENTRES[1] + 3 * CENTRES[2]) / 5)
+    np.testing.assert_allclose(strategy._direction, whole / np.linalg.norm(whole), atol=1e-6)
+    assert strategy._size == pytest.approx(np.linalg.norm(whole), rel=1e-5)
+
+
+def test_the_span_reads_each_update_it_chooses_once_and_none_after_the_anchor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four of twenty updates are loaded for a span of four; gone back to round 8, four of the first eight."""
+    grid, models, cache = trained(tmp_path, anchor_rounds=frozenset({8}))
+    read: list[str] = []
+    really = ContributionFiles.read
+    monkeypatch.setattr(
+        ContributionFiles, "read", lambda self, file: (read.append(file.path), really(self, file))[1]
+    )
+    chosen = {}
+    for rollback in ("", 0.4):
+        read.clear()
+        settings = {"guard": "span", "guard-size": 4, "rollback": rollback, "tolerance": ""}
+        method = build_method("cached-ascent", settings, departure(models, kept=(8,)), cache=cache)
+        method.begin(grid, models[ROUNDS])
+        chosen[rollback] = [path for path in read if "update-" in path]
+    name = f"{LEAVER}/update-{{:06d}}.safetensors"
+    assert chosen == {
+        "": [name.format(t) for t in (1, 6, 11, 16)],
+        0.4: [name.format(t) for t in (1, 3, 5, 7)],
+    }
+
+
+def test_a_step_that_the_trust_region_cuts_is_noted_as_it_was_taken(tmp_path: Path) -> None:
+    """Of two steps of 1 R each the second is cut to 0.5 R, and so is the α that is noted."""
+    grid, models, cache = trained(tmp_path)
+    settings = {"alpha": 2.0, "ascent-rounds": 2, "trust-radius": 1.5, "tolerance": ""}
+    strategy, outcomes, _ = unlearn("cached-ascent", settings, grid, models, cache)
+    assert [outcome.notes["alpha"] for outcome in outcomes] == [1.0, 0.5]
+    for outcome in outcomes:
+        assert outcome.notes["step-norm"] == outcome.notes["alpha"] * strategy._size
 
 
 def test_rolled_back_it_ascends_on_what_had_been_contributed_by_then(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from reconsent.errors import ContributionError
 from unlearning.contributions import CachePolicy, ContributionCache, discard
 from unlearning.folding import specific_contribution
+from unlearning.history import damped_sum
 from unlearning.spool import UpdateSpool
 
 P = 17
@@ -48,6 +49,38 @@ def test_running_sum_is_the_weighted_sum(tmp_path: Path) -> None:
     feed(cache, tmp_path, rounds)
     expected = sum(3 / 8 * r["b"][1].astype(np.float64) for r in rounds)
     np.testing.assert_allclose(cache.running("b", "sum"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_damped_sum_with_absence_is_the_recursion_round_by_round(tmp_path: Path, damping: float) -> None:
+    """U ← (1 − α (1 − p)) U + p Δ, with p = 0 in rounds the site missed, in between and at the end."""
+    rounds = random_rounds(8)
+    for missed in (2, 3, 7):
+        del rounds[missed]["b"]
+    policy = CachePolicy(history_every=1, history_dtype="float32")
+    cache = ContributionCache.open(tmp_path / "c", policy)
+    feed(cache, tmp_path, rounds)
+    expected = np.zeros(P)
+    for updates in rounds:
+        share = 3 / 8 if "b" in updates else 0.0
+        expected *= 1 - damping * (1 - share)
+        if "b" in updates:
+            expected += share * updates["b"][1]
+    np.testing.assert_allclose(damped_sum(cache, ["b"], damping=damping), expected, atol=1e-6)
+
+
+def test_in_a_damped_sum_a_kept_update_stands_for_those_that_were_not(tmp_path: Path) -> None:
+    """Of every other update: each counts twice, and is damped for each round by the share it had there."""
+    rounds = random_rounds(6)
+    del rounds[2]["b"]
+    policy = CachePolicy(history_every=2, history_dtype="float32")
+    cache = ContributionCache.open(tmp_path / "c", policy)
+    feed(cache, tmp_path, rounds)
+    there, away = 1 - 0.3 * 5 / 8, 1 - 0.3
+    kept = [rounds[t - 1]["b"][1].astype(np.float64) for t in (2, 4, 6)]
+    weight = 5 / 3 * 3 / 8  # five rounds, three kept
+    expected = weight * (there**2 * (away * there * kept[0] + kept[1]) + kept[2])
+    np.testing.assert_allclose(damped_sum(cache, ["b"], damping=0.3), expected, atol=1e-6)
 
 
 def test_specific_sum_with_damping_and_absence(tmp_path: Path) -> None:

@@ -67,24 +67,6 @@ def exported_rows(path: Path) -> Iterator[Row]:
         raise LedgerError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from None
 
 
-def exported_key(path: Path) -> PublicKey:
-    """The key that an exported ledger, or a kept checkpoint, names; it proves nothing by itself.
-
-    Raises
-    ------
-    LedgerError
-        If the file cannot be read or is neither.
-    SignatureError
-        If what it names is no key.
-    """
-    try:
-        with path.open("rb") as file:
-            header = _line(file.readline(), path, 1)
-    except OSError as error:
-        raise LedgerError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from None
-    return PublicKey.from_hex(str(header.get("key", "")))
-
-
 def checkpoint_file(checkpoint: Checkpoint, envelope: Mapping[str, Any], key: PublicKey) -> bytes:
     """A checkpoint to keep elsewhere, as one line of JSON; ``checkpoint`` in clear is for people only."""
     clear = {"at": checkpoint.at, "ledger": checkpoint.ledger, "size": checkpoint.size}

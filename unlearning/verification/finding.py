@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -54,14 +53,6 @@ def decide(passed: bool, *, decidable: bool = True) -> Verdict:
     if not decidable:
         return "undecided"
     return "passed" if passed else "failed"
-
-
-def overall(findings: Iterable[Finding]) -> Verdict:
-    """``failed`` if any check failed; else ``undecided`` if any is, or there is none; else ``passed``."""
-    verdicts = [finding.verdict for finding in findings]
-    if "failed" in verdicts:
-        return "failed"
-    return "undecided" if not verdicts or "undecided" in verdicts else "passed"
 
 
 def with_control(finding: Finding, control: Finding | None) -> Finding:

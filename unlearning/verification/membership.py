@@ -177,8 +177,8 @@ def _shift(differences: npt.NDArray[np.float64], spread: float) -> float:
     return mean / max(spread, 1e-9)
 
 
-def patient_means(values: npt.ArrayLike, patients: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Mean of each patient's values, in the order of the patients' names.
+def patient_means(values: npt.ArrayLike, patients: npt.ArrayLike) -> dict[str, float]:
+    """Patient → mean of their values, in the order of the patients' names.
 
     Parameters
     ----------
@@ -188,4 +188,4 @@ def patient_means(values: npt.ArrayLike, patients: npt.ArrayLike) -> npt.NDArray
         Whose each is, ``(volumes,)``.
     """
     table, names = np.asarray(values, dtype=np.float64), np.asarray(patients)
-    return np.array([table[names == name].mean() for name in np.unique(names)])
+    return {str(name): float(table[names == name].mean()) for name in np.unique(names)}

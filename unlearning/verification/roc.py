@@ -46,11 +46,6 @@ class Roc:
     members: int
     others: int
 
-    @property
-    def smallest_rate(self) -> float:
-        """The smallest false-positive rate above none that so many non-members can show."""
-        return 1.0 / self.others
-
 
 def roc(
     members: npt.ArrayLike,

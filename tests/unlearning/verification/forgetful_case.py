@@ -151,7 +151,8 @@ class Case:
 
     def statistic(self, theta: Vector) -> npt.NDArray[np.float64]:
         """−log error of each patient of the withdrawn site, members first."""
-        return patient_means(loss_scores(nmse(theta, self.pool)), self.pool.patients)
+        means = patient_means(loss_scores(nmse(theta, self.pool)), self.pool.patients)
+        return np.array(list(means.values()))
 
     def controls(self) -> dict[str, Vector]:
         """Models that must fail."""

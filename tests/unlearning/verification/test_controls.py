@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.unlearning.verification.forgetful_case import Case, federate, network, vector
-from unlearning.verification.finding import Finding, overall, with_control
+from unlearning.verification.finding import Finding, with_control
 from unlearning.verification.limits import limits_of
 from unlearning.verification.oracle_gap import oracle_gap
 from unlearning.verification.without_oracle import change, membership_alone
@@ -65,10 +65,9 @@ def test_each_check_passes_another_oracle(found: dict[str, dict[str, Finding]], 
     assert found["another oracle"][check].verdict == "passed"
 
 
-def test_overall_verdict_follows_the_worst(found: dict[str, dict[str, Finding]]) -> None:
-    """All checks together fail each control and pass another oracle."""
-    assert all(overall(found[control].values()) == "failed" for control in CONTROLS)
-    assert overall(found["another oracle"].values()) == "passed"
+def test_nothing_that_is_checked_speaks_against_another_oracle(found: dict[str, dict[str, Finding]]) -> None:
+    """Not one check, of those above or besides, fails another oracle or leaves it undecided."""
+    assert {finding.verdict for finding in found["another oracle"].values()} == {"passed"}
 
 
 def test_every_check_has_limits(found: dict[str, dict[str, Finding]]) -> None:
