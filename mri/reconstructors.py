@@ -280,11 +280,6 @@ def build_reconstructor(config: ReconstructorConfig, *, seed: int) -> Reconstruc
             ) from None
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
 def zero_filled_image(masked_kspace: torch.Tensor, crop: tuple[int, int]) -> torch.Tensor:
     """Root sum of squares of the coil images of zero-filled k-space: the reconstruction without a network.
 
