@@ -280,6 +280,11 @@ def build_reconstructor(config: ReconstructorConfig, *, seed: int) -> Reconstruc
             ) from None
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of a model are; the CPU if it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def zero_filled_image(masked_kspace: torch.Tensor, crop: tuple[int, int]) -> torch.Tensor:
     """Root sum of squares of the coil images of zero-filled k-space: the reconstruction without a network.
 
