@@ -23,6 +23,7 @@ from reconsent.files import write_atomically
 
 if TYPE_CHECKING:
     from cli.results import Results
+    from mri.overlap import KnownVolumes
     from server.bookkeeping import Bookkeeping
     from server.persistence import ModelVersion
 
@@ -143,8 +144,9 @@ def prepare_data(consortium: ConsortiumConfig, progress: Progress) -> None:
         If a site's data cannot be used, or two sites would share patients.
     """
     from client.site import site_directory, site_split
+    from mri.overlap import KnownVolumes
 
-    seen: dict[str, tuple[Path, set[str]]] = {}
+    seen: dict[str, tuple[Path, set[str], KnownVolumes]] = {}
     for site in consortium.sites:
 
         def step(done: int, total: int, name: str = site.name) -> None:
@@ -153,13 +155,34 @@ def prepare_data(consortium: ConsortiumConfig, progress: Progress) -> None:
         directory = site_directory(consortium.seed, site, progress=step).resolve()
         split = site_split(consortium.seed, site)
         patients = {*split.train, *split.test}
-        for other, (place, theirs) in seen.items():
+        known = KnownVolumes(directory, patients)
+        for other, (place, theirs, volumes) in seen.items():
             if place == directory and (shared := len(patients & theirs)):
                 raise DataError(
                     f"The sites '{other}' and '{site.name}' share {shared} patients of {directory}.",
                     "Give each site a directory of its own, or name its patients with `patients`.",
                 )
-        seen[site.name] = directory, patients
+            if place != directory:
+                _refuse_overlap(other, volumes, site.name, known)
+        seen[site.name] = directory, patients, known
+
+
+def _refuse_overlap(first: str, theirs: KnownVolumes, second: str, own: KnownVolumes) -> None:
+    """Patients of two sites in one consortium: whoever withdraws would stay in the other's contributions."""
+    remedy = "Leave each patient at one site only, or name a site's patients with `patients`."
+    if shared := sorted(theirs.pseudonyms & own.pseudonyms):
+        shown = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
+        raise DataError(
+            f"The sites '{first}' and '{second}' share {len(shared)} patients, in different directories: "
+            f"{shown}.",
+            remedy,
+        )
+    if same := theirs.same_files(own):
+        raise DataError(
+            f"The sites '{first}' and '{second}' share {len(same)} volumes: {same[0][0]} and {same[0][1]} "
+            "hold the same bytes.",
+            remedy,
+        )
 
 
 def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
@@ -183,9 +206,11 @@ def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
 
     import client.app
     import server.app
+    from client.device import gpu_share
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     server.app.last_error.clear()
+    gpus = gpu_share(os.environ, workers)
     threads = set(threading.enumerate())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -195,7 +220,7 @@ def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
                 client_app=client.app.app,
                 num_supernodes=len(consortium.sites),
                 backend_config={
-                    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                    "client_resources": {"num_cpus": 1, "num_gpus": gpus},
                     "init_args": {"num_cpus": workers, "include_dashboard": False, "log_to_driver": False},
                 },
             )

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.device import CPU, chosen_device
 from mri.directory import list_volumes
 from mri.fastmri_file import VolumeHeader, read_header
 from mri.split import Split, split_patients
@@ -30,6 +31,7 @@ class Site:
     consortium: ConsortiumConfig
     config: SiteConfig
     phantoms: Path = field(default_factory=lambda: phantoms_path({}))
+    device: str = CPU
 
     @property
     def name(self) -> str:
@@ -76,12 +78,13 @@ def identify_site(
     """Find out which site this node is.
 
     A deployed SuperNode says so in its node configuration (``site``, and ``data`` if its directory is not
-    the one in the consortium file); in a simulation the partition number counts the consortium's sites.
+    the one in the consortium file); in a simulation the partition number counts the consortium's sites. The
+    environment or the node configuration may name a ``device``.
 
     Raises
     ------
     ConfigError
-        If neither is given, or the site is not in the consortium.
+        If neither is given, the site is not in the consortium, or the device is unknown.
     """
     consortium = _consortium(consortium_source(run_config, environment))
     if "site" in node_config:
@@ -101,7 +104,8 @@ def identify_site(
             "This node does not say which site it is.",
             "Start the SuperNode with --node-config 'site=\"NAME\"'.",
         )
-    return Site(consortium, config, phantoms_path(run_config, environment))
+    device = chosen_device(node_config, environment)
+    return Site(consortium, config, phantoms_path(run_config, environment), device)
 
 
 def site_directory(
@@ -171,7 +175,8 @@ def _consortium(source: str) -> ConsortiumConfig:
     return load_consortium(source)
 
 
-# Simulated sites share a process, so what is cached must be read-only and keyed by the site.
+# Simulated sites share a process, so what is cached must be read-only and keyed by the site. The volumes are
+# not kept here but in the one memory of all datasets.
 @lru_cache(maxsize=64)
 def _dataset(seed: int, config: SiteConfig, split: str, root: Path, share: float) -> SiteDataset:
     from mri.dataset import SiteDataset

@@ -11,6 +11,7 @@ import torch
 
 from mri.dataset import Batch, SiteDataset
 from mri.losses import reconstruction_loss
+from mri.reconstructors import device_of
 from reconsent.config import TrainingConfig
 from reconsent.errors import DataError, RoundError
 from reconsent.seeds import derive_seed
@@ -57,7 +58,7 @@ def train_locally(
     Parameters
     ----------
     model
-        Reconstructor; its parameters are changed.
+        Reconstructor; its parameters are changed. Batches are moved to where it is.
     dataset
         The site's training slices.
     training
@@ -92,7 +93,8 @@ def train_locally(
         stepper = optimiser(parameters)
     model.train()
     total, seen, steps = 0.0, 0, 0
-    for batch in _batches(dataset, training, seed):
+    device = device_of(model)
+    for batch in (each.to(device) for each in _batches(dataset, training, seed)):
         stepper.zero_grad(set_to_none=True)
         if objective is None:
             loss = batch_loss(model, batch, training.l1_weight)
@@ -133,7 +135,8 @@ def mean_loss(
     """Mean loss over the first ``limit`` slices under fixed order, and how many there were."""
     model.eval()
     total, seen = 0.0, 0
-    for batch in dataset.batches(training.batch_size, seed=0, shuffle=True):
+    device = device_of(model)
+    for batch in (each.to(device) for each in dataset.batches(training.batch_size, seed=0, shuffle=True)):
         total += float(batch_loss(model, batch, training.l1_weight)) * len(batch)
         seen += len(batch)
         if limit is not None and seen >= limit:

@@ -16,6 +16,7 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common import log
 
+from client.device import usable_device
 from client.fisher import FisherDescent
 from client.site import Site
 from client.tasks import perform
@@ -72,6 +73,8 @@ def train(
         If there is no model in the message, or not the consortium's.
     RoundError
         If the loss stops being finite.
+    ConfigError
+        If the site's device is not available.
     DataError
         If the site's data cannot be used.
     BudgetSpentError
@@ -111,7 +114,7 @@ def train(
             site, message, model, budget, learning_rate=rate, seed=seed, simulated=simulated
         )
     seconds = time.perf_counter() - began - incoming.get(msg.EVALUATION_SECONDS, 0.0)
-    metrics = {msg.NUM_EXAMPLES: len(dataset), msg.SECONDS: seconds, **told_of, **incoming}
+    metrics = {msg.NUM_EXAMPLES: dataset.examples, msg.SECONDS: seconds, **told_of, **incoming}
     return msg.content(arrays=_arrays(model), metrics=metrics)
 
 
@@ -158,7 +161,7 @@ def _incoming_quality(site: Site, model: Reconstructor) -> dict[str, float]:
 def _test_quality(site: Site, model: Reconstructor) -> tuple[int, dict[str, float]]:
     dataset = site.dataset("test")
     quality = mean_quality([result.quality for result in evaluate(model, dataset)])
-    return len(dataset), {msg.PSNR: quality.psnr, msg.SSIM: quality.ssim, msg.NMSE: quality.nmse}
+    return dataset.examples, {msg.PSNR: quality.psnr, msg.SSIM: quality.ssim, msg.NMSE: quality.nmse}
 
 
 def _use_one_thread() -> None:
@@ -183,6 +186,7 @@ def _load(site: Site, message: Message, which: str = msg.ARRAYS) -> Reconstructo
     record = msg.received_model(message) if which == msg.ARRAYS else msg.teacher_of(message)
     if record is None:
         raise ModelError("The message carries no model.", "Server and site run different versions?")
+    device = usable_device(site.device)
     model = build_reconstructor(site.consortium.model, seed=0)
     try:
         model.load_state_dict({name: torch.from_numpy(a) for name, a in msg.named_arrays(record).items()})
@@ -191,7 +195,7 @@ def _load(site: Site, message: Message, which: str = msg.ARRAYS) -> Reconstructo
             f"The received model is not the one in the consortium file: {error}",
             "Server and sites must use the same [model] table.",
         ) from None
-    return model
+    return model.to(device)
 
 
 def _arrays(model: torch.nn.Module) -> ArrayRecord:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -17,11 +16,10 @@ from mri.fastmri_file import read_header, read_volume
 from mri.masks import SamplingMask, make_mask
 from mri.prepared import PreparedVolume, prepare_volume
 from mri.volume import Volume
+from mri.volume_memory import SHARED, VolumeMemory
 from reconsent.config import SamplingConfig
 from reconsent.errors import ConfigError, DataError
 from reconsent.seeds import derive_seed
-
-MEMORY_LIMIT_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,18 @@ class Batch:
     def __len__(self) -> int:
         return self.target.shape[0]
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on ``device``; itself if they are there already."""
+        if self.target.device == device:
+            return self
+        return replace(
+            self,
+            masked_kspace=self.masked_kspace.to(device),
+            mask=self.mask.to(device),
+            target=self.target.to(device),
+            data_range=self.data_range.to(device),
+        )
+
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Self:
         """Stack samples of equal shape and equal ``num_low_frequencies``."""
@@ -115,13 +125,14 @@ class _Source:
     slices: int
     size_bytes: int
     load: Callable[[], Volume]
+    key: Hashable
 
 
 class SiteDataset:
     """The slices of a site's patients.
 
-    A set smaller than ``memory_limit_bytes`` is read once and stays in memory; of a larger one only as many
-    volumes are held as fit, and slices are shuffled among those.
+    A set that fits into its memory is read once and stays there while other datasets leave it the room; of a
+    larger one only as many volumes are held as fit, and slices are shuffled among those.
 
     Parameters
     ----------
@@ -136,8 +147,8 @@ class SiteDataset:
     fresh_masks
         Draw a mask for every slice and epoch (training). Otherwise each volume keeps one mask, which
         depends on its name alone, as in fastMRI: every model is evaluated on the same measurements.
-    memory_limit_bytes
-        Most k-space to hold, as read.
+    memory
+        Where read volumes are kept, and how many; by default shared by all datasets of the process.
 
     Raises
     ------
@@ -153,11 +164,9 @@ class SiteDataset:
         patients: Sequence[str] | None = None,
         seed: int,
         fresh_masks: bool,
-        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        memory: VolumeMemory = SHARED,
     ) -> None:
-        self._set_up(
-            _sources_of(directory), str(directory), sampling, patients, seed, fresh_masks, memory_limit_bytes
-        )
+        self._set_up(_sources_of(directory), str(directory), sampling, patients, seed, fresh_masks, memory)
 
     @classmethod
     def from_volumes(
@@ -168,12 +177,13 @@ class SiteDataset:
         patients: Sequence[str] | None = None,
         seed: int,
         fresh_masks: bool,
-        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        memory: VolumeMemory | None = None,
     ) -> Self:
-        """Make a dataset of volumes in memory; see the class for parameters and errors."""
+        """Make a dataset of volumes in memory, prepared in one of its own; else as the class."""
         sources = [_source_of(volume, partial(_itself, volume)) for volume in volumes]
         dataset = cls.__new__(cls)
-        dataset._set_up(sources, "memory", sampling, patients, seed, fresh_masks, memory_limit_bytes)
+        own = VolumeMemory() if memory is None else memory
+        dataset._set_up(sources, "memory", sampling, patients, seed, fresh_masks, own)
         return dataset
 
     def _set_up(
@@ -184,7 +194,7 @@ class SiteDataset:
         patients: Sequence[str] | None,
         seed: int,
         fresh_masks: bool,
-        memory_limit_bytes: int,
+        memory: VolumeMemory,
     ) -> None:
         if patients is not None:
             known = {source.patient for source in sources}
@@ -204,8 +214,9 @@ class SiteDataset:
         self.seed = seed
         self.fresh_masks = fresh_masks
         self.epoch = 0
-        self.memory_limit_bytes = memory_limit_bytes
-        self._held: OrderedDict[str, PreparedVolume] = OrderedDict()
+        self._memory = memory
+        # Of the volumes read so far: how many slices have signal.
+        self._usable: dict[str, int] = {}
         self._slices = [(name, i) for name, source in self._sources.items() for i in range(source.slices)]
 
     @property
@@ -221,6 +232,11 @@ class SiteDataset:
     def __len__(self) -> int:
         """Number of slices, empty ones included."""
         return len(self._slices)
+
+    @property
+    def examples(self) -> int:
+        """Number of slices that have signal; a volume that was not read yet counts with all of its slices."""
+        return sum(self._usable.get(name, source.slices) for name, source in self._sources.items())
 
     def __getitem__(self, index: int) -> Sample:
         name, position = self._slices[index]
@@ -238,18 +254,17 @@ class SiteDataset:
         DataError
             If there is no such volume, or it cannot be used.
         """
-        if name in self._held:
-            self._held.move_to_end(name)
-            return self._held[name]
         if name not in self._sources:
             raise DataError(f"There is no volume '{name}'.", f"Volumes are: {', '.join(self._sources)}.")
         source = self._sources[name]
-        held_bytes = sum(self._sources[held].size_bytes for held in self._held)
-        while self._held and held_bytes + source.size_bytes > self.memory_limit_bytes:
-            oldest, _ = self._held.popitem(last=False)
-            held_bytes -= self._sources[oldest].size_bytes
-        self._held[name] = prepare_volume(source.load(), self.sampling)
-        return self._held[name]
+        # Of what is prepared nothing depends on the dataset but the sampling.
+        key = (source.key, self.sampling)
+        volume = self._memory.get(
+            key, source.size_bytes, lambda: prepare_volume(source.load(), self.sampling)
+        )
+        if name not in self._usable:
+            self._usable[name] = len(volume.usable_slices)
+        return volume
 
     def batches(self, batch_size: int, *, seed: int, shuffle: bool = True) -> Iterator[Batch]:
         """One pass over all slices that have signal.
@@ -335,7 +350,7 @@ class SiteDataset:
         size = 0
         for name in names:
             needed = self._sources[name].size_bytes
-            if window and size + needed > self.memory_limit_bytes:
+            if window and size + needed > self._memory.limit_bytes:
                 yield window
                 window, size = [], 0
             window.append(name)
@@ -373,6 +388,7 @@ def _source_of(volume: Volume, load: Callable[[], Volume]) -> _Source:
         slices=volume.kspace.shape[0],
         size_bytes=volume.kspace.nbytes + volume.target.nbytes,
         load=load,
+        key=object(),
     )
 
 
@@ -380,7 +396,12 @@ def _sources_of(directory: Path) -> list[_Source]:
     sources = []
     for path in list_volumes(directory):
         header = read_header(path)
+        found = path.stat()
+        # A file that was replaced, as phantoms of other parameters are, is another volume.
+        key = (path.resolve(), found.st_ino, found.st_size, found.st_mtime_ns)
         sources.append(
-            _Source(header.name, header.patient, header.slices, header.size_bytes, partial(read_volume, path))
+            _Source(
+                header.name, header.patient, header.slices, header.size_bytes, partial(read_volume, path), key
+            )
         )
     return sources

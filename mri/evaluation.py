@@ -11,7 +11,7 @@ import torch
 
 from mri.dataset import SiteDataset
 from mri.quality import Quality, volume_quality
-from mri.reconstructors import Reconstructor, zero_filled_image
+from mri.reconstructors import Reconstructor, device_of, zero_filled_image
 
 BATCH_SIZE = 8
 
@@ -98,14 +98,16 @@ def reconstruct_volume(
     output = torch.zeros_like(prepared.target)
     zero_filled = torch.zeros_like(prepared.target)
     training = model.training
+    device = device_of(model)
     model.eval()
     try:
         with torch.inference_mode():
-            for batch in dataset.volume_batches(volume, batch_size):
+            for batch in (each.to(device) for each in dataset.volume_batches(volume, batch_size)):
                 places = torch.tensor(batch.slices)
-                output[places] = model(batch.masked_kspace, batch.mask, batch.num_low_frequencies, batch.crop)
-                zero_filled[places] = zero_filled_image(batch.masked_kspace, batch.crop)
+                images = model(batch.masked_kspace, batch.mask, batch.num_low_frequencies, batch.crop)
+                output[places] = images.cpu()
+                zero_filled[places] = zero_filled_image(batch.masked_kspace, batch.crop).cpu()
     finally:
         model.train(training)
-    images = [(image * prepared.scale).numpy() for image in (output, prepared.target, zero_filled)]
-    return images[0], images[1], images[2]
+    scaled = [(image * prepared.scale).numpy() for image in (output, prepared.target, zero_filled)]
+    return scaled[0], scaled[1], scaled[2]

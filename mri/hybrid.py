@@ -35,15 +35,6 @@ def to_hybrid(kspace: torch.Tensor) -> torch.Tensor:
     return hybrid
 
 
-def from_hybrid(hybrid: torch.Tensor) -> torch.Tensor:
-    """Inverse, and adjoint, of :func:`to_hybrid`: centred k-space ``(..., rows, columns, 2)``."""
-    rows = torch.fft.fftshift(hybrid * _phase(hybrid).conj(), dim=-1)
-    values = torch.fft.fftshift(
-        torch.fft.fft(torch.fft.ifftshift(rows, dim=-2), dim=-2, norm="ortho"), dim=-2
-    )
-    return torch.view_as_real(values)
-
-
 def columns_to_image(hybrid: torch.Tensor) -> torch.Tensor:
     """Hybrid space to the centred image, complex64 ``(..., rows, columns)``."""
     image: torch.Tensor = torch.fft.ifft(hybrid, dim=-1, norm="ortho")

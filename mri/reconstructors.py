@@ -280,9 +280,9 @@ def build_reconstructor(config: ReconstructorConfig, *, seed: int) -> Reconstruc
             ) from None
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of a model are; the CPU if it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def zero_filled_image(masked_kspace: torch.Tensor, crop: tuple[int, int]) -> torch.Tensor:

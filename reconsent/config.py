@@ -25,9 +25,11 @@ from reconsent.assessment import AssessmentConfig as AssessmentConfig
 from reconsent.errors import ConfigError
 from reconsent.privacy import PrivacyConfig
 from reconsent.settings import Settings as Settings
-
-Organ = Literal["brain", "knee", "abdomen", "heart", "prostate"]
-Contrast = Literal["T1w", "T2w", "PDw", "PDw-FS", "T2w-FS"]
+from reconsent.site_config import Contrast as Contrast
+from reconsent.site_config import Organ as Organ
+from reconsent.site_config import PhantomConfig as PhantomConfig
+from reconsent.site_config import SamplingConfig as SamplingConfig
+from reconsent.site_config import SiteConfig as SiteConfig
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -41,73 +43,6 @@ class ReconstructorConfig(Settings):
     pools: int = Field(default=3, ge=1, description="U-Net levels below the first")
     sensitivity_channels: int = Field(default=4, ge=1, description="same, coil-sensitivity U-Net")
     sensitivity_pools: int = Field(default=3, ge=1, description="levels of that U-Net")
-
-
-class SamplingConfig(Settings):
-    """fastMRI's Cartesian undersampling at a site."""
-
-    mask: Literal["random", "equispaced", "equispaced-fraction", "magic", "magic-fraction"] = Field(
-        default="equispaced-fraction", description="which of fastMRI's masks"
-    )
-    acceleration: int = Field(default=6, ge=2, description="undersampling factor")
-    center_fraction: float = Field(
-        default=0.08, gt=0, lt=1, description="share of central phase encodes that are always acquired"
-    )
-
-
-class PhantomConfig(Settings):
-    """Built-in phantoms for a site that brings no data of its own."""
-
-    patients: int = Field(default=8, ge=1, description="training and test patients together")
-    slices: int = Field(default=4, ge=1, description="slices a patient")
-    matrix: tuple[int, int] = Field(default=(64, 64), description="rows (readout), columns (phase)")
-    coils: int = Field(default=4, ge=1, le=16, description="receive coils")
-    contrast: Contrast = Field(default="T2w", description="weighting of the spin echo")
-    field_strength: float = Field(default=3.0, gt=0, description="tesla")
-    noise: float = Field(
-        default=0.01, ge=0, description="standard deviation of the image noise over the image's maximum"
-    )
-
-    fault: Literal["none", "noisy-coil", "spike", "false-stripes"] = Field(
-        default="none",
-        description="what is wrong here: a broken receive channel, a spike in k-space, or reference "
-        "images with stripes that were never measured",
-    )
-
-    @field_validator("matrix")
-    @classmethod
-    def _not_too_small(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if min(value) < 32 or max(value) > 1024:
-            raise ValueError("rows and columns must lie between 32 and 1024")
-        return value
-
-
-class SiteConfig(Settings):
-    """A hospital: one SuperNode, one data directory, one organ."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits, -")
-    organ: Organ = Field(description="what is scanned there; a site never changes it")
-    data: Path | None = Field(
-        default=None,
-        description="directory of fastMRI HDF5 files; relative to the consortium file. Empty: phantoms",
-    )
-    patients: tuple[str, ...] = Field(
-        default=(), description="keep only these patients of the directory; empty: all of them"
-    )
-    test_fraction: float = Field(
-        default=0.25, gt=0, lt=1, description="share of the site's patients held out for testing"
-    )
-    sampling: SamplingConfig = SamplingConfig()
-    phantom: PhantomConfig = PhantomConfig()
-    first_round: int = Field(
-        default=1, ge=1, description="training round in which it joins; simulations only"
-    )
-    last_round: int | None = Field(
-        default=None, ge=1, description="last training round it takes part in; empty: all; simulations only"
-    )
-    privacy: PrivacyConfig | None = Field(
-        default=None, description="differential privacy at this site; empty: as in the consortium's [privacy]"
-    )
 
 
 class TrainingConfig(Settings):
@@ -269,7 +204,9 @@ class ReturnConfig(Settings):
     """A withdrawn site that comes back in a simulation, as a newcomer."""
 
     sites: tuple[str, ...] = Field(min_length=1, description="who comes back, together")
-    after_round: int = Field(ge=1, description="after this training round")
+    after_round: int = Field(
+        ge=1, description="after this training round, those of continue-rounds counted on"
+    )
 
 
 class ConsortiumConfig(Settings):
@@ -337,6 +274,12 @@ class ConsortiumConfig(Settings):
                         f"'{site}' would come back after round {back.after_round}, but does not withdraw "
                         "before"
                     )
+            last = self.training.rounds + self.continue_rounds
+            if back.after_round > last:
+                raise ValueError(
+                    f"{', '.join(back.sites)} would come back after round {back.after_round}, but there are "
+                    f"only {last} rounds with those of continue-rounds"
+                )
         for config in self.sites:
             own = config.privacy
             if own is not None and (self._noised_at_server(own) or self._noised_at_server(self.privacy)):

@@ -62,6 +62,8 @@ _TAIL = """## The environment
 | `RECONSENT_SITE_LOG` | a site's log; goes before its node configuration; default: beside the policy |
 | `RECONSENT_PRIVACY_LEDGERS` | directory of a site's [privacy ledgers](privacy.md), which is kept; \
 goes before its node configuration; default: `privacy` beside the policy or the log |
+| `RECONSENT_DEVICE` | device a site computes on, `cpu` (the default), `cuda` or `cuda:0`; \
+goes before its node configuration ([sites](site.md#a-gpu)) |
 | `RECONSENT_SIMULATION` | `1`, the default: withdrawals are marked as simulated; `0`: the sites are real |
 | `RECONSENT_DEPLOYMENT` | set by `reconsent up` for its processes, to know them again; leave it alone |
 | `RECONSENT_KILL_AT` | for tests: a point of `reconsent.faults` at which the process kills itself |
@@ -77,6 +79,7 @@ A SuperNode says which site it is in its node configuration:
 | --- | --- |
 | `site` | the site's name in the consortium file |
 | `data` | its data directory, if it is not the one in the consortium file |
+| `device` | what it computes on, if not the CPU |
 | `policy`, `log` | the site's own [policy and log](site.md) |
 | `ledgers` | directory of its [privacy ledgers](privacy.md) |
 

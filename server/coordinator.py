@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from reconsent.config import ConsortiumConfig
@@ -16,8 +15,10 @@ from reconsent.errors import RoundError, SiteError
 from reconsent.faults import reached
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.events import Event, announce
+from server.initial_model import initial_model
 from server.membership import Membership
 from server.persistence import Ledger, ModelVersion, StateDirectory, WithdrawalRecord
+from server.plan import events_of, returns_of
 from server.safekeeping import Safekeeping
 from server.withdrawing import Withdrawing
 from server.witnesses import Witnesses
@@ -30,7 +31,6 @@ from strategies import (
     build_method,
 )
 from strategies import messages as msg
-from strategies.exchange import exchange
 from strategies.methods import check_method
 from strategies.schedules import scheduled
 from strategies.site_privacy import server_noise
@@ -96,21 +96,19 @@ class Coordinator:
                 config.contributions,
                 cooperating=planned.cooperating,
             )
-        plan = sorted(config.withdrawals, key=lambda withdrawal: withdrawal.at_round or rounds)
         self.meet()
-        self.initialise(leaving={site for withdrawal in plan for site in withdrawal.sites})
+        self.initialise(leaving={site for withdrawal in config.withdrawals for site in withdrawal.sites})
         gone: set[str] = set()
         trained = 0
-        for withdrawal in plan:
-            at_round = withdrawal.at_round or rounds
-            self.train(at_round)
-            record = self.withdraw(withdrawal.sites)
+        for event in events_of(config):
+            self.train(event.after_round)
+            if event.kind == "return":
+                self._take_back(event.sites)
+                continue
+            record = self.withdraw(event.sites)
             if record.state is WithdrawalState.COMPLETED:
                 gone.update(record.sites)
-                trained = at_round
-        for back in sorted(config.returns, key=lambda back: back.after_round):
-            self.train(back.after_round)
-            self._take_back(back.sites)
+                trained = event.after_round
         self.train(rounds + config.continue_rounds)
         if gone and config.assessment.oracle:
             self.retrain_oracle(gone, trained)
@@ -139,46 +137,9 @@ class Coordinator:
         existing = self.books.registry.initial(MAIN)
         if existing is not None:
             return existing
-        active = self.active_nodes()
-        candidates = [n for n, site in active.items() if site not in set(leaving)] or list(active)
-        if not candidates:
-            raise RoundError("No site is online to build the reconstructor.", "Start the SuperNodes.")
-        failures = []
-        for node_id in sorted(candidates, key=lambda n: active[n]):
-            built = self._built_by(node_id, active)
-            if not isinstance(built, str):
-                break
-            failures.append(built)
-            announce(Event("notice", built))
-        else:
-            raise RoundError(
-                f"No site could build the reconstructor. {' '.join(failures)}",
-                "Check the [model] table and the sites' logs.",
-            )
-        return self.books.registry.add(built, line=MAIN, round=0, kind="initial", parent=None, sites={})
-
-    def _built_by(self, node_id: int, active: Mapping[int, str]) -> msg.NamedArrays | str:
-        """The untrained model as one site builds it, or what is wrong with it in words."""
         timeout = self.consortium.training.timeout_seconds
-        message = Message(
-            msg.content(config={}),
-            dst_node_id=node_id,
-            message_type=msg.INITIALISE,
-            ttl=timeout,
-            group_id="initialise",
-        )
-        reply = next(iter(exchange(self.grid, [message], active, timeout=timeout)))
-        where = f"Site '{reply.site}' could not build the reconstructor:"
-        record = msg.arrays_of(reply.message) if reply.message is not None else None
-        if record is None:
-            return f"{where} {reply.status} {reply.reason}."
-        try:
-            arrays = msg.named_arrays(record)
-        except (ValueError, TypeError, EOFError) as error:
-            return f"{where} its arrays cannot be decoded ({error})."
-        if not arrays or not all(np.isfinite(array).all() for array in arrays.values()):
-            return f"{where} it has no arrays, or values that are not finite."
-        return arrays
+        built = initial_model(self.grid, self.active_nodes(), frozenset(leaving), timeout=timeout)
+        return self.books.registry.add(built, line=MAIN, round=0, kind="initial", parent=None, sites={})
 
     def train(self, until: int, *, pausing: bool = False) -> bool:
         """Train with the active sites up to training round ``until``.
@@ -255,7 +216,12 @@ class Coordinator:
         own = strategy.round_config
         # What the yardstick of a simulation spends is not the consortium's.
         strategy.round_config = lambda t: {**own(t), msg.ACCOUNT: ORACLE}
-        strategy.members = lambda _grid: self._present(done + 1)
+        # Who came back before the last withdrawal is part of the oracle from then on, as a newcomer.
+        back = {n: t for n, t in returns_of(self.consortium).items() if n in departed and t < trained}
+        strategy.barred -= frozenset(back)
+        strategy.members = lambda _grid: {
+            n: site for n, site in self._present(done + 1).items() if back.get(site, 0) <= done
+        }
         title = f"Retraining without {', '.join(sorted(departed))}: the oracle"
         self._announce_stage(title, "oracle", done, trained)
         version = self.books.registry.latest(ORACLE) or self.initialise()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.code_digest import code_digest
+from client.device import usable_device
 from client.node.command import quoted, supernode_program
 from client.node.findings import Finding, NodeReport
 from client.node.keys import fingerprint, read_private_key
@@ -219,4 +220,8 @@ def _check_program(settings: NodeSettings, report: NodeReport) -> None:
             quoted(str(settings.data))
         except ConfigError as error:
             report.problems.append(Finding.of("data", error))
+    try:
+        usable_device(settings.device)
+    except ConfigError as error:
+        report.problems.append(Finding.of("device", error))
     report.facts["code"] = code_digest()

@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.device import CPU
 from client.node.settings import NodeSettings
 from client.policy import POLICY_VARIABLE
 from client.site_log import LOG_VARIABLE
-from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE
+from reconsent.environment import (
+    CONSORTIUM_VARIABLE,
+    DEVICE_VARIABLE,
+    PHANTOMS_VARIABLE,
+    STATE_VARIABLE,
+)
 from reconsent.errors import ConfigError
 
 QUIET_FLOWER = {
@@ -24,7 +30,14 @@ QUIET_FLOWER = {
     # Several threads would change the order of floating-point sums, hence the last bits.
     "OMP_NUM_THREADS": "1",
 }
-OURS = (CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE, STATE_VARIABLE, POLICY_VARIABLE, LOG_VARIABLE)
+OURS = (
+    CONSORTIUM_VARIABLE,
+    PHANTOMS_VARIABLE,
+    STATE_VARIABLE,
+    DEVICE_VARIABLE,
+    POLICY_VARIABLE,
+    LOG_VARIABLE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,8 @@ def node_command(settings: NodeSettings, environment: Mapping[str, str] = os.env
     node = [f"site={quoted(settings.name)}"]
     if settings.data is not None:
         node.append(f"data={quoted(str(settings.data))}")
+    if settings.device != CPU:
+        node.append(f"device={quoted(settings.device)}")
     arguments = [
         program,
         *("--superlink", settings.superlink),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from client.device import CPU, DEVICE
 from client.settings_file import read_settings
 from reconsent.config import Organ, Settings
 
@@ -26,6 +27,9 @@ class NodeSettings(Settings):
     key: Path = Field(description="this node's private key, made by `reconsent site key`")
     consortium: Path = Field(description="this site's own copy of the consortium file")
     organ: Organ | None = Field(default=None, description="if given, it must be that of the consortium file")
+    device: str = Field(
+        default=CPU, pattern=f"^({DEVICE})$", description="to compute on: cpu, cuda, or cuda:0 by its number"
+    )
     data: Path | None = Field(
         default=None, description="directory of fastMRI HDF5 files; empty: as in the consortium file"
     )

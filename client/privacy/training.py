@@ -13,7 +13,7 @@ from client.privacy.accounting import Mechanism, history_of
 from client.privacy.gradients import VectorisedGradients, trainable, unit_gradient
 from client.privacy.optimiser import UnitOptimiser
 from mri.dataset import Batch, SiteDataset
-from mri.reconstructors import Reconstructor
+from mri.reconstructors import Reconstructor, device_of
 from reconsent.config import TrainingConfig
 from reconsent.errors import PrivacyError
 from reconsent.privacy import PrivacyConfig
@@ -75,10 +75,10 @@ def train_privately(
         source=source,
         after_step=accountant.get_optimizer_hook_fn(mechanism.sample_rate),
     )
-    on_gpu = next(model.parameters()).is_cuda
+    device = device_of(model)
     vectorised = (
         VectorisedGradients(model, training.l1_weight)
-        if privacy.gradients == "vmap" or (privacy.gradients == "auto" and on_gpu)
+        if privacy.gradients == "vmap" or (privacy.gradients == "auto" and device.type == "cuda")
         else None
     )
     model.train()
@@ -87,8 +87,8 @@ def train_privately(
         drawn = np.flatnonzero(source.uniform(len(units)) < mechanism.sample_rate)
         for index in drawn:
             chosen = _some(units[index], privacy.slices_per_unit, source)
-            batches = dataset.batches_of(chosen, training.batch_size)
-            _add(optimiser, model, list(batches), training.l1_weight, vectorised)
+            batches = [batch.to(device) for batch in dataset.batches_of(chosen, training.batch_size)]
+            _add(optimiser, model, batches, training.l1_weight, vectorised)
         optimiser.step()
     if accountant.history != history_of([mechanism]):
         raise PrivacyError(
@@ -121,7 +121,7 @@ def privatise_update(
         Of the noise.
     """
     after = model.state_dict()
-    update = np.concatenate([(after[n] - before[n]).numpy().ravel() for n in after]).astype(np.float32)
+    update = np.concatenate([(after[n] - before[n]).cpu().numpy().ravel() for n in after]).astype(np.float32)
     # What is not finite must not become an error that tells of the data: it counts as no update.
     released = clipped(update, clip) if math.isfinite(float(np.abs(update).sum())) else np.zeros_like(update)
     if noise_multiplier:

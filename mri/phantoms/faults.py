@@ -70,19 +70,3 @@ def false_stripes(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     columns = np.arange(images.shape[-1])
     wave = (STRIPE_SHARE * np.cos(2 * np.pi * columns / STRIPE_PERIOD)).astype(np.float32)
     return images * (1 + wave)
-
-
-def stripe_share(image: npt.NDArray[np.floating], truth: npt.NDArray[np.floating]) -> float:
-    """How much of :func:`false_stripes` is in a reconstruction: 0 none, 1 as much as in a manipulated image.
-
-    The error's component along ``truth`` times the stripes' wave, over the wave's height.
-
-    Parameters
-    ----------
-    image, truth
-        Reconstruction and reference without stripes, ``(slices, rows, columns)``, in the same units.
-    """
-    columns = np.arange(truth.shape[-1])
-    pattern = truth * np.cos(2 * np.pi * columns / STRIPE_PERIOD)
-    energy = float(np.sum(pattern * pattern))
-    return float(np.sum((image - truth) * pattern)) / (STRIPE_SHARE * energy) if energy > 0 else 0.0

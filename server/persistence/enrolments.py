@@ -117,12 +117,6 @@ class Enrolments:
         """Revoked keys that Flower still accepts."""
         return [e for e in self.all(session=session) if e.revoked_at and e.node_id and not e.unregistered_at]
 
-    def site_of(self, fingerprint: str, *, session: Session | None = None) -> str | None:
-        """The site that the key speaks for; ``None`` if for none (unknown or revoked)."""
-        with self._state.reading(session) as own:
-            row = own.scalar(select(EnrolmentRow).where(EnrolmentRow.fingerprint == fingerprint))
-            return row.site if row is not None and row.revoked_at is None else None
-
     def valid(self, site: str, *, session: Session | None = None) -> Enrolment | None:
         """The key that speaks for ``site``; ``None`` if none does."""
         with self._state.reading(session) as own:

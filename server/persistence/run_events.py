@@ -72,11 +72,6 @@ class RunEvents:
         with self._state.reading(session) as own:
             return own.scalar(select(func.max(RunEventRow.number))) or 0
 
-    def last_run(self, *, session: Session | None = None) -> str | None:
-        """The run of the newest event; ``None`` if nothing ever ran."""
-        with self._state.reading(session) as own:
-            return own.scalar(select(RunEventRow.run).order_by(RunEventRow.number.desc()).limit(1))
-
 
 def _event(row: RunEventRow) -> RunEvent:
     return RunEvent(

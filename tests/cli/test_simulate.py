@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,17 @@ import pytest
 from cli.main import main
 from cli.simulate import override
 from cli.simulation import RunDirectory, prepare_data
+from mri.fastmri_file import write_volume
+from mri.phantoms import synthesise_volume
 from mri.site_data import synthesise_directory
 from reconsent import __version__
-from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium, parse_consortium
+from reconsent.config import (
+    ConsortiumConfig,
+    PhantomConfig,
+    dump_consortium,
+    load_consortium,
+    parse_consortium,
+)
 from reconsent.errors import ConfigError, DataError
 
 NOTHING: dict[str, None] = dict.fromkeys(
@@ -259,6 +269,44 @@ def test_sites_that_share_patients(tmp_path: Path) -> None:
         DataError, match=f"'{first.name}' and '{second.name}' share {first.phantom.patients} "
     ):
         prepare_data(config.model_copy(update={"sites": sites}), lambda *_: None)
+
+
+def _imported(directory: Path, seed: int, patient: str = "") -> None:
+    """Three volumes as an import writes them, or, without a ``patient``, phantoms; both of the same names."""
+    small = PhantomConfig(patients=1, slices=1, matrix=(32, 32), coils=1)
+    for index in range(3):
+        volume = synthesise_volume("brain", small, seed=seed, name=f"v-{index}")
+        if patient:
+            volume = replace(volume, patient=f"{patient}{index}", provenance="retrospective")
+        write_volume(directory / f"v-{index}.h5", volume)
+
+
+def test_sites_that_share_patients_of_different_directories(tmp_path: Path) -> None:
+    """The same pseudonyms, and the same bytes under other names, are refused; equal names alone are not."""
+    config = load_consortium("tiny")
+    first, second, *_ = config.sites
+    one, other = tmp_path / "one", tmp_path / "other"
+
+    def prepared(patients: tuple[str, ...] = ()) -> None:
+        own = second.model_copy(update={"data": other, "organ": first.organ, "patients": patients})
+        sites = (first.model_copy(update={"data": one}), own)
+        prepare_data(config.model_copy(update={"sites": sites}), lambda *_: None)
+
+    _imported(one, seed=1)
+    _imported(other, seed=2)
+    prepared()
+    shutil.copyfile(one / "v-1.h5", other / "w-1.h5")
+    (other / "v-1.h5").unlink()
+    with pytest.raises(DataError, match=r"share 1 volumes: .*one/v-1\.h5 and .*other/w-1\.h5"):
+        prepared()
+    prepared(("v-0", "v-2"))
+    (other / "w-1.h5").unlink()
+    _imported(one, seed=1, patient="p-")
+    _imported(other, seed=2, patient="p-")
+    with pytest.raises(DataError, match=r"share 3 patients, in different .*: p-0, p-1, p-2\."):
+        prepared()
+    _imported(other, seed=2, patient="q-")
+    prepared()
 
 
 @pytest.mark.parametrize(

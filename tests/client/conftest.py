@@ -13,7 +13,7 @@ from tests.client.hospital import Hospital
 @pytest.fixture
 def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hospital:
     """A hospital without a policy or a log."""
-    for name in ("CONSORTIUM", "PHANTOMS", "STATE", "SITE_POLICY", "SITE_LOG", "PRIVACY_LEDGERS"):
+    for name in ("CONSORTIUM", "PHANTOMS", "STATE", "SITE_POLICY", "SITE_LOG", "PRIVACY_LEDGERS", "DEVICE"):
         monkeypatch.delenv(f"RECONSENT_{name}", raising=False)
     return Hospital.built(tmp_path)
 

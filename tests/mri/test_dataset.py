@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mri.masks import make_mask
 from mri.phantoms import synthesise_volume
 from mri.split import split_patients
 from mri.volume import Volume
+from mri.volume_memory import VolumeMemory
 from reconsent.config import PhantomConfig, SamplingConfig
 from reconsent.errors import ConfigError, DataError
 from reconsent.seeds import derive_seed
@@ -66,7 +68,7 @@ def _same(one: Batch, other: Batch) -> bool:
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_every_slice_comes_once_in_homogeneous_batches(memory_limit_bytes: int, shuffle: bool) -> None:
     """Whatever is held in memory, an epoch holds every slice once, and no batch mixes shapes."""
-    dataset = _dataset(*MIXED, memory_limit_bytes=memory_limit_bytes)
+    dataset = _dataset(*MIXED, memory=VolumeMemory(memory_limit_bytes))
     batches = list(dataset.batches(2, seed=1, shuffle=shuffle))
     assert _slices(batches) == Counter((v.name, i) for v in MIXED for i in range(len(v.kspace)))
     assert len(dataset) == sum(len(volume.kspace) for volume in MIXED)
@@ -194,6 +196,7 @@ def test_silent_coils_and_empty_slices_are_left_out() -> None:
     assert _slices(batches) == Counter(("e", i) for i in (0, 1, 2, 4))
     coils = {i: batch.masked_kspace.shape[1] for batch in batches for i in batch.slices}
     assert coils == {0: 2, 1: 1, 2: 2, 4: 2}
+    assert (dataset.examples, len(dataset)) == (4, 5)
 
 
 def test_columns_outside_the_padding_are_never_acquired() -> None:
@@ -221,13 +224,54 @@ def test_memory_limit_is_kept(tmp_path: Path) -> None:
     for volume in volumes:
         write_volume(tmp_path / f"{volume.name}.h5", volume)
     one = volumes[0].kspace.nbytes + volumes[0].target.nbytes
-    dataset = SiteDataset(tmp_path, SAMPLING, seed=0, fresh_masks=True, memory_limit_bytes=2 * one)
+    memory = VolumeMemory(2 * one)
+    dataset = SiteDataset(tmp_path, SAMPLING, seed=0, fresh_masks=True, memory=memory)
     seen: list[Batch] = []
     for batch in dataset.batches(2, seed=4):
         seen.append(batch)
-        assert len(dataset._held) <= 2
+        assert len(memory) <= 2
+        assert memory.held_bytes <= 2 * one
     assert _slices(seen) == Counter((v.name, i) for v in volumes for i in range(3))
     assert dataset.volumes == ("f", "g", "h", "i", "j")
+
+
+def test_a_batch_moves_whole() -> None:
+    """Every tensor of a batch goes to the device asked for; one that is there is not copied."""
+    batch = next(_dataset(MIXED[0]).batches(2, seed=0))
+    moved = batch.to(torch.device("meta"))
+    tensors = [value for value in (getattr(moved, f.name) for f in fields(moved)) if torch.is_tensor(value)]
+    assert len(tensors) == 4
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert (moved.slices, moved.num_low_frequencies) == (batch.slices, batch.num_low_frequencies)
+    assert batch.to(torch.device("cpu")) is batch
+
+
+def test_datasets_share_one_budget(tmp_path: Path) -> None:
+    """Datasets of the same files hold a volume once, and all together no more than the budget."""
+    volumes = [_volume(name) for name in "fgh"]
+    for volume in volumes:
+        write_volume(tmp_path / f"{volume.name}.h5", volume)
+    one = volumes[0].kspace.nbytes + volumes[0].target.nbytes
+    memory = VolumeMemory(2 * one)
+    train, gate, narrow = (
+        SiteDataset(tmp_path, sampling, seed=seed, fresh_masks=fresh, memory=memory)
+        for sampling, seed, fresh in (
+            (SAMPLING, 0, True),
+            (SAMPLING, 1, False),
+            (SAMPLING.model_copy(update={"center_fraction": 0.2}), 0, True),
+        )
+    )
+    first = train.volume("f")
+    assert gate.volume("f") is first
+    assert len(memory) == 1
+    assert narrow.volume("f") is not first, "another sampling, another mask and scale"
+    gate.volume("f")
+    train.volume("g")
+    assert memory.held_bytes == 2 * one
+    assert train.volume("f") is first, "what was used last stays"
+    write_volume(tmp_path / "f.h5", _edited(volumes[0], kspace=volumes[0].kspace * 2))
+    again = SiteDataset(tmp_path, SAMPLING, seed=0, fresh_masks=False, memory=memory)
+    assert again.volume("f") is not first, "a file that was replaced is read anew"
 
 
 def test_a_directory_gives_what_its_volumes_give(tmp_path: Path) -> None:

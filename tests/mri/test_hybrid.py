@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mri.hybrid import (
+    _phase,
     columns_to_image,
-    from_hybrid,
     hybrid_order,
     image_to_columns,
     root_sum_of_squares,
@@ -26,13 +26,22 @@ def _inner(a: torch.Tensor, b: torch.Tensor) -> complex:
     return complex(torch.vdot(a.resolve_conj().flatten(), b.resolve_conj().flatten()))
 
 
+def _from_hybrid(hybrid: torch.Tensor) -> torch.Tensor:
+    """Inverse, and adjoint, of :func:`to_hybrid`: centred k-space ``(..., rows, columns, 2)``."""
+    rows = torch.fft.fftshift(hybrid * _phase(hybrid).conj(), dim=-1)
+    values = torch.fft.fftshift(
+        torch.fft.fft(torch.fft.ifftshift(rows, dim=-2), dim=-2, norm="ortho"), dim=-2
+    )
+    return torch.view_as_real(values)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_image_is_fastmris(shape: tuple[int, int]) -> None:
     """Going through hybrid space gives fastMRI's centred inverse transform, for even and odd sizes."""
     kspace = _random(2, 3, *shape)
     image = torch.view_as_real(columns_to_image(to_hybrid(kspace)))
     torch.testing.assert_close(image, fastmri.ifft2c(kspace))
-    torch.testing.assert_close(from_hybrid(image_to_columns(torch.view_as_complex(image))), kspace)
+    torch.testing.assert_close(_from_hybrid(image_to_columns(torch.view_as_complex(image))), kspace)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -41,7 +50,7 @@ def test_operators_pass_the_dot_product_test(shape: tuple[int, int]) -> None:
     x, y = _random(2, *shape), _random(2, *shape, seed=1)
     cx, cy = torch.view_as_complex(x), torch.view_as_complex(y)
     forward = _inner(to_hybrid(x), cy)
-    assert forward == pytest.approx(_inner(cx, torch.view_as_complex(from_hybrid(cy))))
+    assert forward == pytest.approx(_inner(cx, torch.view_as_complex(_from_hybrid(cy))))
     assert _inner(columns_to_image(cx), cy) == pytest.approx(_inner(cx, image_to_columns(cy)))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from mri.phantoms import synthesise_volume
-from mri.phantoms.faults import NOISY_COIL_FACTOR, STRIPE_PERIOD, stripe_share
+from mri.phantoms.faults import NOISY_COIL_FACTOR, STRIPE_PERIOD, STRIPE_SHARE
 from mri.phantoms.synthesis import ifft2c, root_sum_of_squares
 from reconsent.config import PhantomConfig
 
@@ -17,6 +18,22 @@ def volume(fault: str):  # type: ignore[no-untyped-def]
     """The same patient, with a fault."""
     config = SOUND.model_copy(update={"fault": fault})
     return synthesise_volume("brain", config, seed=3, name="p")
+
+
+def stripe_share(image: npt.NDArray[np.floating], truth: npt.NDArray[np.floating]) -> float:
+    """How much of ``false_stripes`` is in a reconstruction: 0 none, 1 as much as in a manipulated image.
+
+    The error's component along ``truth`` times the stripes' wave, over the wave's height.
+
+    Parameters
+    ----------
+    image, truth
+        Reconstruction and reference without stripes, ``(slices, rows, columns)``, in the same units.
+    """
+    columns = np.arange(truth.shape[-1])
+    pattern = truth * np.cos(2 * np.pi * columns / STRIPE_PERIOD)
+    energy = float(np.sum(pattern * pattern))
+    return float(np.sum((image - truth) * pattern)) / (STRIPE_SHARE * energy) if energy > 0 else 0.0
 
 
 def test_a_noisy_coil_is_one_coil() -> None:

@@ -15,7 +15,6 @@ from mri.reconstructors import (
     Reconstructor,
     VarNetReconstructor,
     build_reconstructor,
-    count_parameters,
     zero_filled_image,
 )
 from reconsent.config import ReconstructorConfig
@@ -110,7 +109,7 @@ def test_papers_varnet_has_its_size() -> None:
         cascades=12, channels=18, pools=4, sensitivity_channels=8, sensitivity_pools=4
     )
     with torch.device("meta"):
-        assert round(count_parameters(VarNetReconstructor(config)) / 1e6, 1) == 29.9
+        assert round(sum(p.numel() for p in VarNetReconstructor(config).parameters()) / 1e6, 1) == 29.9
 
 
 @pytest.mark.parametrize("config", [SMALL, SMALL_UNET])

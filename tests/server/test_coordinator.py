@@ -10,6 +10,7 @@ import pytest
 from reconsent.errors import ContributionError, WithdrawalError
 from server.bookkeeping import MAIN, ORACLE
 from server.persistence import SiteStatus, VersionStatus
+from server.plan import events_of
 from strategies import messages as msg
 from tests.server.hospitals import SITES, centres, consortium, grid, opened
 from unlearning.withdrawal import WithdrawalState
@@ -140,6 +141,55 @@ def test_one_after_the_other(tmp_path: Path) -> None:
         assert all(set(r.sites) == {"alpha", "beta"} for r in run.books.log.all(ORACLE))
         assert run.coordinator.cache.sites() == ["alpha", "beta"]
         assert [r.at_round for r in run.coordinator.withdrawals.all()] == [6, 6], "training rounds"
+
+
+def test_a_return_between_two_withdrawals(tmp_path: Path) -> None:
+    """A site comes back after the round that is named, though another leaves later; the oracle has it too."""
+    config = consortium(
+        withdrawals=({"sites": ("delta",), "at-round": 2}, {"sites": ("gamma",), "at-round": 4}),
+        returns=({"sites": ("delta",), "after-round": 3},),
+    )
+    with opened(tmp_path, config) as run:
+        run.coordinator.run()
+        trained = [r for r in run.books.log.all(MAIN) if r.kind == "train"]
+        assert ["delta" in r.sites for r in trained] == [True, True, False, True, True, True]
+        assert ["gamma" in r.sites for r in trained] == [True] * 4 + [False] * 2
+        oracle = run.books.log.all(ORACLE)
+        assert ["delta" in r.sites for r in oracle] == [False] * 3 + [True]
+        assert not any("gamma" in r.sites for r in oracle)
+        before = run.digests()
+    with opened(tmp_path, config) as run:
+        run.coordinator.run()
+        assert run.digests() == before, "a run that is taken up again at its end does nothing"
+
+
+def test_events_are_in_the_order_of_their_rounds() -> None:
+    """Withdrawals and returns are one list by round; of one round, withdrawals come first."""
+    config = consortium(
+        withdrawals=(
+            {"sites": ("delta",)},
+            {"sites": ("gamma",), "at-round": 2},
+            {"sites": ("beta",), "at-round": 4},
+        ),
+        returns=({"sites": ("delta",), "after-round": 7}, {"sites": ("gamma",), "after-round": 4}),
+        continue_rounds=1,
+    )
+    found = [(event.after_round, event.kind, event.sites[0]) for event in events_of(config)]
+    assert found == [
+        (2, "withdrawal", "gamma"),
+        (4, "withdrawal", "beta"),
+        (4, "return", "gamma"),
+        (6, "withdrawal", "delta"),
+        (7, "return", "delta"),
+    ]
+
+
+def test_a_return_after_the_last_round_is_refused() -> None:
+    """A return must not lengthen the training: at most as many rounds as are planned altogether."""
+    with pytest.raises(ValueError, match="after round 500, but there are only 8 rounds"):
+        consortium(
+            withdrawals=LEAVES, returns=({"sites": ("delta",), "after-round": 500},), continue_rounds=2
+        )
 
 
 def test_several_together(tmp_path: Path) -> None:

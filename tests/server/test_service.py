@@ -341,7 +341,7 @@ def test_what_a_run_was_asked_is_recorded(tmp_path: Path) -> None:
             raise ReconsentError("The power is out.")
         assert RunProgress(state).get(RUN)["error"] == "The power is out."
         assert RunEvents(state).after(0)[-1].kind == "failed"
-        assert RunEvents(state).last_run() == "18"
+        assert RunEvents(state).after(0)[-1].run == "18"
 
 
 @pytest.mark.parametrize("asked", [{"task": "dance"}, {"task": "train"}, {"task": "train", "rounds": -1}])
