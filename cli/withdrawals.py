@@ -166,8 +166,8 @@ def accept_clock(state: StateOption = None, by: ByOption = None) -> None:
     typer.echo("Noted: entries from here on may be earlier than those before.")
     for record in wrong:
         typer.echo(
-            f"Withdrawal {record.id} was filed by the wrong clock; its deadline, {record.due_at:%Y-%m-%d}, may "
-            "be wrong. Answer it a month after it was really received, and say so in a note."
+            f"Withdrawal {record.id} was filed by the wrong clock; its deadline, {record.due_at:%Y-%m-%d}, "
+            "may be wrong. Answer it a month after it was really received, and say so in a note."
         )
 
 

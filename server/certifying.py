@@ -352,9 +352,9 @@ def _erasure(state: StateDirectory, record: Record, listed: bytes) -> said.Erasu
     if record.withdrawal.state is not WithdrawalState.COMPLETED:
         return None
     purge = purge_after(state, record.withdrawal)
-    emptied = (
-        "" if purge is None else f"; the SuperLink's database emptied of messages on {purge.at:%Y-%m-%d}"
-    )
+    emptied = ""
+    if purge is not None:
+        emptied = f"; the SuperLink's database emptied of messages on {purge.at:%Y-%m-%d}"
     return said.Erasure(
         contributions=sum(1 for entry in record.erased if entry["sha256"]),
         bytes=sum(int(entry["bytes"]) for entry in record.erased),
