@@ -340,11 +340,13 @@ class Withdrawing:
                 start = self._of.initialise()
                 everybody = set(self._of.cache.sites())
                 self._entries.erasing(record, everybody, session)
+                self.accountability.note_erasure(record, [], session)
                 files = self._of.cache.erase(everybody, session=session)
                 state.after_commit(session, lambda: discard(files))
             elif (back := strategy.start_round) is not None:
                 # Goes back to a former model: of what came after it nothing is in the new path.
                 start = self._of.books.kept_models()[back]
+                self.accountability.note_erasure(record, [], session, after=back)
                 gone = self._of.cache.rewind(back, session=session)
                 self._entries.dropped(departed, back, len(gone), session)
                 state.after_commit(session, lambda: discard(gone))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ def carried_out(path: Path, method: str, **settings: object) -> tuple[StateDirec
     return StateDirectory.open(path / "state", url=""), config
 
 
+@pytest.fixture(scope="module")
+def ascended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StateDirectory, ConsortiumConfig]]:
+    """A consortium from which delta was withdrawn by ascent; only looked at."""
+    state, config = carried_out(tmp_path_factory.mktemp("ascended"), "cached-ascent", alpha=0.5)
+    with state:
+        yield state, config
+
+
+Ascended = tuple[StateDirectory, ConsortiumConfig]
+
+
 def test_retraining_is_claimed_where_the_lineage_shows_it(tmp_path: Path) -> None:
     """`retrain` is exact: every version from the initial one is listed, none with an update of the site."""
     state, config = carried_out(tmp_path, "retrain")
@@ -54,6 +66,9 @@ def test_retraining_is_claimed_where_the_lineage_shows_it(tmp_path: Path) -> Non
         assert (made.lineage.edges, made.lineage.method_reads_history) == (0, False)
         assert (made.simulation, made.notice) == (True, SIMULATION)
         assert made.sites[0].rounds == 6
+        # Its contributions were erased when the retraining began, and are listed all the same.
+        assert made.erasure is not None
+        assert (made.erasure.contributions, made.erasure.remaining) == (7, 0)
         # The same with one edge of the site put into the way: no longer exact.
         registry = ModelRegistry(state)
         after = registry.latest("main", kinds=("unlearned",))
@@ -67,22 +82,21 @@ def test_retraining_is_claimed_where_the_lineage_shows_it(tmp_path: Path) -> Non
         assert drafted(state, config).certificate.claim_level is ClaimLevel.PARTICIPATION_ENDED
 
 
-def test_ascent_claims_only_what_was_measured(tmp_path: Path) -> None:
+def test_ascent_claims_only_what_was_measured(ascended: Ascended) -> None:
     """No evidence: participation ended. Figures within limits fixed before: empirical. Beyond them: not."""
-    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
-    with state:
-        bare = drafted(state, config).certificate
-        assert bare.claim_level is ClaimLevel.PARTICIPATION_ENDED
-        assert "Nothing was measured" in bare.claim_reasons[-1]
-        assert bare.lineage is not None
-        assert (bare.lineage.edges, bare.lineage.method_reads_history) == (6, True)
-        assert drafted(state, config, figures=[GAP]).certificate.claim_level is ClaimLevel.EMPIRICAL
-        for wrong in ({"value": 0.6}, {"name": "unheard-of"}, {"before": 0.2}):
-            fields = {name: getattr(GAP, name) for name in GAP.__slots__} | wrong
-            level = drafted(state, config, figures=[Figure(**fields)]).certificate.claim_level
-            assert level is ClaimLevel.PARTICIPATION_ENDED
-        bound = Certified(epsilon=1.0, delta=1e-6, assumptions="convex", accountant="rdp 1")
-        assert drafted(state, config, certified=bound).certificate.claim_level is ClaimLevel.CERTIFIED
+    state, config = ascended
+    bare = drafted(state, config).certificate
+    assert bare.claim_level is ClaimLevel.PARTICIPATION_ENDED
+    assert "Nothing was measured" in bare.claim_reasons[-1]
+    assert bare.lineage is not None
+    assert (bare.lineage.edges, bare.lineage.method_reads_history) == (6, True)
+    assert drafted(state, config, figures=[GAP]).certificate.claim_level is ClaimLevel.EMPIRICAL
+    for wrong in ({"value": 0.6}, {"name": "unheard-of"}, {"before": 0.2}):
+        fields = {name: getattr(GAP, name) for name in GAP.__slots__} | wrong
+        level = drafted(state, config, figures=[Figure(**fields)]).certificate.claim_level
+        assert level is ClaimLevel.PARTICIPATION_ENDED
+    bound = Certified(epsilon=1.0, delta=1e-6, assumptions="convex", accountant="rdp 1")
+    assert drafted(state, config, certified=bound).certificate.claim_level is ClaimLevel.CERTIFIED
 
 
 def test_only_known_methods_count_as_fresh() -> None:
@@ -94,47 +108,43 @@ def test_only_known_methods_count_as_fresh() -> None:
     )
 
 
-def test_limits_are_on_record_before_the_unlearning(tmp_path: Path) -> None:
+def test_limits_are_on_record_before_the_unlearning(ascended: Ascended) -> None:
     """The policy, its hash and the figures of the remaining sites; limits changed afterwards do not count."""
-    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
-    with state:
-        (record,) = Withdrawals(state).all()
-        (policy,) = WithdrawalActs(state).of(record.id, "policy")
-        made = drafted(state, config)
-        certificate = made.certificate
-        assert certificate.method is not None
-        assert certificate.model_after is not None
-        assert (
-            certificate.method.policy_sha256 == policy_digest(policy.body) == certificate.files["policy.json"]
-        )
-        assert policy.at < ModelRegistry(state).get(certificate.model_after.version).created_at
-        lax = config.model_copy(
-            update={"compliance": config.compliance.model_copy(update={"accuracy_margin_db": 99.0})}
-        )
-        figure = Figure(name="oracle-gap/forget-test", about=About.FORGETTING, value=9.0, unit="dB")
-        assert drafted(state, lax, figures=[figure]).certificate.claim_level is ClaimLevel.PARTICIPATION_ENDED
-        names = {entry["name"] for entry in site_figures(state, record)}
-        assert names <= {"psnr-lost/alpha", "psnr-lost/beta", "psnr-lost/gamma"}
+    state, config = ascended
+    (record,) = Withdrawals(state).all()
+    (policy,) = WithdrawalActs(state).of(record.id, "policy")
+    made = drafted(state, config)
+    certificate = made.certificate
+    assert certificate.method is not None
+    assert certificate.model_after is not None
+    assert certificate.method.policy_sha256 == policy_digest(policy.body) == certificate.files["policy.json"]
+    assert policy.at < ModelRegistry(state).get(certificate.model_after.version).created_at
+    lax = config.model_copy(
+        update={"compliance": config.compliance.model_copy(update={"accuracy_margin_db": 99.0})}
+    )
+    figure = Figure(name="oracle-gap/forget-test", about=About.FORGETTING, value=9.0, unit="dB")
+    assert drafted(state, lax, figures=[figure]).certificate.claim_level is ClaimLevel.PARTICIPATION_ENDED
+    names = {entry["name"] for entry in site_figures(state, record)}
+    assert names <= {"psnr-lost/alpha", "psnr-lost/beta", "psnr-lost/gamma"}
 
 
-def test_what_is_erased_and_revoked_is_listed(tmp_path: Path) -> None:
+def test_what_is_erased_and_revoked_is_listed(ascended: Ascended) -> None:
     """Hashes of the contributions, the revoked versions and the recipients; sites under pseudonyms only."""
-    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
-    with state:
-        made = drafted(state, config)
-        certificate = made.certificate
-        assert certificate.erasure is not None
-        assert (certificate.erasure.contributions > 0, certificate.erasure.remaining) == (True, 0)
-        assert {model.version for model in certificate.revoked} == {
-            version.id for version in ModelRegistry(state).all() if version.status.value == "revoked"
-        }
-        assert certificate.recipients.total == certificate.recipients.pending == 4
-        assert certificate.ledger is not None
-        content = countersign(issue(certificate, OPERATOR).content, OFFICER).content
-        assert verify(content, [OPERATOR.public, OFFICER.public]) == certificate
-        for name, written in made.files.items():
-            for site in (b"beta", b"gamma", b"delta"):
-                assert site not in written, name
+    state, config = ascended
+    made = drafted(state, config)
+    certificate = made.certificate
+    assert certificate.erasure is not None
+    assert (certificate.erasure.contributions > 0, certificate.erasure.remaining) == (True, 0)
+    assert {model.version for model in certificate.revoked} == {
+        version.id for version in ModelRegistry(state).all() if version.status.value == "revoked"
+    }
+    assert certificate.recipients.total == certificate.recipients.pending == 4
+    assert certificate.ledger is not None
+    content = countersign(issue(certificate, OPERATOR).content, OFFICER).content
+    assert verify(content, [OPERATOR.public, OFFICER.public]) == certificate
+    for name, written in made.files.items():
+        for site in (b"beta", b"gamma", b"delta"):
+            assert site not in written, name
 
 
 @pytest.mark.parametrize("exit_", ["refuse", "cancel", "hold"])

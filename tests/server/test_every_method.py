@@ -83,8 +83,13 @@ def test_a_withdrawal_is_completed_by_it(name: str, tmp_path: Path) -> None:
             assert "delta" not in unlearned.lineage
 
 
-READ: dict[str, set[str]] = {}
-"""Whose contributions a method reads, where it is not: of the withdrawn site, or of nobody."""
+EVERYBODY = {"alpha", "beta", "gamma", "delta"}
+READ: dict[str, set[str]] = {
+    **{name: set() for name in (*COOPERATIVE, "weight-negation")},
+    **dict.fromkeys(("cached-rollback", "pga-cached", "pga"), EVERYBODY),
+    "federaser": EVERYBODY - {"delta"},
+}
+"""Whose contributions a method reads, where it is not: nobody's if it is fresh, else the withdrawn site's."""
 
 
 class KilledError(Exception):

@@ -11,8 +11,9 @@ import pytest
 
 from reconsent.faults import POINTS
 from server.bookkeeping import MAIN
-from server.coordinator import cache_policy
 from server.persistence import ModelRegistry, RoundLog, StateDirectory, Withdrawals
+from server.safekeeping import cache_policy
+from tests.server.at_rest import everything, keys_of
 from tests.server.killable import CONFIG, Killable, started
 from unlearning.contributions import ContributionCache
 from unlearning.key_store import KeyStore
@@ -83,11 +84,23 @@ def checked(path: Path, *, straight: bool = True) -> tuple[str, ...]:
 def test_killed_at_a_point(
     point: str, server: Killable, undisturbed: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Killed at this point, the next process ends the job with the same models, nothing left over."""
-    at = point if point in ONCE else f"{point}:2"
+    """Killed at this point, the next process ends the job with the same models, nothing left over.
+
+    No plaintext of a contribution lies about meanwhile, and no form of the withdrawn site's key afterwards.
+    """
+    at, state = point if point in ONCE else f"{point}:2", tmp_path / "state"
     assert server.run(tmp_path, at) == -signal.SIGKILL
+    secrets: list[bytes] = []
+    if (state / "keys" / "sites" / "delta.key").exists():
+        secrets = keys_of(state, "delta")
+        assert secrets[0] not in everything(state)
+    for part in ("contributions", "spool", "unlearning"):
+        for path in (state / part).rglob("*"):
+            assert path.is_dir() or path.read_bytes().startswith(b"RCNSEAL1"), path
     assert server.run(tmp_path) == 0
     assert checked(tmp_path) == undisturbed
+    content = everything(state)
+    assert not any(secret in content for secret in secrets)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
