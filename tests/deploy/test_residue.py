@@ -14,14 +14,12 @@ from reconsent.errors import DeployError
 MARKER = b"an update that can be recognised" * 64
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
+def superlink_database(path: Path) -> None:
     """A database as Flower's own code makes it, with a node, a run, and what a crash leaves of messages."""
     from flwr.server.superlink.linkstate import SqlLinkState
     from flwr.supercore.object_store import ObjectStoreFactory
     from flwr.superlink.federation import NoOpFederationManager
 
-    path = tmp_path / "state.db"
     store = ObjectStoreFactory(str(path)).store()
     SqlLinkState(str(path), NoOpFederationManager(), store).initialize()
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -32,6 +30,13 @@ def database(tmp_path: Path) -> Path:
         connection.execute("INSERT INTO object_children VALUES ('a', 'b')")
         connection.execute("INSERT INTO message_res (message_id, content) VALUES ('m', ?)", (MARKER,))
         connection.execute("INSERT INTO node (node_id, name) VALUES (7, 'north')")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Of a SuperLink that crashed."""
+    path = tmp_path / "state.db"
+    superlink_database(path)
     return path
 
 

@@ -14,6 +14,7 @@ from server.accountability import FRESH_METHODS, policy_digest, site_figures
 from server.certifying import Draft, draft
 from server.persistence import ModelRegistry, PrivacyDesk, StateDirectory, WithdrawalActs, Withdrawals
 from server.processing_record import TO_FILL_IN, markdown, record_of_processing
+from server.residues import note_purge
 from strategies.methods import METHODS, method_settings
 from tests.server.hospitals import consortium, opened
 from unlearning.certificate.claim import Certified, ClaimLevel
@@ -187,6 +188,13 @@ def test_a_grant_in_part_keeps_the_models(tmp_path: Path) -> None:
         assert not certificate.revoked
         assert {v.status.value for v in ModelRegistry(state).all("main")} <= {"active", "superseded"}
         assert any("kept and used" in text for text in certificate.exceptions)
+        # Nobody has looked yet at what Flower itself still holds.
+        assert any("SuperLink was not emptied" in text for text in certificate.exceptions)
+        note_purge(state, 3, 1000)
+        certificate = drafted(state, plan).certificate
+        assert not any("SuperLink" in text for text in certificate.exceptions)
+        assert certificate.erasure is not None
+        assert "SuperLink's database emptied" in certificate.erasure.how
 
 
 def test_the_record_of_processing_marks_what_it_cannot_know(tmp_path: Path) -> None:
