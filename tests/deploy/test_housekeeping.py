@@ -65,7 +65,7 @@ def test_a_run_that_has_ended_leaves_nothing(layout: Layout) -> None:
 def test_what_cannot_be_emptied_is_told(
     layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a run is under way, whoever watched is told whose updates are still there; the ledger says nothing."""
+    """If a run is under way, whoever watched is told whose updates are still there; nothing is on record."""
     monkeypatch.setattr("cli.train.END_SECONDS", 0.1)
     database = layout.database(insecure=False)
     with closing(sqlite3.connect(database)) as connection, connection:
