@@ -43,6 +43,9 @@ def purge(
         return
     if expired:
         typer.echo(f"Removed {expired} kept updates that were older than [contributions] allows.")
+    if not any(layout.database(insecure=insecure).is_file() for insecure in (False, True)):
+        typer.echo("No SuperLink has been started here, so there are no messages.")
+        return
     typer.echo(
         f"Removed {total.rows} objects of {total.bytes / 2**20:.1f} MiB."
         if total.rows

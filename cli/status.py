@@ -111,3 +111,7 @@ def _print(found: dict[str, Any], console: Console) -> None:
             due = f"[bold red]{day} OVERDUE[/bold red]" if entry["overdue"] else day
             table.add_row(*row, due, escape(entry["note"]))
         console.print(table)
+    if found["unpurged"]:
+        names = ", ".join(found["unpurged"])
+        text = f"The SuperLink may still hold updates of {names}: `reconsent purge` when no run is under way."
+        console.print(text, highlight=False)

@@ -296,11 +296,13 @@ def _print_details(found: dict[str, Any], ground: str) -> None:
         console.print(f"  {escape(entry['recipient']):<24} {versions:<14} {escape(told)}", highlight=False)
 
 
-_BULKY = {"at", "actor", "kind", "files", "revoked", "code", "settings", "figures", "packages"}
+_BULKY = {"at", "actor", "kind", "code", "settings", "packages"}
 
 
 def _words(act: dict[str, Any]) -> str:
     kept = {
-        key: value for key, value in act.items() if key not in _BULKY and not isinstance(value, dict | list)
+        key: len(value) if isinstance(value, list) else value
+        for key, value in act.items()
+        if key not in _BULKY and not isinstance(value, dict)
     }
     return "; ".join(f"{key}: {value}" for key, value in kept.items() if value is not None)

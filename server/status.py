@@ -16,6 +16,7 @@ from server.persistence import (
     StateDirectory,
     Withdrawals,
 )
+from server.residues import unpurged
 from server.safekeeping import cache_policy
 from server.service import RUN, TARGET
 from strategies.messages import REFUSED_BY_SITE
@@ -33,7 +34,8 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
     ``status``, ``node_id``, ``num_examples``, ``first_round``, ``last_round``, ``key``); ``withdrawals``
     (one entry a site: ``id``, ``site``, ``state``, ``reason``, ``requested_by``, ``received_at``,
     ``due_at``, ``due_local``, ``overdue``, ``ground``, ``owner``, ``note``); ``refused_replies`` (site →
-    count of replies that were of no use);
+    count of replies that were of no use); ``unpurged`` (sites that have withdrawn, and of which the
+    SuperLink may still hold messages);
     ``refusals`` (site → ``count`` and ``last``: what the site itself would not do, and why in its own words);
     ``contributions`` (``sites``, ``bytes``).
     """
@@ -60,6 +62,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
         },
         "sites": _sites(state, consortium),
         "withdrawals": _withdrawals(state),
+        "unpurged": sorted({site for record in unpurged(state) for site in record.sites}),
         "refused_replies": _refused(rounds),
         "refusals": _refusals(rounds),
         "contributions": {"sites": cache.sites(), "bytes": cache.size_bytes()},

@@ -37,6 +37,7 @@ def test_status_shows_words_as_they_are(place: str) -> None:
         "sites": [],
         "refusals": {"north": {"count": 1, "last": said["refusal"]}},
         "refused_replies": {},
+        "unpurged": ["north"],
         "withdrawals": [
             {
                 "id": "W-1",
@@ -54,3 +55,4 @@ def test_status_shows_words_as_they_are(place: str) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert WORDS in text
     assert "2027-01-31 OVERDUE" in text
+    assert "still hold updates of north" in text

@@ -218,8 +218,12 @@ def read_payload(payload: bytes) -> Certificate:
         certificate = Certificate.model_validate(statement["predicate"])
     except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         problem = str(error).splitlines()[0]
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise SignatureError(
-            f"What was signed is no certificate: {problem}.", "Get the file again."
+            f"The file was altered, or is no certificate of this release ({ascii(problem)[1:-1]}).",
+            "Get the file again.",
         ) from None
     if payload_of(certificate) != payload:
         raise SignatureError("The statement is not in the form in which certificates are signed.")
