@@ -88,7 +88,8 @@ def test_the_statements_against_residue_leave_none(tmp_path: Path) -> None:
     with sqlite3.connect(database, isolation_level=None) as connection:
         for statement in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=OFF"):
             connection.execute(f"PRAGMA {statement}")
-        connection.execute("CREATE TABLE objects (content BLOB)")
+        for table in ("objects", "message_ins", "message_res"):
+            connection.execute(f"CREATE TABLE {table} (content BLOB)")
         connection.execute("INSERT INTO objects VALUES (?)", (marker,))
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("DELETE FROM objects")
