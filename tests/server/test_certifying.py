@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,20 @@ def test_what_is_erased_and_revoked_is_listed(ascended: Ascended) -> None:
             assert site not in written, name
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A consortium that has trained; to be copied."""
+    path = tmp_path_factory.mktemp("template")
+    with opened(path, consortium()) as run:
+        run.coordinator.run()
+    return path
+
+
 @pytest.mark.parametrize("exit_", ["refuse", "cancel", "hold"])
-def test_what_is_not_carried_out_claims_nothing(tmp_path: Path, exit_: str) -> None:
+def test_what_is_not_carried_out_claims_nothing(template: Path, tmp_path: Path, exit_: str) -> None:
     """A refusal, a cancellation and a hold are certified with their reason, and claim nothing."""
     config = consortium()
-    with opened(tmp_path, config) as run:
-        run.coordinator.run()
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     with StateDirectory.open(tmp_path / "state", url="") as state:
         record = Withdrawals(state).file(["delta"], reason="asked", requested_by="dpo", restrict=True)
         getattr(PrivacyDesk(state, "officer"), exit_)(record.id, "because of §1")
@@ -167,11 +176,11 @@ def test_what_is_not_carried_out_claims_nothing(tmp_path: Path, exit_: str) -> N
         assert not certificate.notice
 
 
-def test_a_grant_in_part_keeps_the_models(tmp_path: Path) -> None:
+def test_a_grant_in_part_keeps_the_models(template: Path, tmp_path: Path) -> None:
     """No unlearning, no revocation; the contributions are gone, and that is all that is claimed."""
     plan = consortium(withdrawals=({"sites": ("delta",)},), assessment={"oracle": False})
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     with opened(tmp_path, consortium()) as run:
-        run.coordinator.run()
         record = run.coordinator.withdrawals.file(
             ["delta"], reason="asked", requested_by="dpo", restrict=True
         )
