@@ -65,7 +65,8 @@ class ProgressBoard:
     def say(self, text: str) -> None:
         """Print a line above the bars."""
         if not self._quiet:
-            self._progress.console.print(text, highlight=False)
+            # Reasons that somebody typed, and words of a site, are no markup.
+            self._progress.console.print(text, highlight=False, markup=False)
 
     def _show(self, what: str, done: int, total: int, note: str) -> None:
         if what not in self._tasks:

@@ -8,32 +8,43 @@ from typing import Annotated
 import typer
 
 from cli.deployment import StateOption
+from reconsent.errors import StateError
 
 
 def purge(
     state: StateOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print what was there as JSON.")] = False,
 ) -> None:
-    """Remove every message from the SuperLink's database, and every byte of them from its files.
+    """Remove every message from the SuperLink's database, and kept updates that are older than they may be.
 
-    `reconsent train`, `resume` and `unlearn` do so by themselves when a withdrawal has completed, and so does
-    every start of the SuperLink. This is for runs that nobody watched, and to see that nothing is left. The
-    SuperLink may run, but no run may be under way.
+    `reconsent train`, `resume`, `unlearn` and `attach` empty the SuperLink by themselves when a withdrawal
+    has completed, and so does its every start. This is for runs that nobody watched, and for a daily job
+    where months may pass between runs: a run removes what is too old, but only while it runs. The ledger
+    says when it was done. The SuperLink may run, but no run may be under way.
 
     Example
     -------
       reconsent purge
     """
+    from deploy.backup import consortium_of
+    from deploy.housekeeping import empty_superlink
     from deploy.layout import Layout
-    from deploy.residue import Residue
-    from deploy.residue import purge as remove
     from reconsent.environment import state_path
+    from server.safekeeping import expire_between_runs
 
     layout = Layout(state_path(state))
-    found = [remove(layout.database(insecure=insecure)) for insecure in (False, True)]
-    total = Residue(sum(one.rows for one in found), sum(one.bytes for one in found))
+    if not layout.state.is_dir():
+        raise StateError(f"There is no state directory {layout.state}.", "Name it with --state.")
+    total = empty_superlink(layout)
+    config = consortium_of(layout, None)
+    expired = None if config is None else expire_between_runs(layout.state, config)
     if json_output:
-        typer.echo(json.dumps({"objects": total.rows, "bytes": total.bytes}))
+        typer.echo(json.dumps({"objects": total.rows, "bytes": total.bytes, "expired": expired or 0}))
+        return
+    if expired:
+        typer.echo(f"Removed {expired} kept updates that were older than [contributions] allows.")
+    if not any(layout.database(insecure=insecure).is_file() for insecure in (False, True)):
+        typer.echo("No SuperLink has been started here, so there are no messages.")
         return
     typer.echo(
         f"Removed {total.rows} objects of {total.bytes / 2**20:.1f} MiB."

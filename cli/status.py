@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cli.deployment import Deployment, StateOption
@@ -76,7 +77,7 @@ def _print(found: dict[str, Any], console: Console) -> None:
     if run:
         console.print(f"run      {run['id']}: {run['task']}, {run['status']}", highlight=False)
         if run["error"]:
-            console.print(f"         {run['error']}", highlight=False, style="red")
+            console.print(f"         {run['error']}", highlight=False, style="red", markup=False)
         if run["status"] == "interrupted":
             starter = found["starter"]
             console.print(f"         `{starter}`, then `reconsent resume`, goes on.", highlight=False)
@@ -99,16 +100,18 @@ def _print(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     for name, refusal in found["refusals"].items():
         rounds = f"{refusal['count']} round" + ("s" if refusal["count"] > 1 else "")
-        console.print(f"{name} has itself refused {rounds}, last: {refusal['last']}", highlight=False)
+        text = f"{name} has itself refused {rounds}, last: {refusal['last']}"
+        console.print(text, highlight=False, markup=False)
     if found["withdrawals"]:
         table = Table("withdrawal", "site", "state", "asked by", "due", "last step", box=box.SIMPLE)
         table.columns[0].no_wrap = True
         for entry in found["withdrawals"]:
-            row = (entry["id"], entry["site"], entry["state"], entry["requested_by"])
-            due = (
-                f"[bold red]{entry['due_at'][:10]} OVERDUE[/bold red]"
-                if entry["overdue"]
-                else entry["due_at"][:10]
-            )
-            table.add_row(*row, due, entry["note"])
+            row = (entry["id"], entry["site"], entry["state"], escape(entry["requested_by"]))
+            day = entry["due_local"][:10]
+            due = f"[bold red]{day} OVERDUE[/bold red]" if entry["overdue"] else day
+            table.add_row(*row, due, escape(entry["note"]))
         console.print(table)
+    if found["unpurged"]:
+        names = ", ".join(found["unpurged"])
+        text = f"The SuperLink may still hold updates of {names}: `reconsent purge` when no run is under way."
+        console.print(text, highlight=False)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from cli.deployment import Deployment, StateOption
-from reconsent.errors import DeployError
+from reconsent.errors import DeployError, ReconsentError
 
 if TYPE_CHECKING:
     from server.persistence import RunEvent, StateDirectory
@@ -21,6 +21,9 @@ POLL_SECONDS = 0.5
 
 LIFE_SECONDS = 8.0
 """Between two questions to the SuperLink whether the run still lives, while it writes nothing."""
+
+END_SECONDS = 30.0
+"""For the SuperLink to see that a run that has said its last word has ended."""
 
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Submit, and do not wait for the end.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
@@ -120,11 +123,35 @@ def _follow(deployment: Deployment, run: int, last: int, *, quiet: bool) -> None
                         event.metrics,
                     )
                 )
+    except DeployError:
+        _empty(deployment)
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("\nThe run goes on. `reconsent attach` returns to it.\n")
         raise typer.Exit(130) from None
+    _empty(deployment)
     if not quiet:
         console.print("The run has ended. `reconsent status` shows where the consortium stands.")
+
+
+def _empty(deployment: Deployment) -> None:
+    """Empty the SuperLink of messages if a withdrawal has completed: they hold the site's updates, too."""
+    from deploy.housekeeping import empty_superlink
+    from server.residues import unpurged
+
+    with deployment.reading() as state:
+        left = unpurged(state)
+    if not left:
+        return
+    try:
+        empty_superlink(deployment.layout, patience=END_SECONDS)
+    except ReconsentError as error:
+        names = ", ".join(sorted({site for record in left for site in record.sites}))
+        typer.echo(
+            f"Warning: the SuperLink may still hold updates of {names}: {error.problem} "
+            "`reconsent purge` removes them.",
+            err=True,
+        )
 
 
 def _events(deployment: Deployment, state: StateDirectory, run: int, last: int) -> Iterator[RunEvent]:

@@ -154,6 +154,23 @@ def grant_in_part(
     typer.echo(f"Withdrawal {record.id}: granted in part; `reconsent unlearn` carries it out.")
 
 
+@app.command("accept-clock")
+def accept_clock(state: StateOption = None, by: ByOption = None) -> None:
+    """Say that the clock is right now, and was ahead when the register was last written to.
+
+    The register refuses to go on before its newest entry: deadlines would be computed from a wrong moment.
+    The ledger says for ever that this was done.
+    """
+    with opened(state, writable=True) as directory:
+        wrong = _desk(directory, by).accept_clock()
+    typer.echo("Noted: entries from here on may be earlier than those before.")
+    for record in wrong:
+        typer.echo(
+            f"Withdrawal {record.id} was filed by the wrong clock; its deadline, {record.due_at:%Y-%m-%d}, "
+            "may be wrong. Answer it a month after it was really received, and say so in a note."
+        )
+
+
 @app.command()
 def note(
     withdrawal: WithdrawalArgument,
@@ -279,11 +296,13 @@ def _print_details(found: dict[str, Any], ground: str) -> None:
         console.print(f"  {escape(entry['recipient']):<24} {versions:<14} {escape(told)}", highlight=False)
 
 
-_BULKY = {"at", "actor", "kind", "files", "revoked", "code", "settings", "figures", "packages"}
+_BULKY = {"at", "actor", "kind", "code", "settings", "packages"}
 
 
 def _words(act: dict[str, Any]) -> str:
     kept = {
-        key: value for key, value in act.items() if key not in _BULKY and not isinstance(value, dict | list)
+        key: len(value) if isinstance(value, list) else value
+        for key, value in act.items()
+        if key not in _BULKY and not isinstance(value, dict)
     }
     return "; ".join(f"{key}: {value}" for key, value in kept.items() if value is not None)

@@ -10,11 +10,12 @@ from deploy.layout import Layout
 from deploy.residue import purged_copy
 from reconsent.config import ConsortiumConfig, load_consortium
 from reconsent.errors import StateError
-from server.persistence import StateDirectory
+from server.persistence import Ledger, StateDirectory
 from server.persistence.backup import Manifest, make_backup, restore_backup
+from server.persistence.ledger_entries import STATE_COPIED, STATE_RESTORED
 from server.persistence.state import DATABASE, KEYS, LOCK
 from server.restoring import Reapplied, reapply_erasures, unreadable
-from server.safekeeping import key_policy
+from server.safekeeping import expire_between_runs, key_policy
 from unlearning.contributions import ContributionCache
 from unlearning.key_store import KeyCopy, KeyStore
 
@@ -91,6 +92,8 @@ def back_up(state: Path, target: Path, key_copy: Path | None = None) -> Backup:
             f"The copy of the keys {copied_to} would lie in the backup {target}.",
             "Name a file outside of it: an erasure overwrites it, and a backup stays as it is.",
         )
+    if (config := consortium_of(layout, None)) is not None:
+        expire_between_runs(layout.state, config)  # what is too old shall not live on in backups
     with (
         StateDirectory.open(layout.state, exclusive=False) as opened,
         tempfile.TemporaryDirectory() as scratch,
@@ -98,6 +101,8 @@ def back_up(state: Path, target: Path, key_copy: Path | None = None) -> Backup:
         store = KeyStore(opened.keys_dir, None)
         erased = sorted({entry.withdrawal for entry in store.erased()})
         others = _others(layout, Path(scratch))
+        # Before contributions are read; so the backup itself holds this entry.
+        Ledger(opened).append(STATE_COPIED, {"erasures": len(erased)})
         manifest = make_backup(opened, target, others, erased)
         failed = store.add_copy(copied_to)
     if any(text.startswith(f"{copied_to} ") for text in failed):
@@ -161,6 +166,8 @@ def restore(
             store.add_copy(key_copy.absolute())
         cache = ContributionCache(opened.contributions_dir, opened.session, keys=store.sites)
         why = unreadable(cache, store)
+        body = {"made": manifest.made_at, "erased-since": sorted({entry.former for entry in reapplied})}
+        Ledger(opened).append(STATE_RESTORED, body)
     return Restored(manifest, tuple(reapplied), why)
 
 

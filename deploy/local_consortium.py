@@ -15,11 +15,11 @@ from deploy.admission import Admission, admit
 from deploy.certificates import AUTHORITY, check_certificates, make_certificates
 from deploy.component import Component, Report, silent
 from deploy.flower_control import FlowerControl
+from deploy.housekeeping import tidy
 from deploy.keys import node_key
 from deploy.layout import SUPERLINK, Layout, supernode
 from deploy.ports import find_ports
 from deploy.processes import ProcessRecord, ProcessTable
-from deploy.residue import purge
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
 from reconsent.errors import DeployError, StateError
 from reconsent.files import write_atomically
@@ -152,8 +152,7 @@ class LocalConsortium:
         link = table.processes[SUPERLINK]
         if SUPERLINK not in now.running:
             report("Starting the SuperLink")
-            # No run outlives a SuperLink: the messages that its database still holds are of no more use.
-            purge(self.layout.database(insecure=table.insecure), stopped=True)
+            tidy(self.layout, config)
             command = commands.superlink_command(self.layout, link.ports, insecure=table.insecure)
             self._start(SUPERLINK, command, commands.superlink_environment(self.layout), table, now)
         authority = None if table.insecure else self.layout.tls / AUTHORITY

@@ -14,12 +14,12 @@ from pathlib import Path
 from deploy import commands
 from deploy.certificates import AUTHORITY, SERVER, SERVER_KEY, certificate_statuses, check_certificates
 from deploy.flower_control import FlowerControl, executable
+from deploy.housekeeping import tidy
 from deploy.layout import SUPERLINK, Layout
 from deploy.local_consortium import LocalConsortium
 from deploy.ports import LOCAL, is_free
 from deploy.processes import MARK
-from deploy.residue import purge
-from reconsent.config import dump_consortium, load_consortium
+from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
 from reconsent.errors import DeployError
 from reconsent.files import write_atomically
 from server.persistence.state import explaining_os_errors
@@ -68,14 +68,15 @@ class SuperLinkStart:
         Its whole environment.
     warnings
         What deserves attention before long.
-    database
-        The SuperLink's, from which the messages of former runs are removed.
+    layout, consortium
+        Where the messages of former runs are, and for how long contributions are kept.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     warnings: tuple[str, ...]
-    database: Path
+    layout: Layout
+    consortium: ConsortiumConfig
 
 
 def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
@@ -118,8 +119,8 @@ def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
     # Without the mark of `reconsent up` neither it nor `reconsent down` takes this for a leftover.
     environment = commands.superlink_environment(layout)
     environment.pop(MARK, None)
-    command, database = _command(layout, tls, settings), layout.database(insecure=False)
-    return SuperLinkStart(command, environment, tuple(warnings), database)
+    command = _command(layout, tls, settings)
+    return SuperLinkStart(command, environment, tuple(warnings), layout, config)
 
 
 def run_superlink(start: SuperLinkStart) -> None:
@@ -132,7 +133,7 @@ def run_superlink(start: SuperLinkStart) -> None:
     DeployError
         If the program cannot be executed, or the database not be purged; otherwise this does not return.
     """
-    purge(start.database, stopped=True)
+    tidy(start.layout, start.consortium)
     try:
         os.execve(start.command[0], start.command, dict(start.environment))  # noqa: S606 - no shell wanted
     except OSError as error:

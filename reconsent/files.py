@@ -41,9 +41,14 @@ class AtomicWrites:
         with self._lock:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary[path] = temporary
-        with temporary.open("wb", buffering=0) as file:
-            for part in parts:
-                write_whole(file.fileno(), part)
+        try:
+            with temporary.open("wb", buffering=0) as file:
+                for part in parts:
+                    write_whole(file.fileno(), part)
+        except OSError as error:
+            # Of a full disk the system says neither where nor, with a temporary name, what was to be written.
+            error.filename = str(path)
+            raise
 
     def __enter__(self) -> Self:
         """Begin."""

@@ -128,9 +128,17 @@ class Accountability:
         if figures:
             self._acts.add(record.id, "figures", {"figures": figures}, at=_now(), actor=SERVER)
 
-    def note_erasure(self, record: WithdrawalRecord, revoked: list[ModelVersion], session: Session) -> None:
-        """Record what is about to be erased, and what was revoked, in the transaction that does so."""
-        query = select(ContributionRow).where(ContributionRow.site.in_(record.sites))
+    def note_erasure(
+        self, record: WithdrawalRecord, revoked: list[ModelVersion], session: Session, *, after: int = 0
+    ) -> None:
+        """Record what is about to be erased, and what was revoked, in the transaction that does so.
+
+        A method that begins anew, or goes back to an earlier model, erases before the withdrawal comes to it:
+        what came ``after`` that round.
+        """
+        query = select(ContributionRow).where(
+            ContributionRow.site.in_(record.sites), ContributionRow.round > after
+        )
         rows = session.scalars(
             query.order_by(ContributionRow.site, ContributionRow.round, ContributionRow.kind)
         )

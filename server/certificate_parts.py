@@ -14,6 +14,7 @@ from server.persistence import (
     Withdrawals,
 )
 from server.persistence.ledger_entries import WITHDRAWAL
+from server.residues import purge_after
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import ClaimLevel
 from unlearning.certificate.evidence import About, Evidence
@@ -100,6 +101,11 @@ def exceptions_of(
         "Backups, swap space and copies that were made outside of this software are not covered: the "
         "operator answers for them."
     )
+    if not withdrawal.simulated and purge_after(state, withdrawal) is None:
+        found.append(
+            "The database of Flower's SuperLink was not emptied since the withdrawal completed; it may hold "
+            "messages with updates of the site."
+        )
     if withdrawal.late:
         found.append("The request was closed after its deadline.")
     return tuple(found)

@@ -26,6 +26,7 @@ from server.persistence import (
     WithdrawalActs,
     WithdrawalRecord,
 )
+from server.residues import purge_after
 from server.withdrawal_view import recipients_shown
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import Certified, Facts, claim_of
@@ -153,7 +154,10 @@ def draft(
     outcome = outcome_of(withdrawal)
     recipients = _recipients(state, withdrawal, alias)
     told = sum(entry["notified_at"] is not None for entry in recipients)
-    residuals = [{**entry, "site": alias(entry["site"])} for entry in record.erased]
+    # Of a round whose update was not kept there was no file: its share and norm were erased.
+    residuals = [
+        {**entry, "site": alias(entry["site"]), "sha256": entry["sha256"] or None} for entry in record.erased
+    ]
     decisions = decisions_of(state, withdrawal)
     files = {
         "decisions.json": canonical([item.model_dump(mode="json") for item in decisions]),
@@ -188,7 +192,7 @@ def draft(
         method=_method(record),
         evidence=tuple(_item(item) for item in evidence),
         not_shown=not_shown(claim.level, evidence, simulated=simulated),
-        erasure=_erasure(record, files["residuals.json"]),
+        erasure=_erasure(state, record, files["residuals.json"]),
         revoked=tuple(
             said.Model(version=entry["version"], round=entry["round"], sha256=entry["sha256"])
             for entry in record.revoked
@@ -344,14 +348,18 @@ def _method(record: Record) -> said.Method | None:
     )
 
 
-def _erasure(record: Record, listed: bytes) -> said.Erasure | None:
+def _erasure(state: StateDirectory, record: Record, listed: bytes) -> said.Erasure | None:
     if record.withdrawal.state is not WithdrawalState.COMPLETED:
         return None
+    purge = purge_after(state, record.withdrawal)
+    emptied = ""
+    if purge is not None:
+        emptied = f"; the SuperLink's database emptied of messages on {purge.at:%Y-%m-%d}"
     return said.Erasure(
-        contributions=len(record.erased),
+        contributions=sum(1 for entry in record.erased if entry["sha256"]),
         bytes=sum(int(entry["bytes"]) for entry in record.erased),
         list_sha256=sha256_of(listed),
         remaining=record.left,
         how="files unlinked, rows overwritten (SQLite secure_delete), sealing keys of the site destroyed "
-        "where contributions were encrypted",
+        f"where contributions were encrypted{emptied}",
     )

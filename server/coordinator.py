@@ -19,7 +19,7 @@ from server.initial_model import initial_model
 from server.membership import Membership
 from server.persistence import Ledger, ModelVersion, StateDirectory, WithdrawalRecord
 from server.plan import events_of, returns_of
-from server.safekeeping import Safekeeping
+from server.safekeeping import Safekeeping, cache_policy
 from server.withdrawing import Withdrawing
 from server.witnesses import Witnesses
 from strategies import (
@@ -34,7 +34,7 @@ from strategies import messages as msg
 from strategies.methods import check_method
 from strategies.schedules import scheduled
 from strategies.site_privacy import server_noise
-from unlearning.contributions import CachePolicy, ContributionCache
+from unlearning.contributions import ContributionCache
 from unlearning.withdrawal import WithdrawalState
 
 Evaluation = dict[str, dict[str, float]]
@@ -354,17 +354,3 @@ class Coordinator:
         ]
         text = "; ".join(failed) or ("" if outcome.accepted else "step taken back and halved")
         announce(Event("round", text, stage, index, total, metrics))
-
-
-def cache_policy(consortium: ConsortiumConfig) -> CachePolicy:
-    """What the consortium's server keeps of updates."""
-    kept = consortium.contributions
-    rounds = consortium.training.rounds
-    return CachePolicy(
-        damping=kept.damping,
-        history_every=kept.history_every,
-        history_dtype=kept.history_dtype,
-        anchor_rounds=frozenset(max(1, round(share * rounds)) for share in kept.anchors),
-        keep_rounds=kept.keep_rounds,
-        keep_days=kept.keep_days,
-    )

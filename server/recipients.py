@@ -15,6 +15,7 @@ from server.persistence import (
     WithdrawalActs,
     WithdrawalRecord,
 )
+from unlearning.withdrawal import WithdrawalState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +46,8 @@ def shaped_versions(state: StateDirectory, record: WithdrawalRecord) -> list[Mod
     """The versions that a withdrawal has revoked, or would revoke now; oldest first."""
     versions = ModelRegistry(state).all()
     erasures = WithdrawalActs(state).of(record.id, "erasure")
-    if erasures:
-        revoked = {entry["version"] for act in erasures for entry in act.body["revoked"]}
+    revoked = {entry["version"] for act in erasures for entry in act.body["revoked"]}
+    if revoked or record.state is WithdrawalState.COMPLETED:
         return [version for version in versions if version.id in revoked]
     return [version for version in versions if any(version.depends_on(site) for site in record.sites)]
 

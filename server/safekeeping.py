@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from reconsent.config import ConsortiumConfig
+from reconsent.errors import StateError
 from server.events import Event, announce
-from server.persistence import RunProgress, StateDirectory, WithdrawalRecord
-from unlearning.contributions import ContributionCache, discard
+from server.names import MAIN
+from server.persistence import Ledger, RunProgress, StateDirectory, WithdrawalRecord
+from server.persistence.ledger_entries import CONTRIBUTIONS_EXPIRED, expired_body
+from unlearning.contributions import CachePolicy, ContributionCache, discard
 from unlearning.key_store import KeyStore
 from unlearning.site_keys import KeyPolicy, SiteKeys
 
@@ -32,6 +36,7 @@ class Safekeeping:
     def __init__(self, state: StateDirectory, consortium: ConsortiumConfig) -> None:
         self._state = state
         self._progress = RunProgress(state)
+        self._ledger = Ledger(state)
         self.store = KeyStore(state.keys_dir, key_policy(consortium))
 
     @property
@@ -66,6 +71,8 @@ class Safekeeping:
         expired = cache.upkeep.expire(session=session)
         if expired.count:
             self._progress.put(EXPIRED, self.expired() + expired.count, session=session)
+            body = expired_body(expired.sites, expired.sha256)
+            self._ledger.append(CONTRIBUTIONS_EXPIRED, body, session=session)
             self._state.after_commit(session, lambda: discard(expired.files))
         return expired.count
 
@@ -129,3 +136,41 @@ def key_policy(consortium: ConsortiumConfig) -> KeyPolicy | None:
     if kept.encryption == "none":
         return None
     return KeyPolicy(kept.encryption, kept.master_key, kept.wrap_command, kept.unwrap_command)
+
+
+def cache_policy(consortium: ConsortiumConfig) -> CachePolicy:
+    """What the consortium's server keeps of updates."""
+    kept = consortium.contributions
+    rounds = consortium.training.rounds
+    return CachePolicy(
+        damping=kept.damping,
+        history_every=kept.history_every,
+        history_dtype=kept.history_dtype,
+        anchor_rounds=frozenset(max(1, round(share * rounds)) for share in kept.anchors),
+        keep_rounds=kept.keep_rounds,
+        keep_days=kept.keep_days,
+    )
+
+
+def expire_between_runs(path: Path, consortium: ConsortiumConfig) -> int | None:
+    """Remove updates that are too old while no run does so by itself; it does at its start and every round.
+
+    Returns
+    -------
+    How many; ``None`` if a run is under way, or there is no state yet.
+    """
+    if not (path / "contributions").is_dir():
+        return None
+    try:
+        state = StateDirectory.open(path)
+    except StateError:
+        return None  # a server holds it; if something is wrong with it, whoever uses it next is told
+    with state:
+        safekeeping = Safekeeping(state, consortium)
+        cache = ContributionCache(
+            state.contributions_dir, state.session, cache_policy(consortium), line=MAIN, keys=safekeeping.keys
+        )
+        with state.session() as session:
+            count = safekeeping.expire(cache, session)
+        state.scrub()
+    return count

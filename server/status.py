@@ -7,7 +7,6 @@ from typing import Any
 
 from reconsent.config import ConsortiumConfig
 from server.bookkeeping import MAIN
-from server.coordinator import cache_policy
 from server.persistence import (
     Enrolments,
     ModelRegistry,
@@ -17,9 +16,12 @@ from server.persistence import (
     StateDirectory,
     Withdrawals,
 )
+from server.residues import unpurged
+from server.safekeeping import cache_policy
 from server.service import RUN, TARGET
 from strategies.messages import REFUSED_BY_SITE
 from unlearning.contributions import ContributionCache
+from unlearning.request import time_zone
 
 
 def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, Any]:
@@ -31,8 +33,9 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
     ``id``, ``task``, ``status``, ``error``); ``model`` (current version); ``sites`` (``name``, ``organ``,
     ``status``, ``node_id``, ``num_examples``, ``first_round``, ``last_round``, ``key``); ``withdrawals``
     (one entry a site: ``id``, ``site``, ``state``, ``reason``, ``requested_by``, ``received_at``,
-    ``due_at``, ``overdue``, ``ground``, ``owner``, ``note``); ``refused_replies`` (site → count of replies
-    that were of no use);
+    ``due_at``, ``due_local``, ``overdue``, ``ground``, ``owner``, ``note``); ``refused_replies`` (site →
+    count of replies that were of no use); ``unpurged`` (sites that have withdrawn, and of which the
+    SuperLink may still hold messages);
     ``refusals`` (site → ``count`` and ``last``: what the site itself would not do, and why in its own words);
     ``contributions`` (``sites``, ``bytes``).
     """
@@ -59,6 +62,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
         },
         "sites": _sites(state, consortium),
         "withdrawals": _withdrawals(state),
+        "unpurged": sorted({site for record in unpurged(state) for site in record.sites}),
         "refused_replies": _refused(rounds),
         "refusals": _refusals(rounds),
         "contributions": {"sites": cache.sites(), "bytes": cache.size_bytes()},
@@ -100,6 +104,7 @@ def _withdrawals(state: StateDirectory) -> list[dict[str, Any]]:
             "requested_by": record.requested_by,
             "received_at": record.received_at.isoformat(),
             "due_at": record.due_at.isoformat(),
+            "due_local": record.due_at.astimezone(time_zone(record.zone)).isoformat(),
             "overdue": record.overdue(dt.datetime.now(dt.UTC)),
             "ground": record.ground.value,
             "owner": record.owner,

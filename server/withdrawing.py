@@ -13,9 +13,9 @@ from reconsent.faults import reached
 from server.accountability import Accountability
 from server.bookkeeping import MAIN
 from server.checkpoint import Checkpoint, Checkpoints
+from server.contribution_entries import ContributionEntries
 from server.events import Event, announce
-from server.persistence import Enrolments, Ledger, ModelVersion, WithdrawalRecord, Withdrawals
-from server.persistence.ledger_entries import CONTRIBUTIONS_ERASED, CONTRIBUTIONS_READ, contributions_body
+from server.persistence import Enrolments, ModelVersion, WithdrawalRecord, Withdrawals
 from strategies import UnlearningStrategy
 from strategies import messages as msg
 from unlearning.contributions import discard
@@ -55,7 +55,7 @@ class Withdrawing:
         self._of = coordinator
         self.register = Withdrawals(coordinator.state)
         self.accountability = Accountability(coordinator.state, coordinator.consortium)
-        self._ledger = Ledger(coordinator.state)
+        self._entries = ContributionEntries(coordinator.state)
         self.checkpoints = Checkpoints(coordinator.state, coordinator.safekeeping.keys)
         self.checkpoints.sweep()
         self._drop_stale_checkpoint()
@@ -167,9 +167,8 @@ class Withdrawing:
                 for version in books.registry.revoke_descendants_of_site(site, reason, session=session)
             ]
             self.accountability.note_erasure(record, revoked, session)
-            body = contributions_body(record.id, record.sites, session=session)
+            self._entries.erasing(record, record.sites, session)
             files = cache.erase(set(record.sites), session=session)
-            self._ledger.append(CONTRIBUTIONS_ERASED, body, session=session)
             reached("erasure-before-commit")
             state.after_commit(session, lambda: reached("erasure-committed"))
             state.after_commit(session, lambda: discard(files))
@@ -238,6 +237,10 @@ class Withdrawing:
         WithdrawalError
             If the withdrawal was cancelled, refused or put on hold meanwhile.
         """
+        with self._of.cache.watched(self._entries.reading(record, self._of.consortium.unlearning.method)):
+            self._unlearn_watched(record)
+
+    def _unlearn_watched(self, record: WithdrawalRecord) -> None:
         departed = frozenset(record.sites)
         books, config = self._of.books, self._of.consortium.unlearning
         latest = self._latest()
@@ -254,12 +257,9 @@ class Withdrawing:
         checkpoint = self.checkpoints.load(departed)
         if checkpoint is None:
             strategy.check()
-            with self._of.state.session() as session:
-                body = contributions_body(record.id, departed, method=config.method, session=session)
-                self._ledger.append(CONTRIBUTIONS_READ, body, session=session)
             if strategy.planned:
                 strategy.begin(self._of.grid, books.arrays(latest))
-            checkpoint = self._start(departed, strategy, latest)
+            checkpoint = self._start(record, strategy, latest)
         # It may still be cancelled, and then the running sums go back to where they stood.
         self._of.cache.hold(checkpoint.first_round - 1)
         version = books.registry.get(checkpoint.check(strategy, config.settings).version)
@@ -315,6 +315,7 @@ class Withdrawing:
             if checkpoint is not None and cache.can_rewind(checkpoint.first_round - 1):
                 # The model goes back to where it was before, so its rounds may not stay in the running sums.
                 gone = cache.rewind(checkpoint.first_round - 1, session=session)
+                self._entries.dropped(sites, checkpoint.first_round - 1, len(gone), session)
             gone += cache.release(session=session)
             self._of.state.after_commit(session, lambda: discard(gone))
             self.checkpoints.end(session=session)
@@ -328,21 +329,26 @@ class Withdrawing:
         return frozenset(site for site in sites if not latest.depends_on(site))
 
     def _start(
-        self, departed: frozenset[str], strategy: UnlearningStrategy, latest: ModelVersion
+        self, record: WithdrawalRecord, strategy: UnlearningStrategy, latest: ModelVersion
     ) -> Checkpoint:
-        books, state = self._of.books, self._of.state
+        books, state, departed = self._of.books, self._of.state, frozenset(record.sites)
         with state.session() as session:
             start = latest
             if strategy.restarts:
                 # The new path begins at the initial model, so its lineage has no edge from who left; what
                 # the others contributed to the old one is no part of it.
                 start = self._of.initialise()
-                files = self._of.cache.erase(set(self._of.cache.sites()), session=session)
+                everybody = set(self._of.cache.sites())
+                self._entries.erasing(record, everybody, session)
+                self.accountability.note_erasure(record, [], session)
+                files = self._of.cache.erase(everybody, session=session)
                 state.after_commit(session, lambda: discard(files))
             elif (back := strategy.start_round) is not None:
                 # Goes back to a former model: of what came after it nothing is in the new path.
                 start = self._of.books.kept_models()[back]
+                self.accountability.note_erasure(record, [], session, after=back)
                 gone = self._of.cache.rewind(back, session=session)
+                self._entries.dropped(departed, back, len(gone), session)
                 state.after_commit(session, lambda: discard(gone))
             first = books.log.last_round(MAIN) + 1
             settings = self._of.consortium.unlearning.settings

@@ -39,14 +39,22 @@ class Expired:
 
     Attributes
     ----------
-    count
-        How many.
+    sites
+        Of which, by name.
+    sha256
+        Hashes of the files.
     files
         To be unlinked after the transaction.
     """
 
-    count: int
+    sites: list[str]
+    sha256: list[str]
     files: list[Path]
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return len(self.files)
 
 
 class ContributionUpkeep:
@@ -90,7 +98,7 @@ class ContributionUpkeep:
             moment = (now or dt.datetime.now(dt.UTC)) - dt.timedelta(days=self._limits.days)
             old.append(ContributionRow.created_at < moment)
         if not old:
-            return Expired(0, [])
+            return Expired([], [], [])
         query = select(ContributionRow).where(
             ContributionRow.line == self._line,
             ContributionRow.kind == "update",
@@ -98,11 +106,13 @@ class ContributionUpkeep:
             ContributionRow.frozen.is_(False),
             or_(*old),
         )
-        files = []
+        sites, hashes, files = set(), [], []
         for row in session.scalars(query):
+            sites.add(row.site)
+            hashes.append(row.sha256)
             files.append(self._directory / row.path)
             row.path, row.sha256, row.bytes, row.dtype = "", "", 0, ""
-        return Expired(len(files), files)
+        return Expired(sorted(sites), sorted(hashes), files)
 
     def seal_plain(self) -> int:
         """Seal files that were written before there were keys; returns how many.

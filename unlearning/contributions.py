@@ -83,6 +83,7 @@ class ContributionCache:
         limits = RetentionLimits(self.policy.keep_rounds, self.policy.keep_days)
         self.upkeep = ContributionUpkeep(directory, self._files, transaction, line, limits)
         self._held: int | None = None
+        self._told: Callable[[str], None] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
     @classmethod
@@ -151,6 +152,19 @@ class ContributionCache:
                 session.delete(last)
         return superseded
 
+    @contextmanager
+    def watched(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Within the block, call ``tell`` with the name of a site before what is kept of it is handed out.
+
+        What :meth:`record` reads to add a round to a running pair leaves the cache in no other form, and
+        is not told.
+        """
+        before, self._told = self._told, tell
+        try:
+            yield
+        finally:
+            self._told = before
+
     def running(self, site: str, kind: RunningKind, *, at_round: int | None = None) -> Vector:
         """The running vector ``(P,)`` of ``site``: now, or as it was at an anchor round.
 
@@ -173,6 +187,7 @@ class ContributionCache:
                 )
             now = self._index.last_round(session)
             file, last = StoredFile.of(rows[-1]), rows[-1].round
+        self._tell(site)
         found = self._files.read(file)[kind].copy()
         missed = (now if at_round is None else min(at_round, now)) - last
         if kind == "specific" and missed > 0 and self.policy.damping > 0:
@@ -185,6 +200,7 @@ class ContributionCache:
             rows = [row for row in self._index.rows(session, site, "update") if row.path]
             for row in rows:
                 session.expunge(row)  # The transaction ends here, and files take their time.
+        self._tell(site)
         for row in rows:
             yield row.round, row.weight, self._load(row)["update"]
 
@@ -204,6 +220,7 @@ class ContributionCache:
                     "Train with contributions.history-every = 1, or use a method that needs no history.",
                 )
             session.expunge(rows[0])
+        self._tell(site)
         return self._load(rows[0])["update"].copy()
 
     def norms(self, site: str) -> list[float]:
@@ -344,6 +361,10 @@ class ContributionCache:
         if not every or fold.round % every:
             return running, StoredFile.none(fold.site, fold.round), sensitivity
         return running, write("update", {"update": delta}, self.policy.history_dtype), sensitivity
+
+    def _tell(self, site: str) -> None:
+        if self._told is not None:
+            self._told(site)
 
     def _load(self, row: ContributionRow) -> dict[str, Vector]:
         return self._files.read(StoredFile.of(row))

@@ -178,7 +178,8 @@ def _prepare(
         )
     trained: dict[str, Arrays] = {}
     for name, job in jobs.items():
-        trained[name] = result_of(job)
+        arrays = result_of(job)
+        trained[name] = arrays
         progress()
     material.oracles |= {name: arrays for name, arrays in trained.items() if name.startswith("oracle-")}
     _measure(consortium, observer, subjects, material, trained, progress)
@@ -214,7 +215,8 @@ def _measure(
                 hallucination=wanted.hallucination and split == "test",
             )
     for (_, split), job in jobs.items():
-        material.examined += result_of(job)
+        examined = result_of(job)
+        material.examined += examined
         if split == "test":
             progress()
     others = {name: arrays for name, arrays in material.oracles.items() if name != "oracle"}

@@ -11,9 +11,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from reconsent.errors import WithdrawalError
+from server.persistence.ledger import Ledger
+from server.persistence.ledger_entries import CLOCK_CORRECTED, role
 from server.persistence.state import StateDirectory
 from server.persistence.tables import WithdrawalRow
-from server.persistence.withdrawal_acts import ActKind, WithdrawalAct, WithdrawalActs, check_clock
+from server.persistence.withdrawal_acts import (
+    CLOCK_SLACK,
+    ActKind,
+    WithdrawalAct,
+    WithdrawalActs,
+    check_clock,
+    last_numbers,
+    newest_on_record,
+)
 from server.persistence.withdrawal_records import WithdrawalRecord, record_of
 from server.persistence.withdrawals import Withdrawals, utc_now
 from unlearning.request import LONGEST_NAME, Attachment, checked_text, time_zone
@@ -44,6 +54,7 @@ class PrivacyDesk:
         self._state = state
         self._register = Withdrawals(state, now=now)
         self._acts = WithdrawalActs(state)
+        self._ledger = Ledger(state)
         self._actor = checked_text(actor, "Who does it", longest=LONGEST_NAME, lines=False)
         self._now = now
 
@@ -146,6 +157,32 @@ class PrivacyDesk:
             row.in_part = True
             self._add(session, id, "in-part", {"reason": reason})
             return record_of(row)
+
+    def accept_clock(self) -> list[WithdrawalRecord]:
+        """Say that the clock is right now, and was ahead when the newest entries were written.
+
+        Without this a register that a clock of a wrong year has written to would take no request before
+        that year.
+
+        Returns
+        -------
+        The withdrawals that were filed by the wrong clock: their deadlines were computed from it.
+
+        Raises
+        ------
+        WithdrawalError
+            If nothing on record is later than now.
+        """
+        with self._state.session() as session:
+            now, newest = self._now(), newest_on_record(session)
+            if newest is None or newest <= now + CLOCK_SLACK:
+                raise WithdrawalError(
+                    f"Nothing in the register is later than {now.isoformat(timespec='seconds')}.",
+                    "There is nothing to be corrected.",
+                )
+            body = {**last_numbers(session), "by": role(self._actor)}
+            self._ledger.append(CLOCK_CORRECTED, body, session=session)
+        return [record for record in self._register.all() if record.filed_at > now + CLOCK_SLACK]
 
     # ---- records --------------------------------------------------------------------------------------
 

@@ -33,6 +33,12 @@ WITHDRAWAL: Final = "withdrawal"
 WITHDRAWAL_ACT: Final = "withdrawal-act"
 CONTRIBUTIONS_READ: Final = "contributions-read"
 CONTRIBUTIONS_ERASED: Final = "contributions-erased"
+CONTRIBUTIONS_EXPIRED: Final = "contributions-expired"
+CONTRIBUTIONS_DROPPED: Final = "contributions-dropped"
+STATE_COPIED: Final = "state-copied"
+STATE_RESTORED: Final = "state-restored"
+MESSAGES_PURGED: Final = "messages-purged"
+CLOCK_CORRECTED: Final = "clock-corrected"
 
 KINDS: Mapping[str, str] = {
     "ledger-begun": "the ledger, and the key that signs it",
@@ -48,8 +54,14 @@ KINDS: Mapping[str, str] = {
     MODEL_EXPORTED: "a model version was given to somebody",
     WITHDRAWAL: "a withdrawal was filed, or went from one state to another",
     WITHDRAWAL_ACT: "something else was done about a withdrawal; figures and documents by their hash",
-    CONTRIBUTIONS_READ: "an unlearning reads what was kept of sites",
+    CONTRIBUTIONS_READ: "an unlearning reads what was kept of a site: of the withdrawn one, or of another",
     CONTRIBUTIONS_ERASED: "what was kept of sites was erased",
+    CONTRIBUTIONS_EXPIRED: "kept updates were older than the limits, and were removed",
+    CONTRIBUTIONS_DROPPED: "what sites contributed after a round was dropped: the model went back to it",
+    STATE_COPIED: "a backup was begun, contributions included",
+    STATE_RESTORED: "this state was restored from a backup",
+    MESSAGES_PURGED: "the SuperLink's database was emptied of messages, and so of sites' updates",
+    CLOCK_CORRECTED: "earlier entries of the register were written by a clock that was ahead",
 }
 """Every kind of entry, and what it says."""
 
@@ -141,14 +153,25 @@ def contributions_body(
     """
     columns = select(ContributionRow.sha256, ContributionRow.bytes)
     rows = session.execute(columns.where(ContributionRow.site.in_(sites))).all()
+    # A round whose update was not kept has a row without a file: its share and its norm.
+    hashes = [row.sha256 for row in rows if row.sha256]
     body: dict[str, Any] = {
         "withdrawal": withdrawal,
         "sites": sorted(sites),
-        "files": len(rows),
+        "files": len(hashes),
         "bytes": sum(row.bytes for row in rows),
-        "sha256": hashlib.sha256(canonical(sorted(row.sha256 for row in rows))).hexdigest(),
+        "sha256": _digest_of(hashes),
     }
     return body if method is None else body | {"method": method}
+
+
+def expired_body(sites: Collection[str], hashes: Collection[str]) -> dict[str, Any]:
+    """Of :data:`CONTRIBUTIONS_EXPIRED`; ``sha256`` as in :func:`contributions_body`."""
+    return {"sites": sorted(sites), "files": len(hashes), "sha256": _digest_of(hashes)}
+
+
+def _digest_of(hashes: Iterable[str]) -> str:
+    return hashlib.sha256(canonical(sorted(hashes))).hexdigest()
 
 
 def _outcome(outcome: SiteOutcome) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from reconsent.errors import WithdrawalError
 from server.persistence.ledger import Ledger
-from server.persistence.ledger_entries import WITHDRAWAL_ACT, act_body
+from server.persistence.ledger_entries import CLOCK_CORRECTED, WITHDRAWAL_ACT, act_body
 from server.persistence.state import StateDirectory
-from server.persistence.tables import WithdrawalActRow, WithdrawalEventRow
+from server.persistence.tables import LedgerRow, WithdrawalActRow, WithdrawalEventRow
+from unlearning.ledger.entries import Entry
 
 ActKind = Literal[
     "note", "attachment", "owner", "extended", "hold", "in-part", "notice", "repeated",
@@ -90,14 +91,34 @@ def check_clock(session: Session, now: dt.datetime) -> None:
     WithdrawalError
         If something on record is later than ``now``: deadlines would be computed from a wrong moment.
     """
-    newest = [
-        moment
-        for column in (WithdrawalEventRow.at, WithdrawalActRow.at)
-        if (moment := session.scalar(select(func.max(column)))) is not None
-    ]
-    if newest and max(newest) > now + CLOCK_SLACK:
+    newest = newest_on_record(session)
+    if newest is not None and newest > now + CLOCK_SLACK:
         raise WithdrawalError(
             f"This machine's clock says {now.isoformat(timespec='seconds')}, but the register has an entry "
-            f"of {max(newest).isoformat(timespec='seconds')}.",
-            "Was the clock set back? Correct it, then repeat the command.",
+            f"of {newest.isoformat(timespec='seconds')}.",
+            "Was the clock set back? Correct it, then repeat the command. If it is right now, and was ahead "
+            "when that entry was written: `reconsent withdrawals accept-clock`.",
         )
+
+
+def newest_on_record(session: Session) -> dt.datetime | None:
+    """The latest moment in the register, but for what was written before a correction of the clock."""
+    query = select(LedgerRow.content).where(LedgerRow.kind == CLOCK_CORRECTED)
+    content = session.scalar(query.order_by(LedgerRow.number.desc()).limit(1))
+    ahead = {} if content is None else Entry.of(content).body
+    moments = [
+        session.scalar(select(func.max(table.at)).where(table.number > int(ahead.get(name, 0))))
+        for name, table in _WRITTEN.items()
+    ]
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def last_numbers(session: Session) -> dict[str, int]:
+    """Of the newest event and act; what a correction of the clock names."""
+    return {name: session.scalar(select(func.max(table.number))) or 0 for name, table in _WRITTEN.items()}
+
+
+_WRITTEN: Mapping[str, type[WithdrawalEventRow] | type[WithdrawalActRow]] = {
+    "events": WithdrawalEventRow,
+    "acts": WithdrawalActRow,
+}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,3 +129,75 @@ def test_the_record_of_processing_is_written(officer: Officer) -> None:
     assert "fields are the organisation's" in officer("record", "--out", str(file))
     assert "TO BE FILLED IN BY THE ORGANISATION" in file.read_text()
     assert json.loads(officer("record", "--format", "json"))["sections"]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of four mebibytes."""
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", mounted]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", "-l", mounted], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is left of it, as somebody else's file."""
+    free = os.statvfs(disk)
+    filler = disk / "filler"
+    filler.write_bytes(bytes(free.f_bavail * free.f_frsize))
+    return filler
+
+
+def test_no_output_is_half_written_to_a_full_disk(officer: Officer, disk: Path, tmp_path: Path) -> None:
+    """Every command that writes a file says which one cannot be written, and leaves nothing behind."""
+    key, issued = str(tmp_path / "officer"), tmp_path / "issued"
+    officer("certificate", "key", key, state=False)
+    officer("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(issued))
+    (bundle,) = issued.iterdir()
+    shutil.copytree(bundle, disk / "bundle")
+    before = (disk / "bundle" / "certificate.dsse.json").read_bytes()
+    fill(disk)
+    there = sorted(path for path in disk.rglob("*"))
+    for arguments, with_state in {
+        ("certificate", "issue", "W-", "--out", str(disk)): True,
+        ("certificate", "countersign", str(disk / "bundle"), "--key", key): False,
+        ("certificate", "show", str(bundle), "--out", str(disk / "page.html")): False,
+        ("certificate", "key", str(disk / "key")): False,
+        ("ledger", "export", str(disk / "ledger.jsonl")): True,
+        ("ledger", "key", "--out", str(disk / "operator.pub")): True,
+        ("record", "--out", str(disk / "record.md")): True,
+        ("model", "export", "latest", "--out", str(disk / "model")): True,
+        ("backup", str(disk / "backup"), "--keys", str(tmp_path / "keys.json")): True,
+    }.items():
+        said = officer(*arguments, status=1, state=with_state)
+        assert "No space left" in said, arguments
+        assert str(disk) in said, arguments
+    left = {path for path in disk.rglob("*") if path.is_file()} - {path for path in there if path.is_file()}
+    assert not {path.name for path in left if not path.is_relative_to(disk / "backup")}
+    assert not (disk / "backup" / "manifest.json").exists()
+    assert (disk / "bundle" / "certificate.dsse.json").read_bytes() == before
+
+
+def test_a_register_on_a_full_disk_loses_nothing(officer: Officer, disk: Path) -> None:
+    """What cannot be put on record is not done: all is as before, and it can be done again."""
+    shutil.move(officer.path, disk / "run")
+    officer.path = disk / "run"
+    officer("withdrawals", "note", "W-", "before")
+    before = officer("withdrawals", "show", "W-", "--json")
+    filler = fill(disk)
+    for arguments in (
+        ("withdrawals", "note", "W-", "x" * 3900),
+        ("withdrawals", "extend", "W-", "--reason", "y" * 3900),
+        ("withdrawals", "refuse", "W-", "--reason", "z" * 3900),
+    ):
+        said = officer(*arguments, status=1)
+        assert "space" in said or "full" in said, said
+    filler.unlink()
+    assert officer("withdrawals", "show", "W-", "--json") == before
+    assert "Every entry is as it was written" in officer("ledger", "verify")
+    officer("withdrawals", "extend", "W-", "--reason", "again")

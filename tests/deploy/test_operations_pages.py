@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,33 @@ def test_links_to_headings_lead_somewhere(page: Path) -> None:
         headings = re.findall(r"^#+ (.+)$", other, flags=re.MULTILINE)
         anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
         assert anchor in anchors, (target, anchor)
+
+
+def test_the_statements_against_residue_leave_none(tmp_path: Path) -> None:
+    """After the statements of the page, in their order, nothing of a deleted message is in the files."""
+    (text,) = re.findall(r'state\.db" \\\n\s+"([^"]+)"', read(PAGES[0]))
+    marker = b"an update of the withdrawn site" * 400
+    database = tmp_path / "state.db"
+
+    def residue() -> list[str]:
+        return [path.name for path in tmp_path.iterdir() if marker[:31] in path.read_bytes()]
+
+    with sqlite3.connect(database, isolation_level=None) as connection:
+        for statement in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=OFF"):
+            connection.execute(f"PRAGMA {statement}")
+        for table in ("objects", "message_ins", "message_res"):
+            connection.execute(f"CREATE TABLE {table} (content BLOB)")
+        connection.execute("INSERT INTO objects VALUES (?)", (marker,))
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("DELETE FROM objects")
+        assert residue()
+        *first, last = (part.strip() for part in text.split(";") if part.strip())
+        for statement in first:
+            connection.execute(statement).fetchall()
+        assert residue(), "the last statement would not be needed"
+        connection.execute(last).fetchall()
+        assert not residue()
+    connection.close()
 
 
 def test_the_readme_leads_to_the_pages() -> None:

@@ -17,26 +17,20 @@ from reconsent.errors import DeployError
 MARKER = b"an update that can be recognised" * 64
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def without_messages(path: Path) -> None:
     """A database as Flower's own code makes it, which takes it seconds."""
     from flwr.server.superlink.linkstate import SqlLinkState
     from flwr.supercore.object_store import ObjectStoreFactory
     from flwr.superlink.federation import NoOpFederationManager
 
-    path = tmp_path_factory.mktemp("flower") / "state.db"
     store = ObjectStoreFactory(str(path)).store()
     SqlLinkState(str(path), NoOpFederationManager(), store).initialize()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return path
 
 
-@pytest.fixture
-def database(empty: Path, tmp_path: Path) -> Path:
-    """It, with a node, and what a crash leaves of messages."""
-    path = tmp_path / "state.db"
-    shutil.copy(empty, path)
+def crashed(path: Path) -> None:
+    """Add a node, and what a crash leaves of messages."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA secure_delete = OFF")
@@ -45,6 +39,21 @@ def database(empty: Path, tmp_path: Path) -> Path:
         connection.execute("INSERT INTO object_children VALUES ('a', 'b')")
         connection.execute("INSERT INTO message_res (message_id, content) VALUES ('m', ?)", (MARKER,))
         connection.execute("INSERT INTO node (node_id, name) VALUES (7, 'north')")
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("flower") / "state.db"
+    without_messages(path)
+    return path
+
+
+@pytest.fixture
+def database(empty: Path, tmp_path: Path) -> Path:
+    """Of a SuperLink that crashed."""
+    path = tmp_path / "state.db"
+    shutil.copy(empty, path)
+    crashed(path)
     return path
 
 

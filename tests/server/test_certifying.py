@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from server.accountability import FRESH_METHODS, policy_digest, site_figures
 from server.certifying import Draft, draft
 from server.persistence import ModelRegistry, PrivacyDesk, StateDirectory, WithdrawalActs, Withdrawals
 from server.processing_record import TO_FILL_IN, markdown, record_of_processing
+from server.residues import note_purge
 from strategies.methods import METHODS, method_settings
 from tests.server.hospitals import consortium, opened
 from unlearning.certificate.claim import Certified, ClaimLevel
@@ -44,6 +47,17 @@ def carried_out(path: Path, method: str, **settings: object) -> tuple[StateDirec
     return StateDirectory.open(path / "state", url=""), config
 
 
+@pytest.fixture(scope="module")
+def ascended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StateDirectory, ConsortiumConfig]]:
+    """A consortium from which delta was withdrawn by ascent; only looked at."""
+    state, config = carried_out(tmp_path_factory.mktemp("ascended"), "cached-ascent", alpha=0.5)
+    with state:
+        yield state, config
+
+
+Ascended = tuple[StateDirectory, ConsortiumConfig]
+
+
 def test_retraining_is_claimed_where_the_lineage_shows_it(tmp_path: Path) -> None:
     """`retrain` is exact: every version from the initial one is listed, none with an update of the site."""
     state, config = carried_out(tmp_path, "retrain")
@@ -54,6 +68,9 @@ def test_retraining_is_claimed_where_the_lineage_shows_it(tmp_path: Path) -> Non
         assert (made.lineage.edges, made.lineage.method_reads_history) == (0, False)
         assert (made.simulation, made.notice) == (True, SIMULATION)
         assert made.sites[0].rounds == 6
+        # Its contributions were erased when the retraining began, and are listed all the same.
+        assert made.erasure is not None
+        assert (made.erasure.contributions, made.erasure.remaining) == (7, 0)
         # The same with one edge of the site put into the way: no longer exact.
         registry = ModelRegistry(state)
         after = registry.latest("main", kinds=("unlearned",))
@@ -67,22 +84,21 @@ def test_retraining_is_claimed_where_the_lineage_shows_it(tmp_path: Path) -> Non
         assert drafted(state, config).certificate.claim_level is ClaimLevel.PARTICIPATION_ENDED
 
 
-def test_ascent_claims_only_what_was_measured(tmp_path: Path) -> None:
+def test_ascent_claims_only_what_was_measured(ascended: Ascended) -> None:
     """No evidence: participation ended. Figures within limits fixed before: empirical. Beyond them: not."""
-    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
-    with state:
-        bare = drafted(state, config).certificate
-        assert bare.claim_level is ClaimLevel.PARTICIPATION_ENDED
-        assert "Nothing was measured" in bare.claim_reasons[-1]
-        assert bare.lineage is not None
-        assert (bare.lineage.edges, bare.lineage.method_reads_history) == (6, True)
-        assert drafted(state, config, figures=[GAP]).certificate.claim_level is ClaimLevel.EMPIRICAL
-        for wrong in ({"value": 0.6}, {"name": "unheard-of"}, {"before": 0.2}):
-            fields = {name: getattr(GAP, name) for name in GAP.__slots__} | wrong
-            level = drafted(state, config, figures=[Figure(**fields)]).certificate.claim_level
-            assert level is ClaimLevel.PARTICIPATION_ENDED
-        bound = Certified(epsilon=1.0, delta=1e-6, assumptions="convex", accountant="rdp 1")
-        assert drafted(state, config, certified=bound).certificate.claim_level is ClaimLevel.CERTIFIED
+    state, config = ascended
+    bare = drafted(state, config).certificate
+    assert bare.claim_level is ClaimLevel.PARTICIPATION_ENDED
+    assert "Nothing was measured" in bare.claim_reasons[-1]
+    assert bare.lineage is not None
+    assert (bare.lineage.edges, bare.lineage.method_reads_history) == (6, True)
+    assert drafted(state, config, figures=[GAP]).certificate.claim_level is ClaimLevel.EMPIRICAL
+    for wrong in ({"value": 0.6}, {"name": "unheard-of"}, {"before": 0.2}):
+        fields = {name: getattr(GAP, name) for name in GAP.__slots__} | wrong
+        level = drafted(state, config, figures=[Figure(**fields)]).certificate.claim_level
+        assert level is ClaimLevel.PARTICIPATION_ENDED
+    bound = Certified(epsilon=1.0, delta=1e-6, assumptions="convex", accountant="rdp 1")
+    assert drafted(state, config, certified=bound).certificate.claim_level is ClaimLevel.CERTIFIED
 
 
 def test_only_known_methods_count_as_fresh() -> None:
@@ -94,55 +110,59 @@ def test_only_known_methods_count_as_fresh() -> None:
     )
 
 
-def test_limits_are_on_record_before_the_unlearning(tmp_path: Path) -> None:
+def test_limits_are_on_record_before_the_unlearning(ascended: Ascended) -> None:
     """The policy, its hash and the figures of the remaining sites; limits changed afterwards do not count."""
-    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
-    with state:
-        (record,) = Withdrawals(state).all()
-        (policy,) = WithdrawalActs(state).of(record.id, "policy")
-        made = drafted(state, config)
-        certificate = made.certificate
-        assert certificate.method is not None
-        assert certificate.model_after is not None
-        assert (
-            certificate.method.policy_sha256 == policy_digest(policy.body) == certificate.files["policy.json"]
-        )
-        assert policy.at < ModelRegistry(state).get(certificate.model_after.version).created_at
-        lax = config.model_copy(
-            update={"compliance": config.compliance.model_copy(update={"accuracy_margin_db": 99.0})}
-        )
-        figure = Figure(name="oracle-gap/forget-test", about=About.FORGETTING, value=9.0, unit="dB")
-        assert drafted(state, lax, figures=[figure]).certificate.claim_level is ClaimLevel.PARTICIPATION_ENDED
-        names = {entry["name"] for entry in site_figures(state, record)}
-        assert names <= {"psnr-lost/alpha", "psnr-lost/beta", "psnr-lost/gamma"}
+    state, config = ascended
+    (record,) = Withdrawals(state).all()
+    (policy,) = WithdrawalActs(state).of(record.id, "policy")
+    made = drafted(state, config)
+    certificate = made.certificate
+    assert certificate.method is not None
+    assert certificate.model_after is not None
+    assert certificate.method.policy_sha256 == policy_digest(policy.body) == certificate.files["policy.json"]
+    assert policy.at < ModelRegistry(state).get(certificate.model_after.version).created_at
+    lax = config.model_copy(
+        update={"compliance": config.compliance.model_copy(update={"accuracy_margin_db": 99.0})}
+    )
+    figure = Figure(name="oracle-gap/forget-test", about=About.FORGETTING, value=9.0, unit="dB")
+    assert drafted(state, lax, figures=[figure]).certificate.claim_level is ClaimLevel.PARTICIPATION_ENDED
+    names = {entry["name"] for entry in site_figures(state, record)}
+    assert names <= {"psnr-lost/alpha", "psnr-lost/beta", "psnr-lost/gamma"}
 
 
-def test_what_is_erased_and_revoked_is_listed(tmp_path: Path) -> None:
+def test_what_is_erased_and_revoked_is_listed(ascended: Ascended) -> None:
     """Hashes of the contributions, the revoked versions and the recipients; sites under pseudonyms only."""
-    state, config = carried_out(tmp_path, "cached-ascent", alpha=0.5)
-    with state:
-        made = drafted(state, config)
-        certificate = made.certificate
-        assert certificate.erasure is not None
-        assert (certificate.erasure.contributions > 0, certificate.erasure.remaining) == (True, 0)
-        assert {model.version for model in certificate.revoked} == {
-            version.id for version in ModelRegistry(state).all() if version.status.value == "revoked"
-        }
-        assert certificate.recipients.total == certificate.recipients.pending == 4
-        assert certificate.ledger is not None
-        content = countersign(issue(certificate, OPERATOR).content, OFFICER).content
-        assert verify(content, [OPERATOR.public, OFFICER.public]) == certificate
-        for name, written in made.files.items():
-            for site in (b"beta", b"gamma", b"delta"):
-                assert site not in written, name
+    state, config = ascended
+    made = drafted(state, config)
+    certificate = made.certificate
+    assert certificate.erasure is not None
+    assert (certificate.erasure.contributions > 0, certificate.erasure.remaining) == (True, 0)
+    assert {model.version for model in certificate.revoked} == {
+        version.id for version in ModelRegistry(state).all() if version.status.value == "revoked"
+    }
+    assert certificate.recipients.total == certificate.recipients.pending == 4
+    assert certificate.ledger is not None
+    content = countersign(issue(certificate, OPERATOR).content, OFFICER).content
+    assert verify(content, [OPERATOR.public, OFFICER.public]) == certificate
+    for name, written in made.files.items():
+        for site in (b"beta", b"gamma", b"delta"):
+            assert site not in written, name
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A consortium that has trained; to be copied."""
+    path = tmp_path_factory.mktemp("template")
+    with opened(path, consortium()) as run:
+        run.coordinator.run()
+    return path
 
 
 @pytest.mark.parametrize("exit_", ["refuse", "cancel", "hold"])
-def test_what_is_not_carried_out_claims_nothing(tmp_path: Path, exit_: str) -> None:
+def test_what_is_not_carried_out_claims_nothing(template: Path, tmp_path: Path, exit_: str) -> None:
     """A refusal, a cancellation and a hold are certified with their reason, and claim nothing."""
     config = consortium()
-    with opened(tmp_path, config) as run:
-        run.coordinator.run()
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     with StateDirectory.open(tmp_path / "state", url="") as state:
         record = Withdrawals(state).file(["delta"], reason="asked", requested_by="dpo", restrict=True)
         getattr(PrivacyDesk(state, "officer"), exit_)(record.id, "because of §1")
@@ -156,11 +176,11 @@ def test_what_is_not_carried_out_claims_nothing(tmp_path: Path, exit_: str) -> N
         assert not certificate.notice
 
 
-def test_a_grant_in_part_keeps_the_models(tmp_path: Path) -> None:
+def test_a_grant_in_part_keeps_the_models(template: Path, tmp_path: Path) -> None:
     """No unlearning, no revocation; the contributions are gone, and that is all that is claimed."""
     plan = consortium(withdrawals=({"sites": ("delta",)},), assessment={"oracle": False})
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     with opened(tmp_path, consortium()) as run:
-        run.coordinator.run()
         record = run.coordinator.withdrawals.file(
             ["delta"], reason="asked", requested_by="dpo", restrict=True
         )
@@ -177,6 +197,13 @@ def test_a_grant_in_part_keeps_the_models(tmp_path: Path) -> None:
         assert not certificate.revoked
         assert {v.status.value for v in ModelRegistry(state).all("main")} <= {"active", "superseded"}
         assert any("kept and used" in text for text in certificate.exceptions)
+        # Nobody has looked yet at what Flower itself still holds.
+        assert any("SuperLink was not emptied" in text for text in certificate.exceptions)
+        note_purge(state, 3, 1000)
+        certificate = drafted(state, plan).certificate
+        assert not any("SuperLink" in text for text in certificate.exceptions)
+        assert certificate.erasure is not None
+        assert "SuperLink's database emptied" in certificate.erasure.how
 
 
 def test_the_record_of_processing_marks_what_it_cannot_know(tmp_path: Path) -> None:

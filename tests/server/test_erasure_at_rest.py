@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reconsent.errors import ContributionError, EncryptionError, ReconsentError
 from server.coordinator import Coordinator
+from server.persistence import Ledger, StateDirectory
+from server.safekeeping import expire_between_runs
+from tests.server.at_rest import POLICY, everything, keys_of
 from tests.server.hospitals import Run, consortium, opened
 from unlearning.key_store import KeyStore
-from unlearning.site_keys import KeyPolicy, SiteKeys
-
-POLICY = KeyPolicy()
+from unlearning.site_keys import SiteKeys
 
 
 def config(**contributions: object):
     return consortium(contributions={"history-every": 1, "history-dtype": "float32", **contributions})
-
-
-def everything(state: Path) -> bytes:
-    return b"\0".join(path.read_bytes() for path in sorted(state.rglob("*")) if path.is_file())
 
 
 def pattern(run: Run, site: str) -> bytes:
@@ -41,10 +40,37 @@ def train(path: Path, plan: object, rounds: int = 3) -> tuple[bytes, bytes]:
         return pattern(run, "delta"), sums
 
 
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, tuple[bytes, bytes]]]:
+    """Three rounds without encryption and with it, and their patterns; to be copied."""
+    found = {}
+    for encryption in ("none", "file"):
+        path = tmp_path_factory.mktemp(encryption)
+        found[encryption] = path, train(path, config(encryption=encryption))
+    return found
+
+
+Trained = Callable[..., tuple[bytes, bytes]]
+
+
+@pytest.fixture
+def trained(templates: dict[str, tuple[Path, tuple[bytes, bytes]]], tmp_path: Path) -> Trained:
+    """Makes the test's directory one in which three rounds were trained; returns their patterns."""
+
+    def copy(encryption: str = "file") -> tuple[bytes, bytes]:
+        path, patterns = templates[encryption]
+        shutil.copytree(path, tmp_path, dirs_exist_ok=True)
+        return patterns
+
+    return copy
+
+
 @pytest.mark.parametrize("encryption", ["none", "file"])
-def test_updates_are_readable_only_without_encryption(tmp_path: Path, encryption: str) -> None:
+def test_updates_are_readable_only_without_encryption(
+    trained: Trained, tmp_path: Path, encryption: str
+) -> None:
     """Bytes of a site's update and sum are in the state directory only without encryption."""
-    patterns = train(tmp_path, config(encryption=encryption))
+    patterns = trained(encryption)
     content = everything(tmp_path / "state")
     assert [found in content for found in patterns] == [encryption == "none"] * 2
 
@@ -65,9 +91,9 @@ def test_same_values_with_and_without_encryption(tmp_path: Path) -> None:
     assert ends[0] == ends[1]
 
 
-def test_turned_on_later_nothing_stays_readable(tmp_path: Path) -> None:
+def test_turned_on_later_nothing_stays_readable(trained: Trained, tmp_path: Path) -> None:
     """When encryption is turned on, what was kept before is sealed before the next round; values stay."""
-    patterns = train(tmp_path, config(encryption="none"))
+    patterns = trained("none")
     with opened(tmp_path, config(), simulated=False) as run:
         assert any("were not encrypted" in text for text in run.texts("notice"))
         assert pattern(run, "delta") == patterns[0]
@@ -76,9 +102,9 @@ def test_turned_on_later_nothing_stays_readable(tmp_path: Path) -> None:
     assert not any(found in content for found in patterns)
 
 
-def test_turned_off_what_is_sealed_is_refused_in_words(tmp_path: Path) -> None:
+def test_turned_off_what_is_sealed_is_refused_in_words(trained: Trained, tmp_path: Path) -> None:
     """With encryption turned off, sealed files are not taken for missing: the message says what to do."""
-    train(tmp_path, config())
+    trained()
     refused = pytest.raises(ContributionError, match="is encrypted")
     with opened(tmp_path, config(encryption="none"), simulated=False) as run, refused:
         run.coordinator.cache.running("delta", "sum")
@@ -86,9 +112,11 @@ def test_turned_off_what_is_sealed_is_refused_in_words(tmp_path: Path) -> None:
         assert run.coordinator.cache.problems() == []
 
 
-def test_missing_or_wrong_master_key_stops_the_server_before_anything(tmp_path: Path) -> None:
+def test_missing_or_wrong_master_key_stops_the_server_before_anything(
+    trained: Trained, tmp_path: Path
+) -> None:
     """Without its master key, or with another, the server does not start, and nothing has changed."""
-    train(tmp_path, config())
+    trained()
     state = tmp_path / "state"
     master = state / "keys" / "master.key"
     right = master.read_bytes()
@@ -106,9 +134,9 @@ def test_missing_or_wrong_master_key_stops_the_server_before_anything(tmp_path: 
         assert run.coordinator.cache.problems() == []
 
 
-def test_lost_key_of_a_site_stops_the_server(tmp_path: Path) -> None:
+def test_lost_key_of_a_site_stops_the_server(trained: Trained, tmp_path: Path) -> None:
     """A key that is missing is not silently made anew: that would bury what was sealed by the old one."""
-    train(tmp_path, config())
+    trained()
     (tmp_path / "state" / "keys" / "sites" / "alpha.key").unlink()
     with pytest.raises(EncryptionError, match="key of site 'alpha' is missing"), opened(tmp_path, config()):
         pass
@@ -118,9 +146,11 @@ def test_lost_key_of_a_site_stops_the_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "word"), [("truncated", "truncated"), ("altered", "altered"), ("swapped", "checksum")]
 )
-def test_damaged_and_swapped_files_are_named(tmp_path: Path, damage: str, word: str) -> None:
+def test_damaged_and_swapped_files_are_named(
+    trained: Trained, tmp_path: Path, damage: str, word: str
+) -> None:
     """A truncated, altered or swapped file is named with its site, and never used."""
-    train(tmp_path, config())
+    trained()
     kept = tmp_path / "state" / "contributions"
     file, other = kept / "delta" / "running-000003.sealed", kept / "gamma" / "running-000003.sealed"
     content = bytearray(file.read_bytes())
@@ -139,9 +169,9 @@ def test_damaged_and_swapped_files_are_named(tmp_path: Path, damage: str, word: 
             run.coordinator.cache.running("delta", "sum")
 
 
-def test_swapped_together_with_the_index(tmp_path: Path) -> None:
+def test_swapped_together_with_the_index(trained: Trained, tmp_path: Path) -> None:
     """Whoever exchanges two rounds' files and their checksums in the index too is found by the seal."""
-    train(tmp_path, config())
+    trained()
     kept = tmp_path / "state" / "contributions" / "delta"
     with opened(tmp_path, config()) as run:
         one, two = kept / "update-000001.sealed", kept / "update-000002.sealed"
@@ -167,16 +197,9 @@ def test_swapped_together_with_the_index(tmp_path: Path) -> None:
         assert all("for another site, round or kind" in problem for problem in problems)
 
 
-def keys_of(state: Path, site: str) -> list[bytes]:
-    """A site's key in every form in which it could lie about: plain, base64, wrapped."""
-    keys = SiteKeys(state / "keys", POLICY)
-    plain, wrapped = keys.existing(site), keys.entries()[site]["wrapped"]
-    return [plain, base64.b64encode(plain), plain.hex().encode(), wrapped.encode(), base64.b64decode(wrapped)]
-
-
-def test_after_the_erasure_nothing_is_left(tmp_path: Path) -> None:
+def test_after_the_erasure_nothing_is_left(trained: Trained, tmp_path: Path) -> None:
     """After a withdrawal no file of the site and no form of its key is in the state, log included."""
-    train(tmp_path, config())
+    trained()
     state = tmp_path / "state"
     secrets = keys_of(state, "delta")
     assert any(secret in everything(state) for secret in secrets)
@@ -194,9 +217,9 @@ def test_after_the_erasure_nothing_is_left(tmp_path: Path) -> None:
     assert SiteKeys(state / "keys", POLICY).sites() == ["alpha", "beta", "gamma"]
 
 
-def test_without_encryption_files_and_rows_go_too(tmp_path: Path) -> None:
+def test_without_encryption_files_and_rows_go_too(trained: Trained, tmp_path: Path) -> None:
     """Without encryption the erased updates are in no file either, and the erasure is noted."""
-    patterns = train(tmp_path, config(encryption="none"))
+    patterns = trained("none")
     with opened(tmp_path, config(encryption="none"), simulated=False) as run:
         run.coordinator.meet()
         run.coordinator.withdraw(["delta"])
@@ -215,23 +238,25 @@ def test_old_updates_expire_by_rounds(tmp_path: Path) -> None:
         assert [number for number, _, _ in cache.updates("delta")] == [4, 5]
         assert len(cache.norms("delta")) == 5
         assert run.coordinator.safekeeping.expired() == 12
+        entries = Ledger(run.coordinator.state).entries(["contributions-expired"])
+        assert [entry.body["files"] for entry in entries] == [4, 4, 4]
         assert any(text.startswith("12 kept updates") for text in run.texts("notice"))
         assert cache.problems() == []
     names = {path.name for path in (tmp_path / "state" / "contributions" / "delta").iterdir()}
     assert names == {"update-000004.sealed", "update-000005.sealed", "running-000005.sealed"}
 
 
-def test_a_new_limit_holds_at_the_next_start(tmp_path: Path) -> None:
+def test_a_new_limit_holds_at_the_next_start(trained: Trained, tmp_path: Path) -> None:
     """A limit that was set later is kept at the start of the server, before any round."""
-    train(tmp_path, config())
+    trained()
     with opened(tmp_path, config(**{"keep-rounds": 1})) as run:
         assert any(text.startswith("8 kept updates") for text in run.texts("notice"))
         assert [number for number, _, _ in run.coordinator.cache.updates("alpha")] == [3]
 
 
-def test_old_updates_expire_by_days_and_frozen_ones_do_not(tmp_path: Path) -> None:
+def test_old_updates_expire_by_days_and_frozen_ones_do_not(trained: Trained, tmp_path: Path) -> None:
     """Updates older than keep-days go; those of a site that is being withdrawn are left alone."""
-    train(tmp_path, config())
+    trained()
     with opened(tmp_path, config(**{"keep-days": 30.0}), simulated=False) as run:
         coordinator: Coordinator = run.coordinator
         coordinator.withdrawals.file(["delta"], reason="asked", requested_by="dpo", restrict=True)
@@ -241,6 +266,20 @@ def test_old_updates_expire_by_days_and_frozen_ones_do_not(tmp_path: Path) -> No
             assert upkeep.expire(session=session, now=now + dt.timedelta(days=31)).count == 9
         assert len(list(coordinator.cache.updates("delta"))) == 3
         assert list(coordinator.cache.updates("alpha")) == []
+
+
+def test_old_updates_expire_without_a_run(trained: Trained, tmp_path: Path) -> None:
+    """Between runs they go too, by `reconsent purge` for one; while a server is at work it does so itself."""
+    trained()
+    limited = config(**{"keep-rounds": 1})
+    state = tmp_path / "state"
+    with StateDirectory.open(state, url=""):
+        assert expire_between_runs(state, limited) is None
+    assert expire_between_runs(state, limited) == 8
+    assert expire_between_runs(state, limited) == 0
+    assert expire_between_runs(tmp_path / "nowhere", limited) is None
+    names = sorted(path.name for path in (state / "contributions" / "delta").iterdir())
+    assert names == ["running-000003.sealed", "update-000003.sealed"]
 
 
 def test_full_disk_while_keys_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

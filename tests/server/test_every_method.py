@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from reconsent.errors import ConfigError, RoundError
+from server.accountability import FRESH_METHODS
 from server.bookkeeping import MAIN
-from server.persistence import SiteStatus
+from server.persistence import Ledger, SiteStatus
 from strategies import METHODS
 from tests.server.hospitals import Run, consortium, grid, opened
 from unlearning.withdrawal import WithdrawalState
@@ -68,12 +69,27 @@ def test_a_withdrawal_is_completed_by_it(name: str, tmp_path: Path) -> None:
         assert unlearned.digest != trained.digest
         assert np.isfinite(run.theta(MAIN, "unlearned")).all()
         assert "delta" not in run.coordinator.cache.sites()
+        read = {
+            site
+            for entry in Ledger(run.coordinator.state).entries(["contributions-read"])
+            for site in entry.body["sites"]
+        }
+        assert read == READ.get(name, set() if record.method in FRESH_METHODS else {"delta"})
         assert run.books.roster.get("delta").status is SiteStatus.WITHDRAWN
         retained = [r for r in run.books.log.all(MAIN) if r.kind == "retain"]
         asked = {site for r in retained for site in r.sites}
         assert ("delta" in asked) is record.cooperating
         if METHODS[record.method or ""].claim_level == "exact_retrain" and name != "rollback-anchor":
             assert "delta" not in unlearned.lineage
+
+
+EVERYBODY = {"alpha", "beta", "gamma", "delta"}
+READ: dict[str, set[str]] = {
+    **{name: set() for name in (*COOPERATIVE, "weight-negation")},
+    **dict.fromkeys(("cached-rollback", "pga-cached", "pga"), EVERYBODY),
+    "federaser": EVERYBODY - {"delta"},
+}
+"""Whose contributions a method reads, where it is not: nobody's if it is fresh, else the withdrawn site's."""
 
 
 class KilledError(Exception):

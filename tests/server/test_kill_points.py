@@ -11,10 +11,10 @@ import pytest
 
 from reconsent.faults import POINTS
 from server.bookkeeping import MAIN
-from server.coordinator import cache_policy
 from server.persistence import ModelRegistry, RoundLog, StateDirectory, Withdrawals
+from server.safekeeping import cache_policy
+from tests.server.at_rest import everything, keys_of
 from tests.server.killable import CONFIG, Killable, started
-from tests.server.test_erasure_at_rest import everything, keys_of
 from unlearning.contributions import ContributionCache
 from unlearning.key_store import KeyStore
 from unlearning.site_keys import KeyPolicy, SiteKeys

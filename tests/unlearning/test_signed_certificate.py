@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from reconsent.errors import ReconsentError, SignatureError
 from unlearning.certificate import statement as said
@@ -203,6 +204,31 @@ def test_only_the_two_named_keys_sign() -> None:
     twice = countersign(countersign(alone, OFFICER).content, OFFICER)
     assert (twice.signatures, verify(twice.content, KEYS)) == (2, certificate())
     assert read_unverified(alone).signatures == 1
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"claim": "exact\x1b[2K\rretrained"},
+        {"exceptions": ("none \u202e left",)},
+        {"environment": {"kind\x07": "deployment"}},
+    ],
+)
+def test_what_would_deceive_a_reader_is_neither_signed_nor_read(hostile: dict[str, Any]) -> None:
+    """Characters that control a terminal, or turn the writing, are in no certificate, whoever made it."""
+    made = certificate(**hostile)
+    with pytest.raises(SignatureError, match="cannot be shown"):
+        issue(made, OPERATOR)
+    envelope = sign_envelope(payload_of(made), PAYLOAD_TYPE, [OPERATOR, OFFICER])
+    with pytest.raises(SignatureError, match="cannot be shown"):
+        read_payload(base64.b64decode(envelope["payload"]))
+
+
+@pytest.mark.parametrize("name", ["../state.sqlite", "..", "/etc/passwd", "a\0b.json", ".json", "A.json", ""])
+def test_files_of_a_bundle_have_plain_names(name: str) -> None:
+    """A certificate cannot name a file that lies elsewhere, or has a name that is none."""
+    with pytest.raises(ValidationError):
+        certificate(files={name: "78" * 32})
 
 
 def test_a_simulation_says_so() -> None:

@@ -43,7 +43,8 @@ def issue(certificate: Certificate, operator: SigningKey) -> SignedCertificate:
     Raises
     ------
     SignatureError
-        If the certificate names another operator's key, or the same key for both roles.
+        If the certificate names another operator's key, or the same key for both roles, or holds characters
+        that cannot be shown.
     """
     signers = certificate.signers
     if signers.operator != operator.key_id:
@@ -53,7 +54,9 @@ def issue(certificate: Certificate, operator: SigningKey) -> SignedCertificate:
             "Operator and privacy officer have the same key.",
             "Two people sign, each with a key of their own.",
         )
-    envelope = sign_envelope(payload_of(certificate), PAYLOAD_TYPE, [operator])
+    payload = payload_of(certificate)
+    read_payload(payload)  # what cannot be read again is not signed
+    envelope = sign_envelope(payload, PAYLOAD_TYPE, [operator])
     return SignedCertificate(certificate, _content(envelope), 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -17,6 +18,7 @@ PREDICATE_TYPE = "urn:reconsent:erasure-certificate:v1"
 SIMULATION = "SIMULATION: not evidence"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}\.[a-z0-9]{1,8}$")]
 Count = Annotated[int, Field(ge=0)]
 Outcome = Literal["granted", "granted_in_part", "refused", "cancelled", "legal_hold", "pending"]
 
@@ -179,7 +181,7 @@ class Certificate(Part):
     ledger: LedgerPosition | None
     exceptions: tuple[str, ...] = Field(description="what is left, and why")
     environment: dict[str, str]
-    files: dict[str, Digest] = Field(description="of the bundle, by name")
+    files: dict[FileName, Digest] = Field(description="of the bundle, by name")
     signers: Signers
 
 
@@ -202,23 +204,47 @@ def read_payload(payload: bytes) -> Certificate:
     Raises
     ------
     SignatureError
-        If it is not one of this release's layout, or subjects and content contradict each other.
+        If it is not one of this release's layout, subjects and content contradict each other, or it holds
+        characters that would deceive whoever reads it.
     """
     try:
         statement: dict[str, Any] = json.loads(payload)
+        _check_shown(statement)
         if (statement["_type"], statement["predicateType"]) != (STATEMENT_TYPE, PREDICATE_TYPE):
             raise SignatureError(
                 f"This is a statement of type '{statement['predicateType']}', not a certificate of erasure.",
                 "Give the right file.",
             )
         certificate = Certificate.model_validate(statement["predicate"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         problem = str(error).splitlines()[0]
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise SignatureError(
-            f"What was signed is no certificate: {problem}.", "Get the file again."
+            f"The file was altered, or is no certificate of this release ({ascii(problem)[1:-1]}).",
+            "Get the file again.",
         ) from None
     if payload_of(certificate) != payload:
         raise SignatureError("The statement is not in the form in which certificates are signed.")
     if (certificate.notice == SIMULATION) != certificate.simulation:
         raise SignatureError("The certificate does not say what kind of run it is about.")
     return certificate
+
+
+def _check_shown(value: object) -> None:
+    """Refuse texts that control a terminal or turn the direction of writing: all must read the same in it."""
+    if isinstance(value, str):
+        for character in value:
+            if unicodedata.category(character)[0] == "C" and character not in "\n\t":
+                raise SignatureError(
+                    f"The certificate holds the character U+{ord(character):04X}, which cannot be shown.",
+                    "If you issue it: remove the character from the figures. Else do not trust who did.",
+                )
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_shown(key)
+            _check_shown(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_shown(item)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from reconsent.errors import WithdrawalError
 from server.persistence import (
+    Ledger,
     PrivacyDesk,
     Roster,
     SiteStatus,
@@ -163,6 +164,26 @@ def test_a_clock_set_back_is_noticed(office: Office, act: Callable[[Office, str]
     office.now = START - dt.timedelta(days=1)
     with pytest.raises(WithdrawalError, match="Was the clock set back"):
         act(office, record.id)
+
+
+def test_a_clock_that_was_ahead_can_be_corrected(office: Office) -> None:
+    """A register that a clock of a wrong year has written to can be used again, and is watched as before."""
+    with pytest.raises(WithdrawalError, match="Nothing in the register"):
+        office.desk.accept_clock()
+    office.now = START.replace(year=2037)
+    wrong = office.file("north")
+    office.now = START
+    with pytest.raises(WithdrawalError, match="accept-clock"):
+        office.file("south")
+    assert [record.id for record in office.desk.accept_clock()] == [wrong.id]
+    right = office.file("south")
+    assert right.received_at == START
+    office.desk.note(wrong.id, "filed with a wrong clock")
+    office.now = START - dt.timedelta(days=1)
+    with pytest.raises(WithdrawalError, match="Was the clock set back"):
+        office.desk.note(right.id, "x")
+    corrections = Ledger(office.state).entries(["clock-corrected"])
+    assert [entry.body["by"] for entry in corrections] == ["person"]
 
 
 def test_documents_and_owners_are_on_record(office: Office) -> None:

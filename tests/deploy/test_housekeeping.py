@@ -1,0 +1,90 @@
+"""The SuperLink is emptied of messages after a withdrawal, and the ledger knows whether it was."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cli.deployment import Deployment
+from cli.train import _empty
+from deploy.flower_control import FlowerControl
+from deploy.housekeeping import empty_superlink, tidy
+from deploy.layout import Layout
+from deploy.residue import residue_of
+from server.persistence import Ledger, Roster, StateDirectory, Withdrawals
+from server.residues import purge_after, unpurged
+from tests.deploy.test_residue import MARKER, crashed, files, without_messages
+from tests.server.hospitals import consortium
+from unlearning.withdrawal import WithdrawalState as S
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A deployment whose SuperLink still holds an update of a site whose withdrawal has completed."""
+    layout = Layout(tmp_path / "state")
+    with StateDirectory.open(layout.state, url="") as state:
+        for number, site in enumerate(("north", "south")):
+            Roster(state).enrol(site, number, "knee", 10, round=1)
+        register = Withdrawals(state)
+        record = register.file(["north"], reason="asked", requested_by="dpo", restrict=True)
+        for step in (S.UNLEARNING, S.VERIFYING, S.PROPAGATING, S.COMPLETED):
+            register.advance(record.id, step, note="")
+    layout.superlink.mkdir(parents=True)
+    without_messages(layout.database(insecure=False))
+    crashed(layout.database(insecure=False))
+    return layout
+
+
+def left(layout: Layout) -> list[str]:
+    """Sites of withdrawals since which the SuperLink was not emptied."""
+    with StateDirectory.open(layout.state, url="", writable=False) as state:
+        return [site for record in unpurged(state) for site in record.sites]
+
+
+def test_a_run_that_has_ended_leaves_nothing(layout: Layout) -> None:
+    """At the end of a watched run the messages go, once; the ledger says how many there were."""
+    deployment = Deployment(layout, FlowerControl(layout.flower_home), consortium())
+    database = layout.database(insecure=False)
+    assert left(layout) == ["north"]
+    assert MARKER[:16] in files(database)
+    for _ in range(2):
+        _empty(deployment)
+    assert MARKER[:16] not in files(database)
+    assert left(layout) == []
+    with StateDirectory.open(layout.state, url="", writable=False) as state:
+        (entry,) = Ledger(state).entries(["messages-purged"])
+        assert entry.body == {"objects": 3, "bytes": 3 * len(MARKER)}
+        (record,) = Withdrawals(state).all()
+        purge = purge_after(state, record)
+        assert purge is not None
+        assert purge.objects == 3
+
+
+def test_what_cannot_be_emptied_is_told(
+    layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a run is under way, whoever watched is told whose updates are still there; nothing is on record."""
+    monkeypatch.setattr("cli.train.END_SECONDS", 0.1)
+    database = layout.database(insecure=False)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(task)") if row[3] or row[5]]
+        values = ", ".join("1" for _ in names)
+        connection.execute(f"INSERT INTO task ({', '.join(names)}) VALUES ({values})")  # noqa: S608
+    _empty(Deployment(layout, FlowerControl(layout.flower_home), consortium()))
+    warned = capsys.readouterr().err
+    assert "updates of north" in warned
+    assert "reconsent purge" in warned
+    assert left(layout) == ["north"]
+    tidy(layout, consortium())  # the SuperLink does not run: what it calls unfinished has died with it
+    assert residue_of(database).rows == 0
+    assert left(layout) == []
+
+
+def test_before_the_first_start_there_is_nothing(tmp_path: Path) -> None:
+    """Without a SuperLink's database nothing is done, and nothing is put on record."""
+    layout = Layout(tmp_path / "state")
+    assert empty_superlink(layout).rows == 0
+    assert not layout.state.exists()
