@@ -17,6 +17,7 @@ from server.persistence import (
     StateDirectory,
     Withdrawals,
 )
+from server.privacy import privacy_of
 from server.service import RUN, TARGET
 from strategies.messages import REFUSED_BY_SITE
 from unlearning.contributions import ContributionCache
@@ -34,7 +35,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
     ``due_at``, ``overdue``, ``ground``, ``owner``, ``note``); ``refused_replies`` (site → count of replies
     that were of no use);
     ``refusals`` (site → ``count`` and ``last``: what the site itself would not do, and why in its own words);
-    ``contributions`` (``sites``, ``bytes``).
+    ``privacy`` (see :func:`server.privacy.privacy_of`); ``contributions`` (``sites``, ``bytes``).
     """
     rounds = RoundLog(state)
     latest = ModelRegistry(state).latest(MAIN)
@@ -61,6 +62,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
         "withdrawals": _withdrawals(state),
         "refused_replies": _refused(rounds),
         "refusals": _refusals(rounds),
+        "privacy": privacy_of(rounds),
         "contributions": {"sites": cache.sites(), "bytes": cache.size_bytes()},
     }
 
