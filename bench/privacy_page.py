@@ -1,4 +1,4 @@
-"""The tables of the page on accuracy and forgetting against ε, from the files of :mod:`bench.privacy_utility`."""
+"""Tables of accuracy and forgetting against ε, from the files of :mod:`bench.privacy_utility`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,8 @@ def tables(directory: Path) -> str:
     every = [entry for entries in found.values() for entry in entries]
     private = [entry for entry in every if entry["spent"]]
     parts = [
-        f"Consortium `{every[0]['consortium']}`, seeds {_seeds(every)}, {every[0]['training']['rounds']} rounds; "
-        f"mean over seeds, range in brackets where there are several. {sum(e['seconds'] for e in every) / 60:.0f} "
-        "minutes of wall time in all, on two cores shared with other work.",
+        f"Consortium `{every[0]['consortium']}`, seeds {_seeds(every)}, {every[0]['training']['rounds']} "
+        "rounds; mean over seeds, range in brackets where there are several.",
     ]
     if private:
         parts.append(_noise(private))
@@ -120,8 +119,8 @@ def write_tables(page: Path, text: str) -> None:
 def _noise(private: Sequence[Found]) -> str:
     lines = [
         "### Noise, and ε as accounted\n",
-        "| ε asked for | noise multiplier | chance of a patient | steps | ε of the training | ε with one unlearning | "
-        "the same by PRV |",
+        "| ε asked for | noise multiplier | chance of a patient | steps | ε of the training | "
+        "ε with one unlearning | the same by PRV |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     seen = set()

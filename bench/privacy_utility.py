@@ -4,10 +4,10 @@
     python -m bench.privacy_utility --preset demo --seeds 0 1 2     # the default consortium: hours
     python -m bench.privacy_utility --page docs/privacy-utility.md  # write the tables of the page again
 
-For each ε and seed: G and its oracle are trained, then the site that leaves is unlearned from G by each method,
-and everything is measured with everybody's data. One JSON file each in ``--out``; what is there already is not
-done again, and an interrupted training goes on where it was, in ``--root``. Every ε is that of a patient, after
-the training and one unlearning, by Opacus' accountant; ∞ is training without any of it.
+For each ε and seed: G and its oracle are trained, then the site that leaves is unlearned from G by each
+method, and everything is measured with everybody's data. One JSON file each in ``--out``; what is there
+already is not done again, and an interrupted training goes on where it was, in ``--root``. Every ε is that of
+a patient, after the training and one unlearning, by Opacus' accountant; ∞ is training without any of it.
 """
 
 from __future__ import annotations
@@ -126,8 +126,12 @@ def spent(config: ConsortiumConfig, directory: RunDirectory) -> dict[str, dict[s
             "sample_rate": one.sample_rate,
             "steps": whole,
             "epsilon_training": epsilon_spent([one] * len(training), delta, accountant),
-            "epsilon": epsilon_spent([Mechanism(one.noise_multiplier, one.sample_rate, whole)], delta, accountant),
-            "epsilon_prv": epsilon_spent([Mechanism(one.noise_multiplier, one.sample_rate, whole)], delta, "prv"),
+            "epsilon": epsilon_spent(
+                [Mechanism(one.noise_multiplier, one.sample_rate, whole)], delta, accountant
+            ),
+            "epsilon_prv": epsilon_spent(
+                [Mechanism(one.noise_multiplier, one.sample_rate, whole)], delta, "prv"
+            ),
         }
     return result
 
@@ -162,7 +166,7 @@ def direction(consortium: TrainedConsortium, length: float = 1.85) -> dict[str, 
 
 
 def _cosine_of_halves(consortium: TrainedConsortium) -> float | None:
-    """Of the leavers' updates in odd and in even rounds, summed: 1 if all say the same, 0 if they are noise."""
+    """Of the leavers' updates in odd and in even rounds, summed: 1 if all agree, 0 if they are noise."""
     cache = consortium.coordinator.cache
     sums: list[Any] = [0.0, 0.0]
     for site in consortium.left:
@@ -176,7 +180,9 @@ def _cosine_of_halves(consortium: TrainedConsortium) -> float | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default=str(SMALL), help="a preset, or a consortium file")
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(EPSILONS), help="inf: no privacy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -187,7 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/privacy-utility"), help="where it trains")
     parser.add_argument("--out", type=Path, default=Path("bench/results/privacy_utility"))
     parser.add_argument("--workers", type=int, default=default_workers())
-    parser.add_argument("--page", type=Path, help="write the tables of this page from --out, and do nothing else")
+    parser.add_argument(
+        "--page", type=Path, help="write the tables of this page from --out, and do nothing else"
+    )
     args = parser.parse_args(arguments)
     if args.page:
         write_tables(args.page, tables(args.out))

@@ -127,6 +127,8 @@ def _privacy(spending: list[dict[str, Any]]) -> Table:
             "no limit" if entry["ceiling"] is None else f"{entry['ceiling']:.4g}",
             f"{entry['delta']:g}",
             str(entry["round"]),
-            f"[bold red]sits out since round {entry['sits_out_since']}[/bold red]" if entry["sits_out_since"] else "",
+            f"[bold red]sits out since round {entry['sits_out_since']}[/bold red]"
+            if entry["sits_out_since"]
+            else "",
         )
     return table

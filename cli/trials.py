@@ -189,7 +189,7 @@ def trained(
     consortium
         What is trained; its withdrawals name the sites that leave.
     workers
-        Processes.
+        Processes; 0 does everything in this one.
     like
         Directory of a run of :func:`train` that differs only in who leaves: its training is taken over.
 

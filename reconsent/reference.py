@@ -61,7 +61,7 @@ _TAIL = """## The environment
 | `RECONSENT_SITE_POLICY` | a site's policy file; goes before its node configuration ([sites](site.md)) |
 | `RECONSENT_SITE_LOG` | a site's log; goes before its node configuration; default: beside the policy |
 | `RECONSENT_PRIVACY_LEDGERS` | directory of a site's [privacy ledgers](privacy.md), which is kept; \
-goes before its node configuration; default: `privacy` beside the policy or the log |
+goes before its node configuration; default: `privacy` beside the log |
 | `RECONSENT_SIMULATION` | `1`, the default: withdrawals are marked as simulated; `0`: the sites are real |
 | `RECONSENT_DEPLOYMENT` | set by `reconsent up` for its processes, to know them again; leave it alone |
 | `RECONSENT_KILL_AT` | for tests: a point of `reconsent.faults` at which the process kills itself |

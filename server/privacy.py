@@ -16,8 +16,9 @@ def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
 
     Returns
     -------
-    Entries of ``site``; ``unit`` (``patient``, ``slice``, ``site``); ``spent`` (ε in all); ``ceiling`` (``None`` if it has none); ``delta``; ``round`` in which it was told, and
-    ``sits_out_since``: the first round that it has refused since, because it would pass a ceiling.
+    Entries of ``site``; ``unit`` (``patient``, ``slice``, ``site``); ``spent`` (ε in all); ``ceiling``
+    (``None`` if it has none); ``delta``; ``round`` in which it was told, and ``sits_out_since``: the first
+    round that it has refused since, because it would pass a ceiling.
     Training and unlearning rounds alike; a restored state knows only what was told before.
     """
     told: dict[str, tuple[int, dict[str, float]]] = {}

@@ -21,9 +21,7 @@ NETWORKS = {"unet": UNET, "varnet": VARNET}
 def cohort(patients: int = 3) -> SiteDataset:
     """Patients of two slices and two coils; the first has a second volume, with one coil."""
     volumes = [
-        synthesise_volume(
-            "brain", PhantomConfig(matrix=(32, 32), coils=2, slices=2), seed=n, name=f"p-{n}"
-        )
+        synthesise_volume("brain", PhantomConfig(matrix=(32, 32), coils=2, slices=2), seed=n, name=f"p-{n}")
         for n in range(patients)
     ]
     again = synthesise_volume(

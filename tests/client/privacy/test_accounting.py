@@ -1,4 +1,4 @@
-"""What DP-SGD spends: our accounting against Opacus', against formulas written out, and against the literature."""
+"""What DP-SGD spends: our accounting against Opacus', formulas written out, and the literature."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def test_prv_is_tighter() -> None:
 
 
 def test_by_hand_without_sampling() -> None:
-    """Every patient in every step: Rényi ε(α) = T α/2σ², converted by Canonne, Kamath & Steinke 2020, prop. 12."""
+    """Everybody in every step: Rényi ε(α) = T α/2σ², converted by Canonne, Kamath & Steinke 2020."""
     sigma, steps = 5.0, 20
     orders = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64))
     by_hand = min(
-        steps * a / (2 * sigma**2) + math.log1p(-1 / a) - (math.log(DELTA) + math.log(a)) / (a - 1) for a in orders
+        steps * a / (2 * sigma**2) + math.log1p(-1 / a) - (math.log(DELTA) + math.log(a)) / (a - 1)
+        for a in orders
     )
     assert epsilon_spent([Mechanism(sigma, 1.0, steps)], DELTA) == pytest.approx(by_hand, rel=1e-9)
 
@@ -56,7 +57,7 @@ def test_prv_is_exact_without_sampling() -> None:
 
 
 def test_value_of_abadi_et_al() -> None:
-    """q = 0.01, σ = 4, T = 10 000, δ = 1e-5: the moments accountant gives 1.26 (Abadi et al. 2016, section 3.2).
+    """q = 0.01, σ = 4, T = 10 000, δ = 1e-5: the moments accountant gives 1.26 (Abadi et al. 2016, 3.2).
 
     Their conversion, min over whole orders of ε(α) + log(1/δ)/(α − 1), on the same Rényi curve gives their
     figure; the newer conversion and PRV, which are tighter, stay below it.

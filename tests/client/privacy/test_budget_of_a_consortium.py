@@ -1,4 +1,4 @@
-"""Budgets over a consortium's life: rounds, a site that sits out, an unlearning, a restart, a state rolled back.
+"""Budgets over a consortium's life: rounds, a site that sits out, unlearning, restarts, a restored state.
 
 The sites are named, as deployed ones are: their noise is the operating system's, and nothing is replayed.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Life:
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    """Three rounds, of which ``north`` may take two; ``south`` leaves; then the state of round 1 is restored."""
+    """Three rounds, two of them for ``north``; ``south`` leaves; then the state of round 1 is restored."""
     root = tmp_path_factory.mktemp("budgets")
     file, policy = root / "consortium.toml", root / "north.toml"
     file.write_text(dump_consortium(CONSORTIUM))
@@ -88,7 +89,8 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         def proceed(stage: str, state: Path, until: int, *leave: str) -> None:
             """A server process's life: the state is opened, and closed again."""
             nodes = {
-                number: {"site": name, "ledgers": str(root / "ledgers")} for number, name in enumerate(SITES, 1)
+                number: {"site": name, "ledgers": str(root / "ledgers")}
+                for number, name in enumerate(SITES, 1)
             }
             nodes[1]["policy"] = str(policy)
             with StateDirectory.open(state) as opened:
@@ -129,7 +131,7 @@ def test_each_round_is_added_up(life: Life) -> None:
 
 
 def test_a_site_at_its_ceiling_sits_out_and_the_others_go_on(life: Life) -> None:
-    """The third round has no update of ``north``; its account stays at two rounds, and the reason is on record."""
+    """``north`` is not in the third round; its account stays at two, and the reason is on record."""
     north = life.of("round 3", "north")
     assert north["spent"] == pytest.approx(epsilon(2), rel=1e-12)
     assert (north["round"], north["sits_out_since"]) == (2, 3)
@@ -141,7 +143,7 @@ def test_a_site_at_its_ceiling_sits_out_and_the_others_go_on(life: Life) -> None
 
 
 def test_unlearning_spends_too(life: Life) -> None:
-    """Of the sites that stay the round after the withdrawal is on the account; of the one that left it is not."""
+    """The round after the withdrawal is on the account of who stays, and not of the site that left."""
     assert life.of("unlearned", "west")["spent"] == pytest.approx(epsilon(4), rel=1e-12)
     assert life.of("unlearned", "west")["round"] == 4
     assert [len(life.ledgers["unlearned"][name]) for name in ("south", "west")] == [3, 4]
@@ -159,9 +161,9 @@ def test_rolling_back_the_server_gives_nothing_back(life: Life) -> None:
 
 def test_status_and_metrics_say_the_same(life: Life) -> None:
     """What `reconsent status` prints and what is exported are what the sites told last."""
-    console = Console(width=160, record=True, quiet=True)
+    console = Console(width=160, file=StringIO())
     console.print(status_table(life.told["unlearned"]))
-    text = console.export_text()
+    text = console.file.getvalue()
     assert "sits out since round 3" in text
     assert f"{epsilon(4):.4g}" in text
     collector = StateCollector(life.state)

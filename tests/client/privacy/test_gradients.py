@@ -37,7 +37,13 @@ def stock(model: Reconstructor, name: str) -> torch.nn.Module:
     """fastMRI's own network with the same parameters, in double precision."""
     config = NETWORKS[name]
     twin = (
-        VarNet(config.cascades, config.sensitivity_channels, config.sensitivity_pools, config.channels, config.pools)
+        VarNet(
+            config.cascades,
+            config.sensitivity_channels,
+            config.sensitivity_pools,
+            config.channels,
+            config.pools,
+        )
         if name == "varnet"
         else Unet(1, 1, config.channels, config.pools)
     )
@@ -75,7 +81,7 @@ def reference(name: str, unit: int) -> dict[str, torch.Tensor]:
 
 
 def worst(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """Largest ‖difference‖ of a parameter over its ‖gradient‖, but at least over 1 % of the whole gradient's."""
+    """Largest ‖difference‖ of a parameter over its ‖gradient‖, or over 1 % of the whole gradient's."""
     whole = float(torch.stack([g.norm() for g in expected]).norm())
     return max(
         float((a.double() - b).norm() / max(float(b.norm()), 0.01 * whole))
@@ -112,7 +118,7 @@ def test_a_unit_does_not_feel_who_shares_its_batch(name: str) -> None:
 
 
 def test_patient_with_two_volumes_is_one_unit() -> None:
-    """All slices of a patient are one unit, over files and numbers of coils; by slice each is one by itself."""
+    """All slices of a patient are one unit, over files and numbers of coils; by slice each is its own."""
     dataset = cohort()
     by_patient, by_slice = dataset.units("patient"), dataset.units("slice")
     assert [len(unit) for unit in by_patient] == [4, 2, 2]
@@ -147,12 +153,16 @@ def test_the_refused_modes_of_opacus_are_wrong() -> None:
     """
     torch.manual_seed(0)
     net, x, y = NormUnet(2, 1), torch.randn(2, 1, 32, 32, 2), torch.randn(2, 1, 32, 32, 2)
-    parts = [torch.autograd.grad(((net(x[i : i + 1]) - y[i]) ** 2).sum(), list(net.parameters())) for i in (0, 1)]
+    parts = [
+        torch.autograd.grad(((net(x[i : i + 1]) - y[i]) ** 2).sum(), list(net.parameters())) for i in (0, 1)
+    ]
     exact = [torch.stack(pair) for pair in zip(*parts, strict=True)]
 
     def wrapped(mode: str) -> torch.nn.Module:
         how = {"max_grad_norm": 1.0} if mode == "ghost" else {}
-        module: torch.nn.Module = wrap_model(copy.deepcopy(net), grad_sample_mode=mode, loss_reduction="sum", **how)
+        module: torch.nn.Module = wrap_model(
+            copy.deepcopy(net), grad_sample_mode=mode, loss_reduction="sum", **how
+        )
         ((module(x) - y) ** 2).sum().backward()
         return module
 
@@ -170,12 +180,14 @@ def test_the_refused_modes_of_opacus_are_wrong() -> None:
 def test_wrong_modes_are_refused_with_the_reason(mode: str) -> None:
     """A consortium file cannot ask for gradients that would be wrong; it is told why, and what to use."""
     with pytest.raises(ValidationError, match=r"use auto, loop or vmap") as caught:
-        PrivacyConfig.model_validate({"mode": "sample", "noise-multiplier": 1.0, "ceiling": 8.0, "gradients": mode})
+        PrivacyConfig.model_validate(
+            {"mode": "sample", "noise-multiplier": 1.0, "ceiling": 8.0, "gradients": mode}
+        )
     assert WRONG_GRADIENTS[mode][:30] in str(caught.value)
 
 
 def test_small_networks_have_all_kinds_of_layers() -> None:
-    """The networks compared here have the parts that go wrong: several cascades, and maps of several coils."""
+    """The networks compared have the parts that go wrong: several cascades, and maps of several coils."""
     assert VARNET.cascades > 1
     assert UNET.pools >= 1
     assert batches_of(1)[0].masked_kspace.shape[1] > 1

@@ -95,7 +95,8 @@ def test_small_gradients_are_left_as_they_are() -> None:
         source=SeededNoise(0),
     )
     assert all(
-        torch.allclose(a, b, rtol=1e-6, atol=0) for a, b in zip(clipped_sum([patient], wide), raw, strict=True)
+        torch.allclose(a, b, rtol=1e-6, atol=0)
+        for a, b in zip(clipped_sum([patient], wide), raw, strict=True)
     )
 
 
@@ -124,7 +125,13 @@ def test_a_step_is_the_clipped_sum_plus_noise_over_the_expected_number(drawn: in
 def test_training_takes_the_steps_that_were_paid_for(gradients: str) -> None:
     """Both ways of taking gradients train the same model, and it moves."""
     privacy = PrivacyConfig.model_validate(
-        {"mode": "sample", "noise-multiplier": 1.0, "ceiling": 9.0, "gradients": gradients, "max-grad-norm": CLIP}
+        {
+            "mode": "sample",
+            "noise-multiplier": 1.0,
+            "ceiling": 9.0,
+            "gradients": gradients,
+            "max-grad-norm": CLIP,
+        }
     )
     model = network("unet")
     before = [p.detach().clone() for p in model.parameters()]
@@ -153,7 +160,9 @@ def test_training_takes_the_steps_that_were_paid_for(gradients: str) -> None:
         seed=1,
         source=Silence(),
     )
-    same = [float((a - b.detach()).abs().median()) for a, b in zip(after, reference.parameters(), strict=True)]
+    same = [
+        float((a - b.detach()).abs().median()) for a, b in zip(after, reference.parameters(), strict=True)
+    ]
     assert max(same) < 1e-5
 
 
@@ -186,4 +195,3 @@ def test_site_update_is_no_longer_than_its_clip() -> None:
         privatise_update(before, model, clip=0.25, noise_multiplier=0.0, source=SeededNoise(0))
         moved = norm([model.state_dict()[name] - before[name] for name in before])
         assert moved == pytest.approx(expected, rel=1e-4)
-
