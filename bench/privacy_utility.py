@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -178,6 +179,12 @@ def _cosine_of_halves(consortium: TrainedConsortium) -> float | None:
     return float(odd @ even)
 
 
+def _share_phantoms(first: Path, other: Path) -> None:
+    """The phantoms depend on the seed alone: they are made once, and read anew by whoever finds them."""
+    if (first / "data").is_dir() and not other.exists():
+        shutil.copytree(first / "data", other / "data")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(
@@ -216,6 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if file.exists():
                 print(f"{file} is there", flush=True)
                 continue
+            _share_phantoms(args.root / f"{config.name}-{args.epsilons[0]:g}-{seed}", args.root / name)
             found = run(config, epsilon, args.root / name, workers=args.workers)
             write_atomically(file, (json.dumps(found, indent=1) + "\n").encode())
             print(f"{file}: {found['seconds']} s", flush=True)

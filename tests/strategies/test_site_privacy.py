@@ -90,6 +90,7 @@ def test_the_model_of_a_round_is_the_clipped_mean_and_its_noise(tmp_path: Path) 
     thetas = []
     for number, changes in enumerate(({}, {"site-noise-multiplier": 1e-6})):
         with opened(tmp_path / str(number), at_server(**changes)) as run:
+            run.coordinator.meet()
             run.coordinator.initialise()
             start = run.theta()
             run.coordinator.train(1)
@@ -104,6 +105,7 @@ def test_nothing_is_cached_without_its_noise(tmp_path: Path) -> None:
     """With noise at the server no contribution is kept; a method that needs one says so, others go on."""
     with opened(tmp_path, at_server()) as run:
         coordinator = run.coordinator
+        coordinator.meet()
         coordinator.initialise()
         coordinator.train(2)
         assert coordinator.cache.sites() == []

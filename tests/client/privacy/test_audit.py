@@ -1,9 +1,9 @@
 """An attack on the real training: what it can tell of a canary lies below the ε that is claimed.
 
 The strongest adversary that differential privacy knows: it chooses the canary, has everybody else's data,
-sees the model before and after, and guesses whether the canary was there (Jagielski, Ullman & Oprea, NeurIPS
-2020; Nasr et al., S&P 2021). Its successes bound ε from below, with 95 % confidence. So a fault that an account of
-noise multipliers would never show, such as noise that is too small, is found.
+sees the model before and after, and guesses whether the canary was there (Jagielski, Ullman & Oprea,
+NeurIPS 2020; Nasr et al., S&P 2021). Its successes bound ε from below, with 95 % confidence. So a fault that
+an account of noise multipliers would never show, such as noise that is too small, is found.
 """
 
 from __future__ import annotations
