@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -61,12 +61,16 @@ class Observer:
     registry
         Where the models are; revoked ones are measured too, for comparison.
     workers
-        Processes.
+        Processes; 0 does everything in this one.
     """
 
     def __init__(self, consortium: Path, registry: ModelRegistry, *, workers: int) -> None:
         self.source = str(consortium)
         self._registry = registry
+        self._pool: Executor
+        if workers == 0:
+            self._pool = _Here()
+            return
         # One process imports what all need (optimisers want dynamo), and the workers are forked from it, with
         # none of the threads of this one, which may not be forked.
         context = get_context("forkserver")
@@ -135,6 +139,19 @@ class Observer:
     def load(self, model: ModelVersion | Arrays) -> Arrays:
         """A model's named arrays, revoked or not."""
         return self._registry.load(model.id, force=True) if isinstance(model, ModelVersion) else model
+
+
+class _Here(Executor):
+    """Does at once, in this process, whatever is submitted."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """A future that is done; what ``fn`` raises is raised by its result."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - the future holds it, as an executor's does
+            future.set_exception(error)
+        return future
 
 
 def spare_patients(site: Site) -> tuple[SiteDataset, SiteDataset] | None:

@@ -98,6 +98,8 @@ def _print(found: dict[str, Any], console: Console) -> None:
             str(found["refused_replies"].get(site["name"], 0)),
         )
     console.print(table)
+    if found["privacy"]:
+        console.print(_privacy(found["privacy"]))
     for name, refusal in found["refusals"].items():
         rounds = f"{refusal['count']} round" + ("s" if refusal["count"] > 1 else "")
         text = f"{name} has itself refused {rounds}, last: {refusal['last']}"
@@ -115,3 +117,21 @@ def _print(found: dict[str, Any], console: Console) -> None:
         names = ", ".join(found["unpurged"])
         text = f"The SuperLink may still hold updates of {names}: `reconsent purge` when no run is under way."
         console.print(text, highlight=False)
+
+
+def _privacy(spending: list[dict[str, Any]]) -> Table:
+    """What each site told of its budget; it keeps the account itself."""
+    table = Table("privacy of", "one", "ε spent", "of at most", "δ", "as of round", "", box=box.SIMPLE)
+    for entry in spending:
+        table.add_row(
+            entry["site"],
+            entry["unit"],
+            f"{entry['spent']:.4g}",
+            "no limit" if entry["ceiling"] is None else f"{entry['ceiling']:.4g}",
+            f"{entry['delta']:g}",
+            str(entry["round"]),
+            f"[bold red]sits out since round {entry['sits_out_since']}[/bold red]"
+            if entry["sits_out_since"]
+            else "",
+        )
+    return table

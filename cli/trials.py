@@ -146,20 +146,28 @@ class TrainedConsortium:
 
     def measure(self, arrays: ArrayRecord) -> Figures:
         """Measure a model on all test volumes, the leavers' training data, and by relearning."""
-        model = {"m": msg.named_arrays(arrays)}
+        psnr, ssim = self._quality(arrays)
+        curve = self._observer.relearn({"m": msg.named_arrays(arrays)}, self.left, lambda: None)
+        relearn = {str(steps): value for steps, value in curve.get("m", {}).items()}
+        return Figures(psnr=psnr, ssim=ssim, relearn=relearn)
+
+    def accuracy(self, arrays: ArrayRecord) -> dict[str, float]:
+        """PSNR in dB on ``retain_test``, ``forget_test`` and ``forget_train``, means over volumes."""
+        return self._quality(arrays)[0]
+
+    def _quality(self, arrays: ArrayRecord) -> tuple[dict[str, float], dict[str, float]]:
+        model = msg.named_arrays(arrays)
         splits: list[tuple[str, Split]] = [(s.name, "test") for s in self.coordinator.consortium.sites]
         splits += [(site, "train") for site in self.left]
-        rows = self._observer.quality([("m", model["m"], *split) for split in splits], lambda: None)
+        rows = self._observer.quality([("m", model, *split) for split in splits], lambda: None)
         groups = {
             "retain_test": [r for r in rows if r.split == "test" and r.site not in self.left],
             "forget_test": [r for r in rows if r.split == "test" and r.site in self.left],
             "forget_train": [r for r in rows if r.split == "train"],
         }
-        curve = self._observer.relearn(model, self.left, lambda: None)
-        return Figures(
-            psnr={name: statistics.fmean(r.psnr for r in group) for name, group in groups.items()},
-            ssim={name: statistics.fmean(r.ssim for r in group) for name, group in groups.items()},
-            relearn={str(steps): value for steps, value in curve.get("m", {}).items()},
+        return (
+            {name: statistics.fmean(r.psnr for r in group) for name, group in groups.items()},
+            {name: statistics.fmean(r.ssim for r in group) for name, group in groups.items()},
         )
 
 
@@ -181,7 +189,7 @@ def trained(
     consortium
         What is trained; its withdrawals name the sites that leave.
     workers
-        Processes.
+        Processes; 0 does everything in this one.
     like
         Directory of a run of :func:`train` that differs only in who leaves: its training is taken over.
 

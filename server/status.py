@@ -16,6 +16,7 @@ from server.persistence import (
     StateDirectory,
     Withdrawals,
 )
+from server.privacy import privacy_of
 from server.residues import unpurged
 from server.safekeeping import cache_policy
 from server.service import RUN, TARGET
@@ -37,7 +38,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
     count of replies that were of no use); ``unpurged`` (sites that have withdrawn, and of which the
     SuperLink may still hold messages);
     ``refusals`` (site → ``count`` and ``last``: what the site itself would not do, and why in its own words);
-    ``contributions`` (``sites``, ``bytes``).
+    ``privacy`` (see :func:`server.privacy.privacy_of`); ``contributions`` (``sites``, ``bytes``).
     """
     rounds = RoundLog(state)
     latest = ModelRegistry(state).latest(MAIN)
@@ -65,6 +66,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
         "unpurged": sorted({site for record in unpurged(state) for site in record.sites}),
         "refused_replies": _refused(rounds),
         "refusals": _refusals(rounds),
+        "privacy": privacy_of(rounds),
         "contributions": {"sites": cache.sites(), "bytes": cache.size_bytes()},
     }
 

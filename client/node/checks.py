@@ -10,6 +10,7 @@ from pathlib import Path
 
 from client.code_digest import code_digest
 from client.device import usable_device
+from client.node.budget import check_privacy
 from client.node.command import quoted, supernode_program
 from client.node.findings import Finding, NodeReport
 from client.node.keys import fingerprint, read_private_key
@@ -48,6 +49,8 @@ def check_node(
     _check_data(settings, consortium, site, report, progress if read_data else None, read_data=read_data)
     _check_policy(settings, report)
     _check_log(settings, report)
+    if consortium is not None and site is not None:
+        check_privacy(settings, consortium, site, report)
     _check_ports(settings, report)
     _check_program(settings, report)
     if connect and not any(problem.key == "ca" for problem in report.problems):

@@ -106,9 +106,16 @@ def _allowed(settings: NodeSettings, policy: SitePolicy | None) -> list[str]:
     return [
         "training: "
         + (("yes" if limit is None else f"at most {limit} rounds a day") if policy.may_train else "no"),
+        "differential privacy: " + _privacy(policy),
         "evaluating models on the test patients: " + ("yes" if policy.may_be_evaluated else "no"),
         f"code: {len(policy.trusted_code)} accepted digests" if policy.trusted_code else "code: any",
     ]
+
+
+def _privacy(policy: SitePolicy) -> str:
+    limits = ((policy.max_epsilon, "a patient or slice"), (policy.max_site_epsilon, "the site as a whole"))
+    told = [f"no more than ε = {limit:g} on {whom}, ever" for limit, whom in limits if limit is not None]
+    return " and ".join(told) or "as the consortium file says; this policy asks for none"
 
 
 def _withdrawal(settings: NodeSettings) -> str:

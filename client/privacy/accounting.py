@@ -55,6 +55,8 @@ def _epsilon(mechanisms: tuple[Mechanism, ...], delta: float, accountant: Accoun
     with warnings.catch_warnings():
         # Opacus warns where the best order is at the end of its list: the bound holds, and is only not tight.
         warnings.simplefilter("ignore", UserWarning)
+        # PRV takes the logarithm of 1 − q, which is −∞, as it should be, where everybody is in every step.
+        warnings.filterwarnings("ignore", "divide by zero", RuntimeWarning)
         epsilon = float(counting.get_epsilon(delta=delta))
     return epsilon if math.isfinite(epsilon) else math.inf
 

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from client.training import batch_loss
 from mri.dataset import Batch
 from mri.fast_layers import use_plain_layers
 from mri.losses import reconstruction_loss
@@ -26,8 +25,11 @@ Gradients = list[torch.Tensor]
 """One tensor a trainable parameter, in the order of ``model.parameters()``."""
 
 
-def unit_gradient(model: nn.Module, batches: Iterable[Batch], l1_weight: float) -> Gradients:
+def unit_gradient(model: Reconstructor, batches: Iterable[Batch], l1_weight: float) -> Gradients:
     """Gradient of one unit's mean loss over its slices, by backward passes over that unit alone.
+
+    A result that is not finite is no error here, as it is in training without privacy: that one patient's
+    reconstruction diverged is a fact about the patient.
 
     Parameters
     ----------
@@ -41,13 +43,21 @@ def unit_gradient(model: nn.Module, batches: Iterable[Batch], l1_weight: float) 
     Returns
     -------
     Zeros if the unit has no slices.
+
+    Raises
+    ------
+    ModelError
+        If the reconstructor cannot take a batch.
     """
     parameters = trainable(model)
     model.zero_grad(set_to_none=True)
     slices = 0
     for batch in batches:
-        loss = batch_loss(model, batch, l1_weight) * len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        arguments = (batch.masked_kspace, batch.mask, batch.num_low_frequencies, batch.crop)
+        model.check(*arguments)
+        output = model.unchecked(*arguments)
+        loss = reconstruction_loss(output, batch.target, batch.data_range, l1_weight=l1_weight)
+        (loss * len(batch)).backward()  # type: ignore[no-untyped-call]
         slices += len(batch)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.div_(slices) for p in parameters]
     model.zero_grad(set_to_none=True)

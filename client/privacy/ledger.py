@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from client.append_only import append_line, locked
-from client.policy import policy_path
 from client.site_log import log_path
 from reconsent.environment import LEDGERS_VARIABLE
 from reconsent.errors import PrivacyError
@@ -133,7 +132,8 @@ def ledger_path(
     """Where a site's ledger is: one file a consortium and site in the directory for ledgers.
 
     That is ``RECONSENT_PRIVACY_LEDGERS``, or ``ledgers`` of the node configuration, or ``privacy`` beside the
-    site's policy or log. All are set at the site.
+    site's log, which by default is beside its policy. All are set at the site. Not beside a policy that is
+    elsewhere than the log: it often lies where the node cannot write.
 
     Parameters
     ----------
@@ -146,11 +146,11 @@ def ledger_path(
         If the site has no such place.
     """
     named = environment.get(LEDGERS_VARIABLE) or node_config.get("ledgers")
-    beside = policy_path(node_config, environment) or log_path(node_config, environment)
+    beside = log_path(node_config, environment)
     if not named and beside is None:
         raise PrivacyLedgerError(
             f"Site '{site}' has no place for its privacy ledger, so it cannot keep to a budget.",
-            f"Give the site a policy or a log, or set {LEDGERS_VARIABLE} to a directory that is kept.",
+            f"Give the site a log or a policy, or set {LEDGERS_VARIABLE} to a directory that is kept.",
         )
     directory = Path(str(named)) if named else Path(str(beside)).parent / "privacy"
     return directory / f"{consortium}--{site}{f'--{account}' if account else ''}.jsonl"

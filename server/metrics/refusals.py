@@ -12,6 +12,7 @@ REASONS = (
     "no_model",
     "undecodable",
     "refused_by_site",
+    "privacy_budget",
     "failed_at_site",
     "unreachable",
     "timeout",
@@ -48,6 +49,8 @@ def reason_code(outcome: str, sentence: str) -> str:
     """
     if outcome in ("timeout", "withdrawn"):
         return outcome
+    if f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}" in sentence:
+        return "privacy_budget"
     if msg.REFUSED_BY_SITE in sentence:
         return "refused_by_site"
     if outcome == "refused":

@@ -266,6 +266,8 @@ def test_every_refusal_of_the_screen_has_its_reason() -> None:
     assert refused(None) == "no_model"
     assert reason_code("failed", "app_error: failed-at-site: DataError: …") == "failed_at_site"
     assert reason_code("failed", "app_error: refused-by-site: not-allowed: …") == "refused_by_site"
+    spent = "refused-by-site: budget-spent: The round would take this site to ε = 9 …"
+    assert reason_code("refused", spent) == "privacy_budget"
     assert reason_code("failed", "node_unavailable: gone") == "unreachable"
     assert reason_code("timeout", "no answer within 5 s") == "timeout"
     assert reason_code("failed", "something new") == "other"

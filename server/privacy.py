@@ -1,0 +1,49 @@
+"""What the sites told of the privacy they have spent; each keeps the account itself, at the site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.bookkeeping import MAIN
+from server.persistence import RoundLog
+from strategies import messages as msg
+
+_SITS_OUT = f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: "
+
+
+def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
+    """Newest word of each site on its budget, by site and unit.
+
+    Returns
+    -------
+    Entries of ``site``; ``unit`` (``patient``, ``slice``, ``site``); ``spent`` (ε in all); ``ceiling``
+    (``None`` if it has none); ``delta``; ``round`` in which it was told, and ``sits_out_since``: the first
+    round that it has refused since, because it would pass a ceiling.
+    Training and unlearning rounds alike; a restored state knows only what was told before.
+    """
+    told: dict[str, tuple[int, dict[str, float]]] = {}
+    out: dict[str, int] = {}
+    for record in rounds.all(MAIN):
+        for site, outcome in record.sites.items():
+            if outcome.privacy:
+                told[site] = (record.round, dict(outcome.privacy))
+                out.pop(site, None)
+            elif outcome.reason.startswith(_SITS_OUT):
+                out.setdefault(site, record.round)
+    found = []
+    for site, (round_, privacy) in sorted(told.items()):
+        for unit, key in msg.EPSILON.items():
+            if key in privacy:
+                limit = msg.SITE_EPSILON_CEILING if unit == "site" else msg.EPSILON_CEILING
+                found.append(
+                    {
+                        "site": site,
+                        "unit": unit,
+                        "spent": privacy[key],
+                        "ceiling": privacy.get(limit),
+                        "delta": privacy.get(msg.PRIVACY_DELTA, 0.0),
+                        "round": round_,
+                        "sits_out_since": out.get(site),
+                    }
+                )
+    return found

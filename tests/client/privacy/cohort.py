@@ -1,0 +1,43 @@
+"""A few patients of a small site, and small reconstructors of both kinds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from mri.dataset import Batch, SiteDataset
+from mri.phantoms import synthesise_volume
+from mri.reconstructors import Reconstructor, build_reconstructor
+from reconsent.config import PhantomConfig, ReconstructorConfig, SamplingConfig
+
+UNET = ReconstructorConfig(name="unet", channels=2, pools=1)
+VARNET = ReconstructorConfig(
+    name="varnet", cascades=2, channels=2, pools=1, sensitivity_channels=2, sensitivity_pools=1
+)
+NETWORKS = {"unet": UNET, "varnet": VARNET}
+
+
+@lru_cache
+def cohort(patients: int = 3) -> SiteDataset:
+    """Patients of two slices and two coils; the first has a second volume, with one coil."""
+    volumes = [
+        synthesise_volume("brain", PhantomConfig(matrix=(32, 32), coils=2, slices=2), seed=n, name=f"p-{n}")
+        for n in range(patients)
+    ]
+    again = synthesise_volume(
+        "brain", PhantomConfig(matrix=(32, 32), coils=1, slices=2), seed=99, name="p-0-again"
+    )
+    volumes.append(replace(again, patient=volumes[0].patient))
+    sampling = SamplingConfig(acceleration=4, center_fraction=0.15)
+    return SiteDataset.from_volumes(volumes, sampling, seed=1, fresh_masks=True)
+
+
+def batches_of(unit: int, *, size: int = 4, dataset: SiteDataset | None = None) -> list[Batch]:
+    """All slices of one patient."""
+    data = dataset or cohort()
+    return list(data.batches_of(data.units("patient")[unit], size))
+
+
+def network(name: str) -> Reconstructor:
+    """A small reconstructor, always the same."""
+    return build_reconstructor(NETWORKS[name], seed=3)

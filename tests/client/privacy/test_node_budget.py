@@ -1,0 +1,102 @@
+"""What a hospital learns of its own privacy budget before its node starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.node.budget import check_privacy
+from client.node.findings import NodeReport
+from client.node.settings import NodeSettings
+from client.privacy.accounting import Mechanism, epsilon_spent
+from client.privacy.ledger import Expense, PrivacyLedger, PrivacyLedgerError, ledger_path
+from reconsent.config import ConsortiumConfig
+
+SAMPLE = {"mode": "sample", "noise-multiplier": 2.0, "ceiling": 9.0}
+
+
+def check(root: Path, privacy: dict[str, Any], policy: str, log: Path | None = None) -> NodeReport:
+    """Check a node whose consortium has ``privacy``."""
+    consortium = ConsortiumConfig.model_validate(
+        {"name": "two", "sites": [{"name": n, "organ": "brain"} for n in ("a", "b")], "privacy": privacy}
+    )
+    file = root / "policy" / "policy.toml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(policy)
+    settings = NodeSettings.model_validate(
+        {
+            "name": "a",
+            "superlink": "host:1",
+            **{key: root / key for key in ("ca", "key", "consortium")},
+            "policy": file,
+            "log": log or root / "log" / "site.jsonl",
+        }
+    )
+    report = NodeReport()
+    check_privacy(settings, consortium, consortium.site("a"), report)
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SITE_POLICY", "SITE_LOG", "PRIVACY_LEDGERS"):
+        monkeypatch.delenv(f"RECONSENT_{name}", raising=False)
+
+
+def test_spending_is_told_from_the_sites_own_ledger(tmp_path: Path) -> None:
+    """ε spent, the lower of both ceilings, δ, and where the ledger is."""
+    ledger = PrivacyLedger(tmp_path / "log" / "privacy" / "two--a.jsonl")
+    ledger.spend(Expense("patient", 2.0, 0.5, 3), lambda _: None)
+    told = check(tmp_path, SAMPLE, "max-epsilon = 5.0\n").facts["privacy"]
+    epsilon = epsilon_spent([Mechanism(2.0, 0.5, 3)], 1e-5)
+    assert told == f"ε = {epsilon:.4g} of 5 spent on a patient at δ = 1e-05, by {ledger.path}"
+
+
+def test_a_limit_that_would_stop_all_training_is_a_problem(tmp_path: Path) -> None:
+    """A policy with a limit in a consortium without privacy is found before the first round is refused."""
+    (problem,) = check(tmp_path, {"mode": "none"}, "max-epsilon = 5.0\n").problems
+    assert (problem.key, "all training will be refused" in problem.reason) == ("policy", True)
+    assert not check(tmp_path, {"mode": "none"}, "").problems
+
+
+def test_a_ledger_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
+    """A ledger with a missing line is found at the check."""
+    ledger = tmp_path / "log" / "privacy" / "two--a.jsonl"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text('{"number": 2, "unit": "patient"}\n')
+    (problem,) = check(tmp_path, SAMPLE, "").problems
+    assert "lacks an entry" in problem.reason
+
+
+def test_ledgers_lie_beside_the_log_not_beside_a_policy_elsewhere(tmp_path: Path) -> None:
+    """A policy often lies where the node cannot write; with neither there is no place for a ledger."""
+    node = {"policy": "/etc/reconsent/policy.toml", "log": str(tmp_path / "site.jsonl")}
+    assert ledger_path(node, "two", "a", environment={}) == tmp_path / "privacy" / "two--a.jsonl"
+    alone = ledger_path({"policy": str(tmp_path / "policy.toml")}, "two", "a", environment={})
+    assert alone == tmp_path / "privacy" / "two--a.jsonl"
+    with pytest.raises(PrivacyLedgerError, match="no place for its privacy ledger"):
+        ledger_path({}, "two", "a", environment={})
+
+
+def test_an_old_state_and_two_servers_at_once_cannot_overspend(tmp_path: Path) -> None:
+    """Two rounds asked for at the same time are added up one after the other: only one fits."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    ledger = PrivacyLedger(tmp_path / "two--a.jsonl")
+
+    def allow(expenses: object) -> None:
+        if len(expenses) > 1:  # type: ignore[arg-type]
+            raise ValueError
+
+    def spend(number: int) -> bool:
+        try:
+            ledger.spend(Expense("patient", 2.0, 0.5, 3, round=number), allow)
+        except ValueError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(spend, range(8))) == 1
+    assert len(ledger.expenses()) == 1

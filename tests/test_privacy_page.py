@@ -1,0 +1,44 @@
+"""docs/privacy-utility.md shows what is in the files of its benchmark, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.privacy_page import BEGIN, END, load, tables, write_tables
+from bench.privacy_utility import EPSILONS
+from reconsent.errors import DataError
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results" / "privacy_utility"
+
+
+def test_the_page_is_written_from_the_files() -> None:
+    """Its figures are those of the files in the repository, character for character."""
+    page = (ROOT / "docs" / "privacy-utility.md").read_text()
+    assert page.split(BEGIN)[1].split(END)[0].strip() == tables(RESULTS)
+
+
+def test_every_private_result_kept_to_its_epsilon() -> None:
+    """What the ledgers say of training and unlearning is within the ε asked for, and near it."""
+    found = load(RESULTS)
+    assert len(found) == len(EPSILONS)
+    for entries in found.values():
+        for entry in entries:
+            for spent in entry["spent"].values():
+                assert spent["epsilon_training"] < spent["epsilon"] <= entry["epsilon"]
+                assert spent["epsilon"] > entry["epsilon"] - 0.02
+
+
+def test_words_around_the_figures_stay(tmp_path: Path) -> None:
+    """Writing the tables again leaves the discussion alone; a page without its marks is refused."""
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_tables(page, "| new |")
+    assert page.read_text() == f"before\n{BEGIN}\n| new |\n{END}\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(DataError, match="lacks the marks"):
+        write_tables(page, "| new |")
+    with pytest.raises(DataError, match="no results"):
+        tables(tmp_path)
