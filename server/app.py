@@ -9,6 +9,7 @@ from flwr.superlink.grid import InMemoryGrid
 from reconsent.config import load_consortium
 from reconsent.environment import consortium_source, state_path
 from reconsent.errors import ReconsentError
+from reconsent.log_lines import start_logging
 from server.coordinator import Coordinator
 from server.persistence import StateDirectory
 from server.service import Service, Task, recording
@@ -34,6 +35,7 @@ def _run(grid: Grid, context: Context) -> None:
     state = state_path(context.run_config.get("state"))
     # Flower's simulation engine alone keeps its messages in memory.
     simulated = isinstance(grid, InMemoryGrid)
+    start_logging(default="" if simulated else "human")
     with StateDirectory.open(state) as directory:
         coordinator = Coordinator(grid, load_consortium(source), directory, simulated=simulated)
         task = Task.of(context.run_config)

@@ -238,9 +238,32 @@ def test_sites_show_their_own_log_and_no_patients(watched: Watched) -> None:
         assert worked == SiteLog(layout.site_log(site)).trainings(since=0) > ROUNDS
     patients = {path.stem for path in layout.sites.rglob("*.h5")}
     assert len(patients) >= 9
+    for file in layout.logs.iterdir():
+        said = file.read_text(encoding="utf-8", errors="replace")
+        assert not [patient for patient in patients if re.search(rf"\b{re.escape(patient)}\b", said)], file
     for group in json.loads(layout.metrics_targets.read_text(encoding="utf-8")):
         page = httpx.get(f"http://{group['targets'][0]}/metrics", trust_env=False).text
         assert not [patient for patient in patients if re.search(rf"\b{re.escape(patient)}\b", page)]
+
+
+def test_a_request_is_followed_to_the_sites_log_lines(watched: Watched) -> None:
+    """Lines of server and sites name what the work was for: the run's request, then the withdrawal."""
+    layout = watched.local.layout
+    (withdrawal,) = json.loads(watched.reconsent("status", "--json"))["withdrawals"]
+    server = layout.log("superlink").read_text(encoding="utf-8", errors="replace")
+    asked = re.findall(
+        r"answered correlation=(\S+) run=(\S+)( withdrawal=\S+)? round=(\d+) site=brain", server
+    )
+    assert {f" withdrawal={withdrawal['id']}"} == {
+        found[2] for found in asked if found[0] == withdrawal["id"]
+    }
+    (request,) = {found[0] for found in asked if not found[2]}
+    assert request.startswith("R-")
+    logged = [json.loads(line) for line in layout.site_log("brain").read_text(encoding="utf-8").splitlines()]
+    seen = [(entry["correlation"], entry["run"]) for entry in logged if entry["type"] == "train"]
+    assert set(seen) == {(found[0], found[1]) for found in asked}
+    node = layout.log("supernode-brain").read_text(encoding="utf-8", errors="replace")
+    assert f"worked correlation={withdrawal['id']}" in node and f"worked correlation={request}" in node
 
 
 def test_exporters_come_and_go_with_the_consortium(watched: Watched) -> None:
