@@ -2,12 +2,12 @@
 
     python -m bench.metrics_overhead [--rounds 200] [--out FILE]
 
-A real server trains four quadratic hospitals on a local grid, so that there is a state of so many rounds; after
-each round the exporter's collector reads it and encodes the page, as for a scrape. Counted is processor time,
-which other work on the machine disturbs little. A scrape comes every 15 s, a verification of the whole ledger
-every 900 s, and log lines with each round; the share is what all of it takes in a second, of one core, where a
-round takes as long as in ``bench/results/round_overhead.json``. A round keeps at least one core busy, so this is
-the most that metrics can take of it.
+A real server trains four quadratic hospitals on a local grid, so that there is a state of so many rounds;
+after each round the exporter's collector reads it and encodes the page, as for a scrape. Counted is processor
+time, which other work on the machine disturbs little. A scrape comes every 15 s, a verification of the whole
+ledger every 900 s, and log lines with each round. The share is what all of it takes in a second, of one core,
+where a round takes as long as in ``bench/results/round_overhead.json``; since a round keeps at least one core
+busy, it is the most that metrics can take of one.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Flower sends the text of an exception to the server, and error messages here name files and patients, as they
 should. So what leaves the site is chosen by a list of what is harmless, not by a search for what is not:
 only errors of the arithmetic speak for themselves, and only if their words contain nothing of the site's;
-of all others the class alone is told. The node's own output has the words under the same reference, with files and
-patients blotted out, and where in the program it was.
+of all others the class alone is told. The node's own output has the words under the same reference, with
+files and patients blotted out, and where in the program it was.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from reconsent.errors import ConfigError
 
@@ -102,7 +104,9 @@ def tell(level: int, event: str, words: str = "", **fields: object) -> None:
         _LOGGER.log(level, "%s", words, extra={"event": event, "belonging": found})
 
 
-def start_logging(environment: Mapping[str, str] = os.environ, *, default: str = "human") -> None:
+def start_logging(
+    environment: Mapping[str, str] = os.environ, *, default: str = "human", file: Path | None = None
+) -> None:
     """Write this process's lines to standard error, in the format that ``RECONSENT_LOG_FORMAT`` names.
 
     Flower's own lines in this process take the same form if it is JSON. May be called again and again.
@@ -113,6 +117,8 @@ def start_logging(environment: Mapping[str, str] = os.environ, *, default: str =
         Where the variable is looked up.
     default
         Format if it names none; empty to write nothing then.
+    file
+        Append the lines to this file too; it is put aside (``.1`` to ``.4``) when it is 10 MB large.
 
     Raises
     ------
@@ -131,7 +137,10 @@ def start_logging(environment: Mapping[str, str] = os.environ, *, default: str =
         ours = _StandardError()
         _LOGGER.addHandler(ours)
         _LOGGER.setLevel(logging.INFO)
-    ours.setFormatter(JsonLines() if wanted == "json" else HumanLines())
+    if file is not None and not any(isinstance(h, _File) for h in _LOGGER.handlers):
+        _LOGGER.addHandler(_File(file, maxBytes=10_000_000, backupCount=4, delay=True, encoding="utf-8"))
+    for handler in _LOGGER.handlers:
+        handler.setFormatter(JsonLines() if wanted == "json" else HumanLines())
     if wanted == "json":
         for handler in logging.getLogger("flwr").handlers:
             handler.setFormatter(JsonLines())
@@ -145,6 +154,11 @@ class _StandardError(logging.Handler):
         with suppress(OSError, ValueError):
             sys.stderr.write(self.format(record) + "\n")
             sys.stderr.flush()
+
+
+class _File(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """A log that cannot be written, as on a full disk, stops no work, and is said nowhere else."""
 
 
 class JsonLines(logging.Formatter):

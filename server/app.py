@@ -14,6 +14,9 @@ from server.coordinator import Coordinator
 from server.persistence import StateDirectory
 from server.service import Service, Task, recording
 
+LOG_FILE = "server.log"
+"""Of the ServerApp's lines, in the state directory."""
+
 app = ServerApp()
 
 last_error: list[ReconsentError] = []
@@ -35,8 +38,9 @@ def _run(grid: Grid, context: Context) -> None:
     state = state_path(context.run_config.get("state"))
     # Flower's simulation engine alone keeps its messages in memory.
     simulated = isinstance(grid, InMemoryGrid)
-    start_logging(default="" if simulated else "human")
     with StateDirectory.open(state) as directory:
+        # Flower keeps a ServerApp's output to itself, so it has a file of its own.
+        start_logging(default="" if simulated else "human", file=directory.path / LOG_FILE)
         coordinator = Coordinator(grid, load_consortium(source), directory, simulated=simulated)
         task = Task.of(context.run_config)
         with recording(directory, str(context.run_id), task):

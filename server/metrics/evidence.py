@@ -51,7 +51,9 @@ class EvidenceMetrics:
             if family == PSNR_LOST:
                 samples.set(LOST, entry["value"], site)
         policy = session.scalar(
-            newest.where(row.kind == "policy", row.withdrawal == figures.withdrawal, row.number < figures.number)
+            newest.where(
+                row.kind == "policy", row.withdrawal == figures.withdrawal, row.number < figures.number
+            )
         )
         if policy is not None:
             limit = policy.body.get("limits", {}).get(PSNR_LOST, {})

@@ -23,6 +23,7 @@ from deploy.local_consortium import LocalConsortium
 from deploy.ports import find_ports
 from reconsent.config import dump_consortium, load_consortium
 from reconsent.privacy import PrivacyConfig
+from server.app import LOG_FILE
 from tests.deploy.deployment_files import DEPLOY
 
 PROMETHEUS = shutil.which("prometheus")
@@ -238,7 +239,7 @@ def test_sites_show_their_own_log_and_no_patients(watched: Watched) -> None:
         assert worked == SiteLog(layout.site_log(site)).trainings(since=0) > ROUNDS
     patients = {path.stem for path in layout.sites.rglob("*.h5")}
     assert len(patients) >= 9
-    for file in layout.logs.iterdir():
+    for file in (layout.state / LOG_FILE, *layout.logs.iterdir()):
         said = file.read_text(encoding="utf-8", errors="replace")
         assert not [patient for patient in patients if re.search(rf"\b{re.escape(patient)}\b", said)], file
     for group in json.loads(layout.metrics_targets.read_text(encoding="utf-8")):
@@ -250,20 +251,18 @@ def test_a_request_is_followed_to_the_sites_log_lines(watched: Watched) -> None:
     """Lines of server and sites name what the work was for: the run's request, then the withdrawal."""
     layout = watched.local.layout
     (withdrawal,) = json.loads(watched.reconsent("status", "--json"))["withdrawals"]
-    server = layout.log("superlink").read_text(encoding="utf-8", errors="replace")
-    asked = re.findall(
-        r"answered correlation=(\S+) run=(\S+)( withdrawal=\S+)? round=(\d+) site=brain", server
-    )
-    assert {f" withdrawal={withdrawal['id']}"} == {
-        found[2] for found in asked if found[0] == withdrawal["id"]
-    }
+    server = (layout.state / LOG_FILE).read_text(encoding="utf-8")
+    line = r"answered correlation=(\S+) run=(\S+)(?: withdrawal=(\S+))? round=\d+ site=brain type=train"
+    asked = re.findall(line, server)
+    unlearned = withdrawal["id"]
+    assert {found[2] for found in asked if found[0] == unlearned} == {unlearned}
     (request,) = {found[0] for found in asked if not found[2]}
     assert request.startswith("R-")
     logged = [json.loads(line) for line in layout.site_log("brain").read_text(encoding="utf-8").splitlines()]
     seen = [(entry["correlation"], entry["run"]) for entry in logged if entry["type"] == "train"]
     assert set(seen) == {(found[0], found[1]) for found in asked}
     node = layout.log("supernode-brain").read_text(encoding="utf-8", errors="replace")
-    assert f"worked correlation={withdrawal['id']}" in node and f"worked correlation={request}" in node
+    assert f"worked correlation={unlearned}" in node and f"worked correlation={request}" in node
 
 
 def test_exporters_come_and_go_with_the_consortium(watched: Watched) -> None:

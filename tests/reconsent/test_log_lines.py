@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,14 @@ def test_correlations_differ() -> None:
     """Two requests of one second have two names, and each may stand in a line."""
     first, second = new_correlation(), new_correlation()
     assert first != second and plain(first) == first
+
+
+def test_a_file_gets_the_same_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines go to the file as to standard error; a file that cannot be written stops nothing."""
+    start_logging({}, file=tmp_path / "server.log")
+    tell(logging.INFO, "round", "one")
+    assert (tmp_path / "server.log").read_text(encoding="utf-8") == capsys.readouterr().err
+    logging.getLogger("reconsent").handlers = []
+    start_logging({}, file=tmp_path / "missing" / "server.log")
+    tell(logging.INFO, "round", "two")
+    assert "two" in capsys.readouterr().err

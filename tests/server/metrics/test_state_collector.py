@@ -183,7 +183,7 @@ def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
 
 
 def test_evidence_of_the_last_unlearning_has_its_limit(tmp_path: Path) -> None:
-    """The newest figures on record are shown beside the limit of their own policy; certificates are counted."""
+    """The newest figures are shown beside the limit of their own policy; certificates are counted."""
     with opened(tmp_path, consortium()) as run:
         run.coordinator.meet()
         register, acts = run.coordinator.withdrawals, WithdrawalActs(run.coordinator.state)
