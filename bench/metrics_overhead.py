@@ -62,8 +62,8 @@ def main() -> None:
 
 def _measured(root: Path, rounds: int) -> dict[str, Any]:
     config = hospitals.consortium(training={"rounds": rounds, "evaluate-every": 1})
-    said, scrapes = io.StringIO(), []
-    start_logging({FORMAT_VARIABLE: "json"})
+    said = io.StringIO()
+    scrapes: list[float] = []
     with StateDirectory.open(root / "state") as state:
         coordinator = Coordinator(hospitals.grid(), config, state, simulated=True)
         coordinator.meet()
@@ -71,6 +71,7 @@ def _measured(root: Path, rounds: int) -> dict[str, Any]:
         collector = StateCollector(state.path)
         registry = CollectorRegistry()
         registry.register(collector)
+        start_logging({FORMAT_VARIABLE: "json"})
         with redirect_stderr(said), belonging(run="1", correlation="R-1"):
             for done in range(1, rounds + 1):
                 coordinator.train(done)
@@ -84,7 +85,7 @@ def _measured(root: Path, rounds: int) -> dict[str, Any]:
         cold = StateCollector(state.path)
         first = _cpu(cold.samples)
         cold.close()
-    lines = [json.loads(line) for line in said.getvalue().splitlines()]
+    lines = said.getvalue().splitlines()
     logger = logging.getLogger("reconsent")
     with redirect_stderr(io.StringIO()), belonging(run="1", correlation="R-1"):
         one = _cpu(lambda: [logger.info("%s", "words") for _ in range(1000)]) / 1000
