@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cli.deployment import Deployment, StateOption
 from reconsent.errors import DeployError, ReconsentError
+from reconsent.log_lines import new_correlation
 
 if TYPE_CHECKING:
     from server.persistence import RunEvent, StateDirectory
@@ -85,17 +86,19 @@ def _submit(deployment: Deployment, task: str, rounds: int, *, detach: bool, qui
         )
     with deployment.reading() as state:
         last = RunEvents(state).last_number()
+    request = new_correlation()
     run = deployment.control.submit_run(
         application_directory(deployment.layout.app),
         {
             "task": task,
             "rounds": rounds,
+            "request": request,
             "state": str(deployment.layout.state),
             "consortium": str(deployment.layout.consortium),
         },
     )
     if detach:
-        typer.echo(f"Run {run} was submitted. Watch it with `reconsent attach`.")
+        typer.echo(f"Run {run} was submitted ({request} in the logs). Watch it with `reconsent attach`.")
         return
     _follow(deployment, run, last, quiet=quiet)
 

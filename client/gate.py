@@ -12,23 +12,23 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection
-from logging import ERROR, WARNING
+from logging import ERROR, INFO, WARNING
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Error, Message
-from flwr.common import log
 from flwr.common.constant import ErrorCode
 
 from client.code_digest import code_digest
 from client.model_digest import model_digest
 from client.policy import UNLOGGED, UNREADABLE, Refusal, current_policy, refusal_of
 from client.privacy.refusal import BudgetSpentError
-from client.reasons import is_simulated, new_reference, simulated_reason, told_reason
+from client.reasons import is_simulated, new_reference, simulated_reason, told_reason, where_it_failed
 from client.site import identify_site
 from client.site_log import DAY_SECONDS, LogError, SiteLog, log_path
 from client.witness import Witness, witness_path
 from reconsent.errors import ReconsentError
+from reconsent.log_lines import belonging, plain, start_logging, tell
 from strategies import messages as msg
 
 
@@ -40,10 +40,23 @@ def site_gate(
     A refusal is an error reply whose reason begins with ``refused-by-site: CODE:`` (see
     :class:`client.policy.Refusal`), a failure one that begins with ``failed-at-site: CLASS:``.
     """
+    # In a simulation the sites' lines would come between the pictures of the progress.
+    start_logging(default="" if is_simulated(context.node_config) else "human")
+    entry = _entry(message, context)
+    told = {field: entry[field] for field in ("correlation", "run", "round", "site", "type", "message")}
+    with belonging(**told):
+        return _passed(message, context, call_next, entry)
+
+
+def _passed(
+    message: Message,
+    context: Context,
+    call_next: Callable[[Message, Context], Message],
+    entry: dict[str, Any],
+) -> Message:
     began = time.perf_counter()
     path = log_path(context.node_config, os.environ)
     site_log = SiteLog(path) if path is not None else None
-    entry = _entry(message, context)
     try:
         refusal = _refusal(message, context, site_log)
         if refusal is None and site_log is not None:
@@ -51,16 +64,18 @@ def site_gate(
             entry |= _model(message, "received")
             site_log.append("received", entry)
         if refusal is None:
+            tell(INFO, "received")
             reply = call_next(message, context)
             _say_witnessed(reply, path)
             if site_log is not None:
                 site_log.append("worked", entry | _model(reply, "sent") | {"seconds": _since(began)})
+            tell(INFO, "worked", seconds=_since(began))
             return reply
     except LogError as error:
-        log(ERROR, "%s", error)
+        tell(ERROR, "log", str(error))
         refusal = UNLOGGED
     except BudgetSpentError as error:
-        log(WARNING, "%s", error)
+        tell(WARNING, "log", str(error))
         refusal = Refusal(msg.BUDGET_SPENT, error.problem)
     except Exception as error:  # noqa: BLE001 - whatever it is, Flower would send its text to the server
         return _fail(message, context, error, site_log, entry | {"seconds": _since(began)})
@@ -71,7 +86,7 @@ def _refusal(message: Message, context: Context, site_log: SiteLog | None) -> Re
     try:
         policy = current_policy(context.node_config, os.environ)
     except ReconsentError as error:
-        log(ERROR, "%s", error)
+        tell(ERROR, "log", str(error))
         return UNREADABLE
     refusal = refusal_of(
         policy,
@@ -96,12 +111,12 @@ def _say_witnessed(reply: Message, log_file: Path | None) -> None:
 
 
 def _refuse(message: Message, refusal: Refusal, site_log: SiteLog | None, entry: dict[str, Any]) -> Message:
-    log(WARNING, "Refused a %s message: %s", message.metadata.message_type, refusal.sentence)
+    tell(WARNING, "refused", refusal.sentence, reason=refusal.code)
     if site_log is not None:
         try:
             site_log.append("refused", entry | {"reason": refusal.code})
         except LogError as error:
-            log(ERROR, "%s", error)
+            tell(ERROR, "log", str(error))
     return _error(message, ErrorCode.MOD_FAILED_PRECONDITION, _said(refusal))
 
 
@@ -109,17 +124,18 @@ def _fail(
     message: Message, context: Context, error: Exception, site_log: SiteLog | None, entry: dict[str, Any]
 ) -> Message:
     reference = new_reference()
-    log(ERROR, "Reference %s: a %s message failed.", reference, message.metadata.message_type, exc_info=error)
+    names = _names(context)
+    tell(ERROR, "failed", where_it_failed(error, names), reference=reference, reason=type(error).__name__)
     if is_simulated(context.node_config):
         reason = simulated_reason(error)
     else:
-        reason = told_reason(error, reference=reference, names=_names(context))
+        reason = told_reason(error, reference=reference, names=names)
     if site_log is not None:
         try:
             # The class alone: the log may be handed to others.
             site_log.append("failed", entry | {"reason": type(error).__name__, "reference": reference})
         except LogError as unwritable:
-            log(ERROR, "%s", unwritable)
+            tell(ERROR, "log", str(unwritable))
     return _error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{msg.FAILED_AT_SITE}: {reason}")
 
 
@@ -133,12 +149,15 @@ def _names(context: Context) -> Collection[str] | None:
 
 def _entry(message: Message, context: Context) -> dict[str, Any]:
     metadata = message.metadata
+    config = msg.config_of(message) if message.has_content() else {}
     return {
+        # Of the server's words only what can be nothing but a name.
+        "correlation": plain(config.get(msg.CORRELATION)),
         "site": str(context.node_config.get("site", context.node_config.get("partition-id", ""))),
         "run": str(metadata.run_id),
         "message": metadata.message_id,
         "type": metadata.message_type,
-        "round": msg.config_of(message).get(msg.SERVER_ROUND) if message.has_content() else None,
+        "round": config.get(msg.SERVER_ROUND),
     }
 
 

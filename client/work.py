@@ -149,7 +149,8 @@ def _incoming_quality(site: Site, model: Reconstructor) -> dict[str, float]:
         examples, quality = _test_quality(site, model)
     except ReconsentError as error:
         # As with an evaluation message of its own: a site that cannot measure can still train.
-        log(WARNING, "The received model could not be measured: %s", error)
+        # Its words may name a file.
+        log(WARNING, "The received model could not be measured: %s.", type(error).__name__)
         return {}
     return {
         msg.TEST_EXAMPLES: examples,

@@ -38,7 +38,7 @@ FLOWER_TABLE: dict[str, Any] = {
         "server/**/*.py",
     ],
     "components": {"serverapp": "server.app:app", "clientapp": "client.app:app"},
-    "config": {"consortium": "tiny", "state": "", "task": "plan", "rounds": 0},
+    "config": {"consortium": "tiny", "state": "", "task": "plan", "rounds": 0, "request": ""},
 }
 """The table ``[tool.flwr.app]``; a test compares it with the checkout's."""
 

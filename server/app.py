@@ -9,9 +9,13 @@ from flwr.superlink.grid import InMemoryGrid
 from reconsent.config import load_consortium
 from reconsent.environment import consortium_source, state_path
 from reconsent.errors import ReconsentError
+from reconsent.log_lines import start_logging
 from server.coordinator import Coordinator
 from server.persistence import StateDirectory
 from server.service import Service, Task, recording
+
+LOG_FILE = "server.log"
+"""Of the ServerApp's lines, in the state directory."""
 
 app = ServerApp()
 
@@ -35,6 +39,8 @@ def _run(grid: Grid, context: Context) -> None:
     # Flower's simulation engine alone keeps its messages in memory.
     simulated = isinstance(grid, InMemoryGrid)
     with StateDirectory.open(state) as directory:
+        # Flower keeps a ServerApp's output to itself, so it has a file of its own.
+        start_logging(default="" if simulated else "human", file=directory.path / LOG_FILE)
         coordinator = Coordinator(grid, load_consortium(source), directory, simulated=simulated)
         task = Task.of(context.run_config)
         with recording(directory, str(context.run_id), task):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from logging import ERROR, INFO
 from typing import Literal, Self, cast, get_args
 
 from reconsent.errors import ConfigError, ReconsentError
+from reconsent.log_lines import belonging, plain, tell
 from server.bookkeeping import MAIN
 from server.coordinator import Coordinator
 from server.events import Event, announce, listening
@@ -30,10 +32,13 @@ class Task:
         are due. All but ``plan`` carry out filed withdrawals before anything else, and between rounds.
     rounds
         Of ``train``.
+    request
+        What log lines name as the correlation of its work; empty: the run.
     """
 
     kind: TaskKind
     rounds: int = 0
+    request: str = ""
 
     @classmethod
     def of(cls, run_config: Mapping[str, object]) -> Self:
@@ -49,7 +54,7 @@ class Task:
             raise ConfigError(f"There is no task '{kind}'.", f"Tasks are: {', '.join(get_args(TaskKind))}.")
         if kind == "train" and rounds < 1:
             raise ConfigError(f"Training was asked for {rounds} rounds.", "Ask for one round at least.")
-        return cls(cast("TaskKind", kind), rounds)
+        return cls(cast("TaskKind", kind), rounds, str(plain(run_config.get("request")) or ""))
 
 
 class Service:
@@ -106,6 +111,7 @@ def recording(state: StateDirectory, run: str, task: Task) -> Iterator[None]:
         if event.kind == "done":
             # Before it is said: who hears it may look at once.
             note("completed")
+        tell(INFO, event.kind, event.text, **({"stage": event.stage} if event.stage else {}))
         events.append(
             run,
             event.kind,
@@ -121,10 +127,11 @@ def recording(state: StateDirectory, run: str, task: Task) -> Iterator[None]:
         progress.put(RUN, asked)
 
     note("running")
-    with listening(write):
+    with listening(write), belonging(run=run, correlation=task.request or f"run-{run}"):
         try:
             yield
         except ReconsentError as error:
+            tell(ERROR, "failed", str(error))
             # On a full disk neither can be written; what ended the run matters more.
             with suppress(ReconsentError):
                 note("failed", str(error))

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord
 
 from reconsent.errors import ContributionError, ReconsentError, RoundError, SiteError, WithdrawalError
 from reconsent.faults import reached
+from reconsent.log_lines import belonging
 from server.accountability import Accountability
 from server.bookkeeping import MAIN
 from server.checkpoint import Checkpoint, Checkpoints
@@ -93,6 +94,10 @@ class Withdrawing:
 
     def go_on(self, record: WithdrawalRecord) -> WithdrawalRecord:
         """Carry a filed withdrawal out; as :meth:`carry_out`."""
+        with belonging(withdrawal=record.id, correlation=record.id):
+            return self._gone_on(record)
+
+    def _gone_on(self, record: WithdrawalRecord) -> WithdrawalRecord:
         if record.state is WithdrawalState.FAILED and record.failed_in is not None:
             record = self._move(record, record.failed_in, "taken up again")
         try:

@@ -6,13 +6,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from logging import INFO, WARNING
 from typing import Literal
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from reconsent.errors import SiteError
-from strategies.messages import REFUSED_BY_SITE
+from reconsent.log_lines import belongs_to, tell
+from strategies.messages import CONFIG, CORRELATION, IDENTIFY, REFUSED_BY_SITE, SERVER_ROUND, config_of
 
 ReplyStatus = Literal[
     "ok", "app_error", "refused", "node_unavailable", "message_unavailable", "timeout", "withdrawn"
@@ -113,6 +115,8 @@ def exchange(
                 f"{message.metadata.dst_node_id}, which is not on the list of active sites; nothing sent.",
                 "This is a fault of the program: a withdrawn or unknown node must never be asked.",
             )
+    _say_what_for(messages)
+    about = {m.metadata.dst_node_id: _about(m) for m in messages}
     waiting = deque(messages)
     del messages
     pending: dict[str, tuple[int, float]] = {}
@@ -130,10 +134,12 @@ def exchange(
                 grid, [m for m in group if m.metadata.dst_node_id not in late_leavers], timeout
             )
             pending |= sent
+            for message_id, (node_id, _) in sent.items():
+                tell(INFO, "asked", site=allowed[node_id], message=message_id, **about[node_id])
             for node_id in lost:
-                yield Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None)
+                yield _told(Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None), about)
             for node_id in late_leavers:
-                yield Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None)
+                yield _told(Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None), about)
         anything = False
         for message_id, (node_id, deadline) in list(pending.items()):
             late = time.monotonic() >= deadline
@@ -146,13 +152,32 @@ def exchange(
             if found is not None:
                 del pending[message_id]
                 anything = True
-                yield found
+                yield _told(found, about)
         if anything:
             arrived_at = time.monotonic()
         elif pending:
             next_deadline = min(deadline for _, deadline in pending.values())
             pause = min(poll_seconds(time.monotonic() - arrived_at), next_deadline - time.monotonic())
             time.sleep(max(pause, 0.0))
+
+
+def _say_what_for(messages: Sequence[Message]) -> None:
+    """Let the sites' log lines name what the work is done for, as this side's do."""
+    correlation = belongs_to("correlation")
+    for message in messages:
+        record = message.content.config_records.get(CONFIG)
+        if correlation is not None and record is not None and message.metadata.message_type != IDENTIFY:
+            record[CORRELATION] = correlation
+
+
+def _about(message: Message) -> dict[str, object]:
+    return {"type": message.metadata.message_type, "round": config_of(message).get(SERVER_ROUND)}
+
+
+def _told(reply: Reply, about: Mapping[int, Mapping[str, object]]) -> Reply:
+    level = INFO if reply.status == "ok" else WARNING
+    tell(level, "answered", reply.reason, site=reply.site, outcome=reply.status, **about[reply.node_id])
+    return reply
 
 
 def poll_seconds(quiet_seconds: float) -> float:

@@ -76,6 +76,11 @@ The reply's metrics then hold ``psnr``, ``ssim`` and ``nmse`` of that model, ``t
 ACCOUNT: Final = "privacy-account"
 """In a train message of a simulation: which of its budgets the round is counted by. Real sites have one."""
 
+CORRELATION: Final = "correlation"
+"""In messages that ask for work: what it is done for, as both ends write it in their log lines.
+
+The number of the withdrawal that is being unlearned, or that of the request which began the run."""
+
 # Identity, site to server
 SITE: Final = "site"
 ORGAN: Final = "organ"

@@ -117,6 +117,15 @@ WITHDRAWALS = (
                 "dB",
                 red_below=-1,
             ),
+            Panel(
+                "Evidence of the last unlearning",
+                "PSNR that it cost each remaining site, as it is on record, and the limit fixed before.",
+                {
+                    "{{site}}": "reconsent_evidence_psnr_lost_decibels{}",
+                    "limit": "reconsent_evidence_psnr_lost_limit_decibels{}",
+                },
+                "dB",
+            ),
         ),
     ),
     Row(
@@ -150,6 +159,12 @@ WITHDRAWALS = (
                 },
                 "percentunit",
                 red_below=0.2,
+            ),
+            Panel(
+                "Certificates issued",
+                "Of withdrawals, so far.",
+                {"certificates": "reconsent_certificates_issued_total{}"},
+                "short",
             ),
             Panel(
                 "Keys of sites",

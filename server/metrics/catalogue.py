@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconsent.exposition import Metric, Topic
 from server.metrics import (
     certificates,
+    evidence,
     ledger,
     models,
     privacy,
@@ -40,6 +41,7 @@ CATALOGUE: tuple[Topic, ...] = (
     rounds.TOPIC,
     quality.TOPIC,
     unlearning.TOPIC,
+    evidence.TOPIC,
     sites.TOPIC,
     withdrawals.TOPIC,
     privacy.TOPIC,

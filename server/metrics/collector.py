@@ -17,6 +17,7 @@ from reconsent.errors import ReconsentError
 from reconsent.exposition import Samples
 from server.metrics import catalogue
 from server.metrics.certificates import collect_certificates
+from server.metrics.evidence import EvidenceMetrics
 from server.metrics.ledger import LedgerMetrics
 from server.metrics.models import Models
 from server.metrics.rounds import Rounds
@@ -56,6 +57,7 @@ class StateCollector(Collector):
         self._opened: object = None
         self._rounds, self._runs, self._sites = Rounds(), Runs(), Sites()
         self._withdrawals, self._models = WithdrawalMetrics(), Models()
+        self._evidence = EvidenceMetrics()
         self.ledger = LedgerMetrics()
 
     def describe(self) -> Iterable[Family]:
@@ -112,6 +114,7 @@ class StateCollector(Collector):
             self._rounds.privacy.collect(samples, remaining)
             self._runs.collect(view, samples)
             self._withdrawals.collect(view, samples)
+            self._evidence.collect(view, samples)
             self._models.collect(view, samples)
             self.ledger.collect(view, samples)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,7 @@ from client.code_digest import code_digest
 from client.policy import POLICY_VARIABLE
 from client.site_log import LOG_VARIABLE
 from reconsent.errors import RoundError
+from reconsent.log_lines import FORMAT_VARIABLE, FORMATS
 from server.persistence.tensors import content_hash
 from strategies import messages as msg
 from tests.client.hospital import Hospital
@@ -206,24 +208,70 @@ def test_disk_that_fills_during_the_work(
     assert [entry["event"] for entry in hospital.entries()] == ["received"]
 
 
+@pytest.mark.parametrize("form", FORMATS)
 def test_failure_names_no_patient(
-    hospital: Hospital, model: ArrayRecord, caplog: pytest.LogCaptureFixture
+    form: str,
+    hospital: Hospital,
+    model: ArrayRecord,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A file with a patient's name that cannot be read fails without the name; the node's output has it."""
+    """A file with a patient's name that cannot be read fails without it, to the server and in every log."""
+    monkeypatch.setenv(FORMAT_VARIABLE, form)
     bad = hospital.data / "Mueller_Anna_19570312.h5"
     bad.write_bytes(b"")
-    with caplog.at_level("ERROR", logger="flwr"):
-        reasons = [
-            hospital.ask(kind, arrays=model).error.reason or ""
-            for kind in ("train", "evaluate", "query.identify")
-        ]
+    reasons = [
+        hospital.ask(kind, arrays=model, node={"log": str(hospital.log)}).error.reason or ""
+        for kind in ("train", "evaluate", "query.identify")
+    ]
+    said = "".join(capfd.readouterr())
+    logged = hospital.log.read_text(encoding="utf-8")
+    for secret in ("Mueller", "Anna", "1957", "p-0", "p-1"):
+        assert secret not in said and secret not in logged
     for reason in reasons:
         assert reason.startswith("failed-at-site: DataError: ")
         for secret in ("Mueller", "Anna", "1957", "scans", str(hospital.root), ".h5"):
             assert secret not in reason
     (reference,) = {reasons[0].rpartition(" ")[2].rstrip(".")}
-    assert any(reference in record.getMessage() for record in caplog.records)
-    assert any(record.exc_info and "Mueller_Anna" in str(record.exc_info[1]) for record in caplog.records)
+    assert reference in said and reference in logged and "DataError [" in said
+
+
+def test_words_of_an_error_come_without_names(
+    hospital: Hospital,
+    model: ArrayRecord,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the site's names are known the output has an error's words, and dots in the names' place."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("slice 3 of /data/P-1.h5 cannot be read")
+
+    monkeypatch.setattr("client.work.train_locally", fails)
+    hospital.ask("train", arrays=model)
+    said = capfd.readouterr().err
+    assert "slice 3 of /data/…" in said and "p-1" not in said.casefold()
+
+
+def test_both_ends_name_what_the_work_is_for(
+    hospital: Hospital,
+    model: ArrayRecord,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The correlation of a message stands in the site's log and in its node's lines; no free text does."""
+    monkeypatch.setenv(FORMAT_VARIABLE, "json")
+    node = {"log": str(hospital.log)}
+    assert not hospital.ask("train", arrays=model, config={msg.CORRELATION: "W-1"}, node=node).has_error()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    ours = [line for line in lines if line["logger"] == "reconsent"]
+    assert [line["event"] for line in ours] == ["received", "worked"]
+    for line in (*ours, *hospital.entries()):
+        assert line["correlation"] == "W-1" and line["round"] == 3
+        assert line["site"] == "north" and line["type"] == "train" and line["run"] == "1"
+    hospital.ask("train", arrays=model, config={msg.CORRELATION: "Anna Mueller\n"}, node=node)
+    assert hospital.entries()[-1]["correlation"] is None
+    assert "Mueller" not in "".join(capfd.readouterr()) + hospital.log.read_text(encoding="utf-8")
 
 
 def test_failure_that_is_not_ours(

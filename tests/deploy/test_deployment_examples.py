@@ -73,7 +73,8 @@ def test_paths_of_the_compose_site_are_mounted() -> None:
 def test_paths_of_the_kubernetes_site_are_mounted() -> None:
     """Every path in the pod's site.toml is one that the pod mounts, and its file is in what is mounted."""
     (workload,) = yaml_documents(DEPLOY / "kubernetes" / "site" / "statefulset.yaml")
-    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    container, exporter = workload["spec"]["template"]["spec"]["containers"]
+    assert exporter["name"] == "metrics"
     targets = {mount["mountPath"] for mount in container["volumeMounts"]}
     settings = load_node(SITES[1])
     for path in (
@@ -89,10 +90,14 @@ def test_paths_of_the_kubernetes_site_are_mounted() -> None:
 
 
 def test_no_file_names_a_registry() -> None:
-    """Images are those of this release, without a host: where they come from is the operator's choice."""
+    """Images are those of this release, or of a fixed one of others, and the operator may name another."""
     for path in (DEPLOY / "compose").glob("*.yaml"):
-        for service in yaml_documents(path)[0]["services"].values():
-            assert service["image"] == f"${{RECONSENT_IMAGE:-reconsent:{__version__}}}"
+        for name, service in yaml_documents(path)[0]["services"].items():
+            variable, image = re.fullmatch(r"\$\{(\w+)_IMAGE:-(.+)\}", service["image"]).groups()  # type: ignore[union-attr]
+            if variable == "RECONSENT":
+                assert image == f"reconsent:{__version__}"
+            else:
+                assert variable == name.upper() and re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", image)
     for path in (DEPLOY / "kubernetes").rglob("statefulset.yaml"):
         for image in re.findall(r"image: (\S+)", path.read_text(encoding="utf-8")):
             assert image == f"reconsent:{__version__}"

@@ -73,4 +73,4 @@ def test_provisioning_names_one_source_and_one_folder() -> None:
     (sources,) = yaml_documents(DIRECTORY / "provisioning" / "datasources" / "prometheus.yaml")
     assert [source["type"] for source in sources["datasources"]] == ["prometheus"]
     (providers,) = yaml_documents(DIRECTORY / "provisioning" / "dashboards" / "reconsent.yaml")
-    assert providers["providers"][0]["options"]["path"] == "/var/lib/grafana/dashboards"
+    assert providers["providers"][0]["options"]["path"] == "/etc/reconsent/dashboards"

@@ -36,7 +36,8 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
         return document
     labels = {"app": "reconsent"}
     spec = document["spec"]
-    template = {**spec["template"], "metadata": {"labels": labels}}
+    told = spec["template"].get("metadata", {})
+    template = {**spec["template"], "metadata": {**told, "labels": labels}}
     return {**document, "spec": {**spec, "template": template, "selector": {"matchLabels": labels}}}
 
 
@@ -138,18 +139,47 @@ def test_pods_are_confined(pod: dict[str, Any]) -> None:
 
 def test_commands_are_those_of_the_program(pod: dict[str, Any]) -> None:
     """The program has the command and its options, and there is a probe for start and for life."""
-    (container,) = pod["containers"]
-    parse_command(container["args"])
-    assert {"startupProbe", "livenessProbe"} <= set(container)
+    assert [container["name"] for container in pod["containers"]][1:] == ["metrics"]
+    for container in pod["containers"]:
+        parse_command(container["args"])
+        assert {"startupProbe", "livenessProbe"} <= set(container)
 
 
-def test_nothing_but_the_sites_port_is_let_in() -> None:
-    """The server is reached on the sites' port alone, and opens nothing; a site is reached not at all."""
+def test_exporters_are_scraped_where_they_listen(base: Path, pod: dict[str, Any]) -> None:
+    """Annotation, port and command agree; a server that cannot be read by it still is Ready for the sites."""
+    (workload,) = named(plain_objects(base), "StatefulSet").values()
+    annotations = workload["spec"]["template"]["metadata"]["annotations"]
+    (exporter,) = (c for c in pod["containers"] if c["name"] == "metrics")
+    assert annotations["prometheus.io/scrape"] == "true"
+    assert [str(port["containerPort"]) for port in exporter["ports"]] == [annotations["prometheus.io/port"]]
+    assert exporter["args"][-1] == f"0.0.0.0:{annotations['prometheus.io/port']}"
+    assert "readinessProbe" not in exporter
+
+
+def test_a_sites_exporter_sees_neither_scans_nor_key() -> None:
+    """Of what the node has, its exporter mounts log, policy and description, read-only."""
+    (workload,) = named(plain_objects(BASES[1]), "StatefulSet").values()
+    (exporter,) = (c for c in workload["spec"]["template"]["spec"]["containers"] if c["name"] == "metrics")
+    assert all(mount["readOnly"] for mount in exporter["volumeMounts"])
+    assert {mount["name"] for mount in exporter["volumeMounts"]}.isdisjoint({"data", "key", "secret"})
+
+
+def test_nothing_but_sites_and_prometheus_is_let_in() -> None:
+    """The server is reached on the sites' port, and opens nothing; metrics are for Prometheus alone."""
     (server,) = named(plain_objects(BASES[0]), "NetworkPolicy").values()
     (site,) = named(plain_objects(BASES[1]), "NetworkPolicy").values()
-    assert server["spec"]["ingress"] == [{"ports": [{"port": 9092, "protocol": "TCP"}]}]
+    prometheus = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}]
+    assert server["spec"]["ingress"] == [
+        {"ports": [{"port": 9092, "protocol": "TCP"}]},
+        {"from": prometheus, "ports": [{"port": 9464, "protocol": "TCP"}]},
+    ]
     assert server["spec"]["egress"] == []
-    assert site["spec"]["ingress"] == []
+    assert site["spec"]["ingress"] == [
+        {"from": prometheus, "ports": [{"port": 9465, "protocol": "TCP"}]},
+    ]
     assert set(site["spec"]["policyTypes"]) == set(server["spec"]["policyTypes"]) == {"Ingress", "Egress"}
-    (service,) = named(plain_objects(BASES[0]), "Service").values()
-    assert [port["port"] for port in service["spec"]["ports"]] == [9092]
+    services = named(plain_objects(BASES[0]), "Service")
+    assert {name: [port["port"] for port in s["spec"]["ports"]] for name, s in services.items()} == {
+        "reconsent-superlink": [9092],
+        "reconsent-metrics": [9464],
+    }

@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_health.v1 import health as servicer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from deploy.health import status
 from deploy.ports import find_ports, is_free
+from deploy.probe import main as probe
+from reconsent.exposition import MetricsServer
 
 
 def test_free_preferred_ports_are_kept() -> None:
@@ -47,3 +50,12 @@ def test_health_of_a_real_server() -> None:
     finally:
         server.stop(None).wait()
     assert status(f"127.0.0.1:{port}", timeout=0.5) == "unreachable"
+
+
+def test_probe_of_a_real_exporter() -> None:
+    """An exporter that answers, one that is not ready, and one that is gone are told apart by exit status."""
+    with MetricsServer(CollectorRegistry(), "127.0.0.1:0", unready=lambda: "no state yet") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        assert probe([f"{url}/healthz"]) == 0
+        assert probe([f"{url}/readyz"]) == 1
+    assert probe([f"{url}/healthz"]) == 1

@@ -23,6 +23,7 @@ from deploy.local_consortium import LocalConsortium
 from deploy.ports import find_ports
 from reconsent.config import dump_consortium, load_consortium
 from reconsent.privacy import PrivacyConfig
+from server.app import LOG_FILE
 from tests.deploy.deployment_files import DEPLOY
 
 PROMETHEUS = shutil.which("prometheus")
@@ -32,7 +33,8 @@ pytestmark = [
     pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed"),
 ]
 
-LEAVING = "knee"
+LEAVING, NOISY = "knee", "brain"
+ROUNDS = 2
 PANELS = [
     pytest.param(panel["title"], target["expr"], id=f"{path.stem}-{panel['title']}-{target['refId']}")
     for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
@@ -80,16 +82,25 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A training of three sites with site-level noise, and a withdrawal; all of it scraped."""
+    """A training of three sites, one of them with site-level noise, and a withdrawal; all of it scraped."""
     directory = tmp_path_factory.mktemp("metrics")
     tiny = load_consortium("tiny")
+    # A site that adds noise tells no loss, since that would be without any; so only one does.
     noise = PrivacyConfig(mode="site", site_noise_multiplier=2.0, site_clip=0.05, site_ceiling=60.0)
     config = tiny.model_copy(
         update={
             "withdrawals": (),
-            "privacy": noise,
+            "sites": tuple(
+                site.model_copy(
+                    update={
+                        "privacy": noise if site.name == NOISY else None,
+                        "phantom": site.phantom.model_copy(update={"slices": 1, "matrix": (32, 32)}),
+                    }
+                )
+                for site in tiny.sites
+            ),
             "training": tiny.training.model_copy(
-                update={"local_steps": 1, "evaluate_every": 2, "join_seconds": 300.0}
+                update={"local_steps": 1, "evaluate_every": 1, "join_seconds": 300.0}
             ),
             "unlearning": tiny.unlearning.model_copy(update={"rounds_fraction": 0.5}),
         }
@@ -102,7 +113,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     try:
         found.reconsent("up", str(file))
         server, found.url = started(directory, local)
-        found.reconsent("train", "--rounds", "4", "--quiet")
+        found.reconsent("train", "--rounds", str(ROUNDS), "--quiet")
         found.reconsent("withdraw", LEAVING, "--reason", "the contract ends", "--requested-by", "officer")
         found.wait('reconsent_withdrawal_state{state=~"received|restricted"}', lambda value: value == 1)
         found.wait("withdrawal:reconsent_withdrawal_time_left:seconds", lambda value: value > 0)
@@ -161,7 +172,7 @@ def started(directory: Path, local: LocalConsortium) -> tuple[subprocess.Popen[b
 def test_values_are_those_of_the_status(watched: Watched) -> None:
     """What Prometheus has scraped agrees with what `reconsent status --json` says."""
     status = json.loads(watched.reconsent("status", "--json"))
-    assert watched.value("reconsent_training_rounds") == status["round"] == 4
+    assert watched.value("reconsent_training_rounds") == status["round"] == ROUNDS
     assert watched.value("reconsent_training_rounds_target") == status["target"]
     assert watched.value("reconsent_run_active") == (status["run"]["status"] == "running") == 0
     states = [site["status"] for site in status["sites"]]
@@ -225,12 +236,33 @@ def test_sites_show_their_own_log_and_no_patients(watched: Watched) -> None:
         worked = watched.value(
             f'reconsent_site_messages_total{{site="{site}", type="train", outcome="worked"}}'
         )
-        assert worked == SiteLog(layout.site_log(site)).trainings(since=0) > 4
+        assert worked == SiteLog(layout.site_log(site)).trainings(since=0) > ROUNDS
     patients = {path.stem for path in layout.sites.rglob("*.h5")}
     assert len(patients) >= 9
+    for file in (layout.state / LOG_FILE, *layout.logs.iterdir()):
+        said = file.read_text(encoding="utf-8", errors="replace")
+        assert not [patient for patient in patients if re.search(rf"\b{re.escape(patient)}\b", said)], file
     for group in json.loads(layout.metrics_targets.read_text(encoding="utf-8")):
         page = httpx.get(f"http://{group['targets'][0]}/metrics", trust_env=False).text
         assert not [patient for patient in patients if re.search(rf"\b{re.escape(patient)}\b", page)]
+
+
+def test_a_request_is_followed_to_the_sites_log_lines(watched: Watched) -> None:
+    """Lines of server and sites name what the work was for: the run's request, then the withdrawal."""
+    layout = watched.local.layout
+    (withdrawal,) = json.loads(watched.reconsent("status", "--json"))["withdrawals"]
+    server = (layout.state / LOG_FILE).read_text(encoding="utf-8")
+    line = r"answered correlation=(\S+) run=(\S+)(?: withdrawal=(\S+))? round=\d+ site=brain type=train"
+    asked = re.findall(line, server)
+    unlearned = withdrawal["id"]
+    assert {found[2] for found in asked if found[0] == unlearned} == {unlearned}
+    (request,) = {found[0] for found in asked if not found[2]}
+    assert request.startswith("R-")
+    logged = [json.loads(line) for line in layout.site_log("brain").read_text(encoding="utf-8").splitlines()]
+    seen = [(entry["correlation"], entry["run"]) for entry in logged if entry["type"] == "train"]
+    assert set(seen) == {(found[0], found[1]) for found in asked}
+    node = layout.log("supernode-brain").read_text(encoding="utf-8", errors="replace")
+    assert f"worked correlation={unlearned}" in node and f"worked correlation={request}" in node
 
 
 def test_exporters_come_and_go_with_the_consortium(watched: Watched) -> None:
