@@ -135,7 +135,7 @@ def exchange(
             )
             pending |= sent
             for message_id, (node_id, _) in sent.items():
-                tell(INFO, "asked", site=allowed[node_id], message=message_id, **about[node_id])
+                tell(INFO, "asked", "", site=allowed[node_id], message=message_id, **about[node_id])
             for node_id in lost:
                 yield _told(Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None), about)
             for node_id in late_leavers:
