@@ -23,7 +23,7 @@ def test_the_page_is_written_from_the_files() -> None:
 def test_every_private_result_kept_to_its_epsilon() -> None:
     """What the ledgers say of training and unlearning is within the ε asked for, and near it."""
     found = load(RESULTS)
-    assert len(found) == len(EPSILONS)
+    assert {float(entries[0]["epsilon"]) for entries in found.values()} <= set(EPSILONS)
     for entries in found.values():
         for entry in entries:
             for spent in entry["spent"].values():
