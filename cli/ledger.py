@@ -86,7 +86,7 @@ def verify(
     else:
         with _open(state) as opened:
             ledger = _ledger(opened)
-            trusted = given or _named(ledger.key_contents())
+            trusted = given or ledger.named_keys()
             result = ledger.audit(trusted, _genuine(kept, trusted))
     _tell(result, not given, json_output)
     if not result.sound:

@@ -39,6 +39,17 @@ def signed_name(certificate: Certificate) -> str:
     return f"certificate.{SIMULATED}.dsse.json" if certificate.simulation else SIGNED
 
 
+def bundle_files(signed: SignedCertificate, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Every file of a bundle by name, the signed one last."""
+    name = signed_name(signed.certificate)
+    return {
+        **files,
+        "VERIFY.md": _VERIFY.format(signed=name, page=PAGE).encode(),
+        PAGE: page_of(signed).encode(),
+        name: signed.content,
+    }
+
+
 def write_bundle(directory: Path, signed: SignedCertificate, files: Mapping[str, bytes]) -> Path:
     """Write everything; returns the signed file.
 
@@ -47,15 +58,10 @@ def write_bundle(directory: Path, signed: SignedCertificate, files: Mapping[str,
     OSError
         If it cannot be written; nothing is there then.
     """
-    path = directory / signed_name(signed.certificate)
-    about = _VERIFY.format(signed=path.name, page=PAGE)
     with AtomicWrites() as writes:
-        for name, content in files.items():
+        for name, content in bundle_files(signed, files).items():
             writes.write(directory / name, [content])
-        writes.write(directory / "VERIFY.md", [about.encode()])
-        writes.write(directory / PAGE, [page_of(signed).encode()])
-        writes.write(path, [signed.content])
-    return path
+    return directory / signed_name(signed.certificate)
 
 
 def find_signed(path: Path) -> Path:

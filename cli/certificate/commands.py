@@ -14,19 +14,12 @@ from reconsent.errors import SignatureError
 from reconsent.files import write_atomically
 
 if TYPE_CHECKING:
-    from unlearning.certificate.evidence import Figure
     from unlearning.certificate.statement import Certificate
-    from unlearning.signing import PublicKey
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Certificates of withdrawals, signed by two people: issue, countersign, verify, show.",
 )
-
-OFFICER = "privacy-officer.pub"
-"""File in the state directory: the public key of the privacy officer."""
-SECRET = "pseudonym.key"  # noqa: S105 - the name of a file
-"""File in the state directory: the secret of the pseudonyms."""
 
 FileArgument = Annotated[Path, typer.Argument(help="The certificate, or the directory it came in.")]
 
@@ -64,36 +57,26 @@ def issue(
     simulation the figures are those of its results.json.
     """
     from cli.certificate.bundle import directory_name, write_bundle
+    from cli.certificate.issuing import OPERATOR, issue_certificate, officer_key
     from reconsent.environment import state_path
-    from server.certifying import draft, record_on
-    from server.persistence import Ledger, PrivacyDesk, Withdrawals
-    from unlearning.certificate.pseudonym import load_or_create_secret
-    from unlearning.certificate.signed import issue as sign
-    from unlearning.certificate.statement import Signers
 
-    path, consortium = state_path(state), consortium_of(state)
-    officer_key = _officer(path, officer)
+    consortium = consortium_of(state)
+    officer_public = officer_key(state_path(state), officer)
     with opened(state, writable=True) as directory:
-        operator = Ledger(directory).signing_key()
-        record = Withdrawals(directory).get(full_id(directory, withdrawal))
-        after = record_on(directory, record).after
-        figures = _figures(path, evidence or [], None if after is None else after.digest)
-        made = draft(
+        issued = issue_certificate(
             directory,
             consortium,
-            record,
-            signers=Signers(operator=operator.key_id, privacy_officer=officer_key.key_id),
-            secret=load_or_create_secret(path / SECRET),
-            figures=figures,
+            full_id(directory, withdrawal),
+            officer=officer_public,
+            actor=actor(by),
+            evidence=evidence or [],
         )
-        signed = sign(made.certificate, operator)
-        target = out / directory_name(made.certificate)
-        file = write_bundle(target, signed, made.files)
-        desk = PrivacyDesk(directory, actor(by))
-        desk.issued(record.id, made.certificate.certificate_id, signed.content)
-    write_atomically(target / "operator.pub", operator.public.pem())
+    made = issued.draft
+    target = out / directory_name(made.certificate)
+    file = write_bundle(target, issued.signed, made.files)
+    write_atomically(target / OPERATOR, issued.operator.pem())
     _say(made.certificate)
-    typer.echo(f"{file}: signed by the operator ({operator.key_id[:16]}…).")
+    typer.echo(f"{file}: signed by the operator ({issued.operator.key_id[:16]}…).")
     typer.echo(f"The privacy officer reads {file.with_name('certificate.html')}, and signs on their machine:")
     typer.echo(f"  reconsent certificate countersign {target} --key OFFICER_KEY")
 
@@ -167,34 +150,6 @@ def show(
     signed = read_unverified(find_signed(file).read_bytes())
     write_atomically(out, page_of(signed).encode())
     typer.echo(f"{out}: not verified; `reconsent certificate verify` does that.")
-
-
-def _officer(path: Path, named: Path | None) -> PublicKey:
-    from unlearning.signing import load_public_key
-
-    kept = path / OFFICER
-    if named is not None:
-        found = load_public_key(named)
-        write_atomically(kept, found.pem())
-        return found
-    if not kept.is_file():
-        raise SignatureError(
-            "It is not known which key the privacy officer signs with.",
-            "The officer makes one (`reconsent certificate key FILE`); give FILE.pub with --officer.",
-        )
-    return load_public_key(kept)
-
-
-def _figures(path: Path, files: list[Path], after: str | None) -> list[Figure]:
-    from cli.certificate.figures import figures_of_file, figures_of_results
-
-    found: list[Figure] = []
-    results = path.parent / "results.json"
-    if results.is_file() and (path.parent / "consortium.toml").is_file() and after is not None:
-        found += figures_of_results(results, after)
-    for file in files:
-        found += figures_of_file(file)
-    return found
 
 
 def _say(certificate: Certificate) -> None:

@@ -1,5 +1,7 @@
 """What a server must find again after it was killed: one directory, one database, files beside it."""
 
+from server.persistence.certificates import Certificates, KeptCertificate
+from server.persistence.console_users import ConsoleUser, ConsoleUsers, Role
 from server.persistence.desk import PrivacyDesk
 from server.persistence.enrolments import Enrolment, Enrolments
 from server.persistence.exports import Export, Exports
@@ -17,14 +19,19 @@ from server.persistence.withdrawal_records import WithdrawalEvent, WithdrawalRec
 from server.persistence.withdrawals import Withdrawals
 
 __all__ = [
+    "Certificates",
+    "ConsoleUser",
+    "ConsoleUsers",
     "Enrolment",
     "Enrolments",
     "Export",
     "Exports",
+    "KeptCertificate",
     "Ledger",
     "ModelRegistry",
     "ModelVersion",
     "PrivacyDesk",
+    "Role",
     "Roster",
     "RosterEntry",
     "RoundCost",

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from reconsent.errors import LedgerError
+from reconsent.errors import LedgerError, SignatureError
 from reconsent.files import sync_directory
 from server.persistence.state import StateDirectory
 from server.persistence.tables import LedgerRow
@@ -191,6 +191,16 @@ class Ledger:
         query = select(LedgerRow.content).where(LedgerRow.kind.in_((LEDGER_BEGUN, KEY_REPLACED)))
         with self._state.reading(session) as own:
             return list(own.scalars(query.order_by(LedgerRow.number)))
+
+    def named_keys(self, *, session: Session | None = None) -> list[PublicKey]:
+        """Every key the ledger names, in order; an entry that cannot be read is left to the audit."""
+        found = []
+        for content in self.key_contents(session=session):
+            try:
+                found.append(PublicKey.from_hex(str(Entry.of(content).body.get("key"))))
+            except (LedgerError, SignatureError):
+                continue
+        return found
 
     def export(self, *, size: int | None = None, session: Session | None = None) -> Iterator[bytes]:
         """The lines of a file that can be checked without this server; of the first ``size`` entries.

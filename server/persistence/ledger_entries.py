@@ -39,6 +39,9 @@ STATE_COPIED: Final = "state-copied"
 STATE_RESTORED: Final = "state-restored"
 MESSAGES_PURGED: Final = "messages-purged"
 CLOCK_CORRECTED: Final = "clock-corrected"
+CONSOLE_USER: Final = "console-user"
+CONSOLE_LOGIN: Final = "console-login"
+CONSOLE_ACTION: Final = "console-action"
 
 KINDS: Mapping[str, str] = {
     "ledger-begun": "the ledger, and the key that signs it",
@@ -62,6 +65,9 @@ KINDS: Mapping[str, str] = {
     STATE_RESTORED: "this state was restored from a backup",
     MESSAGES_PURGED: "the SuperLink's database was emptied of messages, and so of sites' updates",
     CLOCK_CORRECTED: "earlier entries of the register were written by a clock that was ahead",
+    CONSOLE_USER: "somebody may use the console, may no more, or has a new password or role",
+    CONSOLE_LOGIN: "somebody logged in to the console or out, or failed to; users by their number",
+    CONSOLE_ACTION: "what a user of the console did, or tried and was refused",
 }
 """Every kind of entry, and what it says."""
 

@@ -209,3 +209,32 @@ class RunEventRow(Base):
     index: Mapped[int]
     total: Mapped[int]
     metrics: Mapped[Json] = mapped_column(JSON)
+
+
+class ConsoleUserRow(Base):
+    """Somebody who may use the console. A removed row stays, without a password: the ledger names its id."""
+
+    __tablename__ = "console_users"
+    __table_args__ = (Index(None, "name"),)
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    password: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    removed_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+
+
+class CertificateRow(Base):
+    """A certificate that was issued here, with the files that go with it."""
+
+    __tablename__ = "certificates"
+    __table_args__ = (Index(None, "withdrawal"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    withdrawal: Mapped[str] = mapped_column(String(32), ForeignKey("withdrawals.id"))
+    content: Mapped[str] = mapped_column(Text)
+    files: Mapped[Json] = mapped_column(JSON)
+    issued_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    countersigned_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)

@@ -1,0 +1,156 @@
+"""Issues certificates and takes them back countersigned: for the command line, and for the console."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.certificate.bundle import bundle_files
+from cli.certificate.figures import figures_of_file, figures_of_results
+from reconsent.config import ConsortiumConfig
+from reconsent.errors import SignatureError
+from reconsent.files import write_atomically
+from server.certifying import Draft, draft, record_on
+from server.persistence import Certificates, KeptCertificate, Ledger, PrivacyDesk, StateDirectory, Withdrawals
+from unlearning.certificate.evidence import Figure
+from unlearning.certificate.pseudonym import load_or_create_secret
+from unlearning.certificate.signed import SignedCertificate, read_unverified, verify
+from unlearning.certificate.signed import issue as sign
+from unlearning.certificate.statement import Signers
+from unlearning.signing import PublicKey, load_public_key
+
+OFFICER = "privacy-officer.pub"
+"""File in the state directory: the public key of the privacy officer."""
+OPERATOR = "operator.pub"
+"""File in a bundle: the public key of the operator."""
+SECRET = "pseudonym.key"  # noqa: S105 - the name of a file
+"""File in the state directory: the secret of the pseudonyms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate that the operator has signed."""
+
+    draft: Draft
+    signed: SignedCertificate
+    operator: PublicKey
+
+
+def issue_certificate(
+    state: StateDirectory,
+    consortium: ConsortiumConfig,
+    withdrawal: str,
+    *,
+    officer: PublicKey,
+    actor: str,
+    evidence: Sequence[Path] = (),
+) -> Issued:
+    """Assemble the certificate of a withdrawal, sign it as the operator, keep it, and put that on record.
+
+    Parameters
+    ----------
+    state, consortium, withdrawal
+        What it is about; open for writing, and the withdrawal's whole id.
+    officer
+        The key that will countersign.
+    actor
+        Who issues it.
+    evidence
+        Files with figures that were measured elsewhere.
+
+    Raises
+    ------
+    SignatureError
+        If operator and officer have the same key.
+    ConfigError
+        If a file with figures is none, or the results beside the state are of another model.
+    """
+    operator = Ledger(state).signing_key()
+    record = Withdrawals(state).get(withdrawal)
+    after = record_on(state, record).after
+    made = draft(
+        state,
+        consortium,
+        record,
+        signers=Signers(operator=operator.key_id, privacy_officer=officer.key_id),
+        secret=load_or_create_secret(state.path / SECRET),
+        figures=_figures(state.path, evidence, None if after is None else after.digest),
+    )
+    signed = sign(made.certificate, operator)
+    with state.session() as session:
+        id_ = made.certificate.certificate_id
+        Certificates(state).keep(id_, record.id, signed.content, made.files, session=session)
+        PrivacyDesk(state, actor).issued(record.id, id_, signed.content)
+    return Issued(made, signed, operator.public)
+
+
+def accept_countersigned(state: StateDirectory, content: bytes) -> KeptCertificate:
+    """Keep a certificate that came back from the privacy officer, if it is the one that was issued here.
+
+    Raises
+    ------
+    SignatureError
+        If it was not issued here, was altered, or a signature is missing or wrong.
+    """
+    certificate = verify(content, trusted_keys(state))
+    register = Certificates(state)
+    kept = register.get(certificate.certificate_id)
+    if kept is None or read_unverified(kept.content).certificate != certificate:
+        raise SignatureError(
+            f"The certificate {certificate.certificate_id} was not issued here.", "Give the one from here."
+        )
+    register.countersigned(kept.id, content)
+    found = register.get(kept.id)
+    assert found is not None  # noqa: S101 - it was there a moment ago, and none is ever removed
+    return found
+
+
+def trusted_keys(state: StateDirectory) -> list[PublicKey]:
+    """The keys this consortium knows: every one its ledger has named, and the privacy officer's."""
+    ledger = Ledger(state)
+    found = ledger.named_keys()
+    if (state.path / OFFICER).is_file():
+        found.append(load_public_key(state.path / OFFICER))
+    return found
+
+
+def officer_key(path: Path, named: Path | None = None) -> PublicKey:
+    """The privacy officer's public key: the file that is named, which is kept, or the one kept before.
+
+    Raises
+    ------
+    SignatureError
+        If none is known, or the file is no key.
+    """
+    kept = path / OFFICER
+    if named is not None:
+        found = load_public_key(named)
+        write_atomically(kept, found.pem())
+        return found
+    if not kept.is_file():
+        raise SignatureError(
+            "It is not known which key the privacy officer signs with.",
+            "The officer makes one (`reconsent certificate key FILE`); give FILE.pub with --officer.",
+        )
+    return load_public_key(kept)
+
+
+def kept_bundle(state: StateDirectory, kept: KeptCertificate) -> dict[str, bytes]:
+    """Every file of the bundle of a kept certificate, by name."""
+    signed = read_unverified(kept.content)
+    files = bundle_files(signed, kept.files)
+    for key in Ledger(state).named_keys():
+        if key.key_id == signed.certificate.signers.operator:
+            files[OPERATOR] = key.pem()
+    return files
+
+
+def _figures(path: Path, files: Sequence[Path], after: str | None) -> list[Figure]:
+    found: list[Figure] = []
+    results = path.parent / "results.json"
+    if results.is_file() and (path.parent / "consortium.toml").is_file() and after is not None:
+        found += figures_of_results(results, after)
+    for file in files:
+        found += figures_of_file(file)
+    return found

@@ -1,0 +1,162 @@
+"""Files a withdrawal at a deployed consortium: the one way, for the command line and for the console."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from cli.deployment import Deployment
+from deploy.enrolment import unregister_revoked
+from reconsent.errors import ConfigError, DeployError, WithdrawalError
+from server.persistence import (
+    Enrolments,
+    PrivacyDesk,
+    Roster,
+    StateDirectory,
+    WithdrawalRecord,
+    Withdrawals,
+)
+from strategies.methods import check_method
+from unlearning.request import Attachment, RequestDetails, time_zone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalRequest:
+    """A withdrawal as it is asked for.
+
+    Attributes
+    ----------
+    sites, reason, requested_by, cooperating, details
+        As of :meth:`server.persistence.Withdrawals.file`.
+    documents, notes
+        What is put on record with it.
+    """
+
+    sites: tuple[str, ...]
+    reason: str
+    requested_by: str
+    details: RequestDetails
+    cooperating: bool = False
+    documents: tuple[Attachment, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filed:
+    """What became of a request.
+
+    Attributes
+    ----------
+    record
+        The withdrawal that answers it.
+    repeated
+        It was filed before; nothing was filed twice.
+    running
+        Id of the run that will carry it out; ``None`` if none is under way.
+    keys
+        What becomes of the sites' keys, in words.
+    lacking
+        What the configured method needs and does not find, in words; empty if nothing.
+    """
+
+    record: WithdrawalRecord
+    repeated: bool
+    running: int | None
+    keys: str
+    lacking: str
+
+
+Also = Callable[[StateDirectory, Session, WithdrawalRecord, bool], None]
+"""Something to be done in the transaction of the filing; told whether the request was a repeated one."""
+
+
+def file_withdrawal(deployment: Deployment, request: WithdrawalRequest, also: Also | None = None) -> Filed:
+    """Bar the sites, keep the request with its deadline, refuse the sites' keys; all or nothing.
+
+    Raises
+    ------
+    WithdrawalError
+        As of :meth:`server.persistence.Withdrawals.file`.
+    StateError
+        If the state cannot be written; nothing was filed then.
+    """
+    with deployment.writing() as opened:
+        roster, register = Roster(opened), Withdrawals(opened)
+        with opened.session() as session:
+            for site in deployment.consortium.sites:
+                roster.declare(site.name, site.organ, session=session)
+            known = {record.id for record in register.all(session=session)}
+            record = register.file(
+                request.sites,
+                reason=request.reason,
+                requested_by=request.requested_by,
+                restrict=True,
+                cooperating=request.cooperating,
+                details=request.details,
+                session=session,
+            )
+            desk = PrivacyDesk(opened, request.requested_by)
+            for document in request.documents:
+                desk.attach(record.id, document)
+            for text in request.notes:
+                desk.note(record.id, text)
+            # A cooperating site is barred from every round, but must still be heard: its key goes at the end.
+            for name in record.sites if not record.cooperating else ():
+                Enrolments(opened).revoke(name, f"withdrawal {record.id}", session=session)
+            if also is not None:
+                also(opened, session, record, record.id in known)
+        try:
+            unregister_revoked(deployment.control, opened)
+            running = deployment.running()
+            keys = (
+                "The sites answer for their part of the unlearning only; their keys are refused after it."
+                if record.cooperating
+                else "The keys of the sites are refused from now on."
+            )
+        except DeployError as error:
+            running = None
+            keys = f"Their keys are refused once the SuperLink can be told: {error.problem}"
+    return Filed(
+        record=record,
+        repeated=record.id in known,
+        running=running,
+        keys=keys,
+        lacking=_lacking(deployment, cooperating=record.cooperating),
+    )
+
+
+def moment_of(text: str | None, zone: str) -> dt.datetime | None:
+    """A moment as somebody typed it; without a time zone, in that of the consortium.
+
+    Raises
+    ------
+    WithdrawalError
+        If it is none.
+    """
+    if text is None:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise WithdrawalError(
+            f"'{text}' is no moment.", "Write it as 2027-01-31T09:30 or 2027-01-31."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=time_zone(zone))
+
+
+def _lacking(deployment: Deployment, *, cooperating: bool) -> str:
+    """What the configured method needs and does not find, in words; a request is accepted all the same."""
+    unlearning = deployment.consortium.unlearning
+    try:
+        check_method(
+            unlearning.method,
+            unlearning.settings,
+            deployment.consortium.contributions,
+            cooperating=cooperating,
+        )
+    except ConfigError as error:
+        return str(error)
+    return ""
