@@ -14,6 +14,7 @@ from cli.bench import bench
 from cli.calibrate import calibrate
 from cli.certificate.commands import app as certificate
 from cli.certs import app as certs
+from cli.console.commands import app as console
 from cli.data import app as data
 from cli.enrolment import add, readmit, replace_key
 from cli.keys import app as keys
@@ -69,6 +70,7 @@ PANELS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
         "unlearn": unlearn,
         "withdrawals": withdrawals,
         "certificate": certificate,
+        "console": console,
         "audit": audit,
         "ledger": ledger,
         "record": record,

@@ -1,0 +1,1 @@
+"""``reconsent console``: a small web application for the privacy officer."""

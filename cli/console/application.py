@@ -1,0 +1,107 @@
+"""The web application: its pages, and what holds for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from cli.console import certificates, filing, ledger, login, models, overview, quality, register
+from cli.console.guard import Guard
+from cli.console.visits import Console, Right, View, Visit, route
+
+_KINDS = {"console.css": "text/css; charset=utf-8", "live.js": "text/javascript; charset=utf-8"}
+
+
+def application(console: Console, names: Collection[str]) -> Starlette:
+    """The console as an ASGI application.
+
+    Parameters
+    ----------
+    console
+        What it shows.
+    names
+        Host names it answers to.
+    """
+    app = Starlette(
+        routes=_routes(console),
+        middleware=[Middleware(Guard, names=names, secure=console.secure)],
+        exception_handlers={HTTPException: _explain, 500: _failed},
+    )
+    app.state.console = console
+    return app
+
+
+def _routes(console: Console) -> list[BaseRoute]:
+    read, decide, anybody = Right.READ, Right.DECIDE, Right.ANYBODY
+
+    def get(path: str, view: View, right: Right = read, *, touch: bool = True) -> Route:
+        return route(console, path, view, right=right, touch=touch)
+
+    def post(path: str, view: View, right: Right) -> Route:
+        return route(console, path, view, right=right, post=True)
+
+    return [
+        get("/", overview.overview),
+        get("/login", login.form, anybody),
+        post("/login", login.log_in, anybody),
+        post("/logout", login.log_out, read),
+        get("/withdrawals", register.register),
+        get("/withdrawals/new", filing.form, decide),
+        post("/withdrawals/new", filing.check, decide),
+        post("/withdrawals", filing.file, decide),
+        get("/withdrawals/{id}", register.withdrawal),
+        # Asked for by the page itself: nobody need be there any more.
+        get("/withdrawals/{id}/progress", register.progress, touch=False),
+        post("/withdrawals/{id}/note", register.note, decide),
+        post("/withdrawals/{id}/notify", register.notify, decide),
+        post("/withdrawals/{id}/certificate", certificates.issue, Right.OPERATE),
+        post("/withdrawals/{id}/{decision}", register.decide, decide),
+        get("/certificates", certificates.certificates),
+        post("/certificates/verify", certificates.verify_upload, read),
+        post("/certificates/countersigned", certificates.countersigned, Right.COUNTERSIGN),
+        get("/certificates/{id}", certificates.certificate),
+        get("/certificates/{id}/whole", certificates.whole),
+        get("/certificates/{id}/signed", certificates.signed_file),
+        get("/certificates/{id}/bundle", certificates.bundle),
+        post("/certificates/{id}/verify", certificates.verify_kept, read),
+        get("/models", models.models),
+        get("/models/{id}", models.model),
+        post("/models/{id}/export", models.export, Right.OPERATE),
+        get("/quality", quality.quality),
+        get("/ledger", ledger.ledger),
+        post("/ledger/verify", ledger.check, read),
+        post("/ledger/export", ledger.export, read),
+        get("/keys", certificates.keys),
+        get("/keys/operator", certificates.operator_key),
+        post("/keys/officer", certificates.set_officer_key, Right.COUNTERSIGN),
+        Route("/static/{name}", _static, methods=["GET"]),
+    ]
+
+
+def _static(request: Request) -> Response:
+    name = str(request.path_params["name"])
+    if name not in _KINDS:
+        raise HTTPException(404)
+    content = files("cli.console").joinpath("static", name).read_bytes()
+    return Response(content, media_type=_KINDS[name], headers={"Cache-Control": "private, max-age=300"})
+
+
+def _explain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for these
+    words = {404: "There is nothing here", 405: "Not in this way", 400: "The form cannot be read"}
+    visit = Visit(request.app.state.console, request, str(request.state.number))
+    title = words.get(error.status_code, "That cannot be done")
+    return visit.error(error.status_code, title, "Go back, or begin at the overview.")
+
+
+def _failed(request: Request, _error: Exception) -> Response:
+    visit = Visit(request.app.state.console, request, str(request.state.number))
+    problem = f"Something went wrong in the console itself. Its log names it by {visit.number}."
+    return visit.error(500, "That went wrong", problem, "Tell whoever runs this console.")

@@ -1,0 +1,190 @@
+"""Certificates: issue, read, download, take back countersigned, verify."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+import zipfile
+
+from starlette.responses import Response
+
+from cli.certificate.bundle import directory_name, signed_name
+from cli.certificate.issuing import (
+    OFFICER,
+    OPERATOR,
+    accept_countersigned,
+    issue_certificate,
+    kept_bundle,
+    officer_key,
+    trusted_keys,
+)
+from cli.certificate.page import LEVELS, OUTCOMES, page_of
+from cli.console.guard import POLICY
+from cli.console.visits import Visit, see_other
+from reconsent.errors import SignatureError
+from reconsent.files import write_atomically
+from server.persistence import Certificates, Enrolments, KeptCertificate, Ledger, Withdrawals
+from unlearning.certificate.signed import read_unverified, verify
+from unlearning.signing import PublicKey
+
+
+def certificates(visit: Visit) -> Response:
+    """Every certificate that was issued here, and a form to verify any other."""
+    kept = [(entry, read_unverified(entry.content)) for entry in Certificates(visit.state).all()]
+    return visit.page("certificates.html.j2", kept=kept, levels=LEVELS, outcomes=OUTCOMES, result=None)
+
+
+def certificate(visit: Visit) -> Response:
+    """What one says, in short."""
+    return _show(visit, _kept(visit))
+
+
+def whole(visit: Visit) -> Response:
+    """The page of the bundle, as it is; its style is allowed by its hash."""
+    page = page_of(read_unverified(_kept(visit).content))
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = POLICY.replace("style-src 'self'", f"style-src 'sha256-{digest}'")
+    return Response(page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
+
+
+def signed_file(visit: Visit) -> Response:
+    """The signed file."""
+    kept = _kept(visit)
+    name = f"{kept.withdrawal}-{signed_name(read_unverified(kept.content).certificate)}"
+    visit.record("certificate-download", kept.id)
+    return _download(kept.content, name, "application/json")
+
+
+def bundle(visit: Visit) -> Response:
+    """Everything, in one archive."""
+    kept = _kept(visit)
+    directory = directory_name(read_unverified(kept.content).certificate)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in sorted(kept_bundle(visit.state, kept).items()):
+            file.writestr(f"{directory}/{name}", content)
+    visit.record("certificate-download", kept.id)
+    return _download(archive.getvalue(), f"{directory}.zip", "application/zip")
+
+
+def issue(visit: Visit) -> Response:
+    """Assemble one and sign it as the operator."""
+    id_ = visit.request.path_params["id"]
+    state = visit.state
+    record = Withdrawals(state).get(id_)
+    officer = officer_key(state.path)
+    with state.session() as session:
+        issued = issue_certificate(
+            state, visit.console.opened.consortium(), record.id, officer=officer, actor=visit.who.name
+        )
+        made = issued.draft.certificate.certificate_id
+        visit.record("certificate-issue", made, state=state, session=session)
+    visit.say("Signed as the operator. It is valid once the privacy officer has signed it too.")
+    return see_other(f"/certificates/{made}")
+
+
+def countersigned(visit: Visit) -> Response:
+    """Take one back from the privacy officer, whose key never comes here."""
+    state = visit.state
+    content = _one_upload(visit, "certificate", "the countersigned certificate")
+    with state.session() as session:
+        kept = accept_countersigned(state, content)
+        visit.record("certificate-countersigned", kept.id, state=state, session=session)
+    visit.say("Both signatures hold. The certificate is valid.")
+    return see_other(f"/certificates/{kept.id}")
+
+
+def verify_kept(visit: Visit) -> Response:
+    """Verify one that is kept here."""
+    kept = _kept(visit)
+    result = _verified(visit, kept.content, trusted_keys(visit.state))
+    visit.record("certificate-verify", kept.id, outcome="holds" if result["holds"] else "fails")
+    return _show(visit, kept, result)
+
+
+def verify_upload(visit: Visit) -> Response:
+    """Verify any file, by this consortium's keys or by those that come with it."""
+    content = _one_upload(visit, "certificate", "a certificate")
+    given = [PublicKey.from_pem(upload.content, "the key") for upload in visit.uploads.get("keys", [])]
+    result = _verified(visit, content, given or trusted_keys(visit.state))
+    visit.record("certificate-verify", outcome="holds" if result["holds"] else "fails")
+    kept = [(entry, read_unverified(entry.content)) for entry in Certificates(visit.state).all()]
+    return visit.page("certificates.html.j2", kept=kept, levels=LEVELS, outcomes=OUTCOMES, result=result)
+
+
+def keys(visit: Visit) -> Response:
+    """The public keys: of the ledger and the operator, of the privacy officer, of the sites."""
+    state = visit.state
+    return visit.page(
+        "keys.html.j2",
+        operator=Ledger(state).public_key(),
+        officer=officer_key(state.path) if (state.path / OFFICER).is_file() else None,
+        sites=Enrolments(state).all(),
+    )
+
+
+def operator_key(visit: Visit) -> Response:
+    """The operator's public key, to be handed on."""
+    key = Ledger(visit.state).public_key()
+    if key is None:
+        return visit.error(404, "There is no key yet", "The ledger has no entry yet.")
+    return _download(key.pem(), OPERATOR, "application/x-pem-file")
+
+
+def set_officer_key(visit: Visit) -> Response:
+    """Keep the privacy officer's public key."""
+    state = visit.state
+    content = _one_upload(visit, "key", "the public key")
+    found = PublicKey.from_pem(content, "the file")
+    visit.record("officer-key", found.key_id)
+    write_atomically(state.path / OFFICER, found.pem())
+    visit.say("The public key is kept. Compare its fingerprint with the one you were shown when you made it.")
+    return see_other("/keys")
+
+
+def _show(visit: Visit, kept: KeptCertificate, result: dict[str, object] | None = None) -> Response:
+    signed = read_unverified(kept.content)
+    return visit.page(
+        "certificate.html.j2",
+        kept=kept,
+        c=signed.certificate,
+        signatures=signed.signatures,
+        level=LEVELS[signed.certificate.claim_level.value],
+        outcome=OUTCOMES[signed.certificate.outcome],
+        result=result,
+    )
+
+
+def _verified(visit: Visit, content: bytes, trusted: list[PublicKey]) -> dict[str, object]:
+    """Whether a file holds, in words."""
+    try:
+        found = verify(content, trusted)
+    except SignatureError as error:
+        return {"holds": False, "problem": f"{error.problem} {error.remedy}", "c": None}
+    own = Ledger(visit.state).checkpoint()
+    here = own is not None and found.consortium.ledger == own.ledger
+    return {"holds": True, "problem": "", "c": found, "here": here}
+
+
+def _kept(visit: Visit) -> KeptCertificate:
+    id_ = visit.request.path_params["id"]
+    kept = Certificates(visit.state).get(id_)
+    if kept is None:
+        raise SignatureError(f"The certificate {id_[:40]!r} was not issued here.", "See the list.")
+    return kept
+
+
+def _one_upload(visit: Visit, name: str, what: str) -> bytes:
+    uploads = visit.uploads.get(name, [])
+    if len(uploads) != 1:
+        raise SignatureError(f"There is no file with {what}.", "Choose one file.")
+    return uploads[0].content
+
+
+def _download(content: bytes, name: str, kind: str) -> Response:
+    return Response(
+        content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+    )

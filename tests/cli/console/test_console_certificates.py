@@ -1,0 +1,116 @@
+"""Certificates, models, ledger and keys in the console."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load
+
+from cli.main import main
+from server.persistence import ModelRegistry, StateDirectory, Withdrawals
+from tests.cli.console.console_at_work import Visitor, carry_out, entries, text_of
+from unlearning.certificate.signed import countersign
+from unlearning.signing import SigningKey
+
+
+@pytest.fixture
+def operator(console: str) -> Visitor:
+    """The operator, logged in."""
+    visitor = Visitor(console)
+    visitor.log_in("operator")
+    return visitor
+
+
+def test_a_certificate_needs_two_people_and_holds_to_the_byte(
+    officer: Visitor, operator: Visitor, place: Path
+) -> None:
+    """Issued by the operator, signed elsewhere, brought back by the officer, verified; a changed one is not."""
+    officer.confirm(officer.file("delta"))
+    carry_out(place, "unlearn")
+    with StateDirectory.open(place / "state", url="", writable=False) as state:
+        (record,) = Withdrawals(state).all()
+    page = f"/withdrawals/{record.id}"
+    assert "completed" in text_of(officer.get(page))
+    refused = operator.send(page, f"{page}/certificate", status=400)
+    assert "not known which key" in text_of(refused)
+    key = SigningKey.generate()
+    officer.send("/keys", "/keys/officer", files={"key": ("officer.pub", key.public.pem())})
+    where = operator.send(page, f"{page}/certificate").headers["location"]
+    assert "Not valid yet" in text_of(officer.get(where))
+    unsigned = text_of(officer.send(where, f"{where}/verify", status=200))
+    assert "signature of the privacy officer is missing" in unsigned
+    signed = countersign(officer.get(f"{where}/signed").content, key).content
+    back = {"certificate": ("../../evil.json", signed)}
+    forged = {"certificate": ("c.json", signed.replace(b'"sig":"', b'"sig":"A', 1))}
+    officer.send("/certificates", "/certificates/countersigned", files=forged, status=400)
+    officer.send("/certificates", "/certificates/countersigned", files=back)
+    assert "Verified" in text_of(officer.send(where, f"{where}/verify", status=200))
+    assert "participation_ended" in text_of(officer.get(where))
+    whole = officer.get(f"{where}/whole")
+    assert "Not valid yet" not in whole.text
+    assert "style-src 'sha256-" in whole.headers["content-security-policy"]
+    upload = "/certificates/verify"
+    for content, words in ((signed, "✓ Verified"), (signed[:-2] + b" \n", "✗ Not verified")):
+        files = {"certificate": ("c.json", content)}
+        assert words in text_of(officer.send("/certificates", upload, files=files, status=200))
+    other = {"certificate": ("c.json", signed), "keys": ("k.pub", SigningKey.generate().public.pem())}
+    assert "was not given" in text_of(officer.send("/certificates", upload, files=other, status=200))
+    with zipfile.ZipFile(io.BytesIO(officer.get(f"{where}/bundle").content)) as archive:
+        archive.extractall(place / "out")
+    directory = place / "out" / record.id
+    (place / "officer.pub").write_bytes(key.public.pem())
+    keys = ["--key", str(directory / "operator.pub"), "--key", str(place / "officer.pub")]
+    with pytest.raises(SystemExit) as ended:
+        main(["certificate", "verify", str(directory), *keys])
+    assert not ended.value.code
+    done = [(e["action"], e["outcome"]) for e in entries(place / "state", "console-action")]
+    assert ("certificate-issue", "done") in done
+    assert ("certificate-countersigned", "done") in done
+    assert ("certificate-verify", "fails") in done
+
+
+def test_models_are_given_away_on_record_and_revoked_ones_are_not(operator: Visitor, place: Path) -> None:
+    """The file holds the arrays; the recipient is on record; a revoked version is refused."""
+    with StateDirectory.open(place / "state", url="", exclusive=False) as state:
+        registry = ModelRegistry(state)
+        latest = registry.latest("main")
+        assert latest is not None
+        arrays = registry.load(latest.id)
+        page = f"/models/{latest.id}"
+        answer = operator.send(page, f"{page}/export", {"recipient": "Clinic B"}, status=200)
+        assert (load(answer.content)["theta"] == arrays["theta"]).all()
+        assert "Clinic B" in text_of(operator.get(page))
+        token = operator.hidden(page, f"{page}/export")
+        registry.revoke_descendants_of_site("delta", "withdrawal")
+    refused = operator.client.post(f"{page}/export", data={**token, "recipient": "Clinic C"})
+    assert (refused.status_code, "was revoked" in text_of(refused)) == (409, True)
+    assert "Clinic C" not in text_of(operator.get(page))
+    assert "Revoked: withdrawal" in text_of(operator.get(page))
+    operator.get("/models/nothing", 404)
+
+
+def test_the_ledger_is_verified_and_an_altered_entry_is_named(officer: Visitor, place: Path) -> None:
+    """Sound as it is; with one entry altered behind its back, that one is named; a site's checkpoint counts."""
+    page, check = "/ledger", "/ledger/verify"
+    assert "Every entry is as it was written" in text_of(officer.send(page, check, status=200))
+    kept = place / "kept.checkpoint"
+    with pytest.raises(SystemExit):
+        main(["ledger", "export", "--checkpoint", str(kept), "--state", str(place / "state")])
+    files = {"checkpoint": ("kept", kept.read_bytes())}
+    assert "goes on from the checkpoint" in text_of(officer.send(page, check, files=files, status=200))
+    garbage = {"checkpoint": ("kept", b"[]")}
+    assert "holds no checkpoint" in text_of(officer.send(page, check, files=garbage, status=400))
+    exported = officer.send(page, "/ledger/export", status=200)
+    assert exported.content.startswith(b'{"format":"reconsent-ledger/1"')
+    assert "console-login" in officer.get("/ledger?kind=console-login").text
+    for query in ("?page=2", "?page=-1", "?page=99999999999", "?kind=%3Cscript%3E"):
+        assert "<script>" not in officer.get(f"/ledger{query}").text
+    with StateDirectory.open(place / "state", url="") as state, state.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER ledger_no_update")
+        connection.exec_driver_sql("UPDATE ledger SET content = replace(content, 'alpha', 'omega')")
+    answer = officer.client.post(check, data=officer.hidden(page, check))
+    assert answer.status_code in (200, 400)
+    assert "altered" in text_of(answer)

@@ -1,0 +1,146 @@
+"""The register in the console: filed as on the command line, decided, and shown as text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from server.persistence import Enrolments, StateDirectory, WithdrawalActs, Withdrawals
+from tests.cli.console.console_at_work import Visitor, entries, hidden_fields, text_of
+
+
+def records(place: Path) -> list[tuple[str, str]]:
+    """Id and state of every withdrawal."""
+    with StateDirectory.open(place / "state", url="", writable=False) as state:
+        return [(record.id, record.state.value) for record in Withdrawals(state).all()]
+
+
+def test_a_request_is_filed_once_after_confirmation(officer: Visitor, place: Path) -> None:
+    """Nothing before the confirmation; a second click changes nothing; a replay after its end is refused."""
+    page = officer.file("delta", request_id="K-17", note="by telephone")
+    assert "To be answered by" in text_of(page)
+    assert records(place) == []
+    first = officer.confirm(page)
+    ((id_, state),) = records(place)
+    assert (first.headers["location"], state) == (f"/withdrawals/{id_}", "restricted")
+    assert "delta is barred from now on" in text_of(officer.get(f"/withdrawals/{id_}"))
+    again = officer.confirm(page)
+    assert again.headers["location"] == first.headers["location"]
+    assert "filed before" in text_of(officer.get(f"/withdrawals/{id_}"))
+    assert records(place) == [(id_, state)]
+    with StateDirectory.open(place / "state", url="", writable=False) as opened:
+        assert Enrolments(opened).valid("delta") is None
+        (record,) = Withdrawals(opened).all()
+        assert record.request_id == "K-17"
+        notes = [str(act.body["text"]) for act in WithdrawalActs(opened).of(id_, "note")]
+    actions = entries(place / "state", "console-action")
+    assert [(e["action"], e["subject"], e["outcome"]) for e in actions] == [
+        ("withdraw", id_, "done"),
+        ("withdraw", id_, "repeated"),
+    ]
+    # The same number names the request in the answer, in the register and in the ledger.
+    assert actions[0]["request"] == first.headers["x-request-id"]
+    assert notes[0] == "by telephone"
+    assert actions[0]["request"] in notes[1]
+    sure = {"reason": "a mistake", "sure": "yes"}
+    officer.send(f"/withdrawals/{id_}", f"/withdrawals/{id_}/cancel", sure)
+    assert "this is a replay" in text_of(officer.confirm(page, 409))
+    assert records(place) == [(id_, "cancelled")]
+    assert entries(place / "state", "console-action")[-1]["outcome"] == "refused"
+
+
+def test_a_request_without_a_number_gets_one(officer: Visitor, place: Path) -> None:
+    """So that the same confirmation, sent again later, is known for what it is."""
+    page = officer.file("delta")
+    officer.confirm(page)
+    with StateDirectory.open(place / "state", url="", writable=False) as opened:
+        (record,) = Withdrawals(opened).all()
+        assert record.request_id is not None
+        assert re.fullmatch(r"console-[0-9a-f]{16}", record.request_id)
+
+
+def test_wrong_requests_are_refused_with_what_was_typed(officer: Visitor, place: Path) -> None:
+    """An unknown site, a moment to come, hostile names: said in words, everything kept, nothing filed."""
+    cases = {
+        "no site 'omega'": {"site": "omega"},
+        "after now": {"received": "2199-01-01T10:00"},
+        "is no moment": {"received": "soon"},
+        "U+202E": {"requested_by": "abc\u202etxt.exe"},
+        "The reason is empty": {"reason": "  "},
+        "number of patients": {"scope": "patients", "patients": "many"},
+        "1 or more": {"scope": "patients", "patients": "0"},
+    }
+    form = "/withdrawals/new"
+    base = {"site": "delta", "scope": "site", "reason": "kept words", "requested_by": "dpo"}
+    for words, changes in cases.items():
+        answer = officer.send(form, form, {**base, **changes}, status=400)
+        assert words in text_of(answer), words
+    assert "kept words" in answer.text
+    for name in ("a\u202eb.pdf", "x" * 300, "a\x07b"):
+        files = {"documents": (name, b"letter")}
+        answer = officer.send(form, form, base, files=files, status=400)
+        assert "name of an attached file" in text_of(answer)
+    files = {"documents": ("..\\..\\etc/<b>letter</b>.pdf", b"letter")}
+    page = officer.send(form, form, base, files=files, status=200)
+    assert "&lt;b&gt;letter" not in page.text
+    assert "<dd>b&gt;.pdf" in page.text  # the last part of the path, as text
+    assert records(place) == []
+
+
+def test_decisions_are_those_of_the_register(officer: Visitor, place: Path) -> None:
+    """Extended once, held, released, noted, told; a grave one needs its tick; each is in the ledger."""
+    officer.confirm(officer.file("delta"))
+    ((id_, _),) = records(place)
+    page = f"/withdrawals/{id_}"
+    officer.send(page, f"{page}/extend", {"reason": "three sites"})
+    assert "extend" not in re.findall(rf'action="{page}/(\w+)"', officer.get(page).text)
+    token = hidden_fields(officer.get(page).text, f"{page}/hold")
+    officer.send(page, f"{page}/hold", {"reason": "<script>alert(1)</script>", "until": "2030-01-01"})
+    twice = officer.client.post(f"{page}/extend", data={**token, "reason": "again"})
+    assert (twice.status_code, "extended once" in text_of(twice)) == (409, True)
+    shown = officer.get(page).text
+    assert "<script>alert" not in shown
+    assert "&lt;script&gt;alert(1)" in shown
+    officer.send(page, f"{page}/release", {"reason": "over"})
+    letter = {"documents": ("letter.pdf", b"content")}
+    officer.send(page, f"{page}/note", {"text": "called", "owner": "Grace"}, files=letter)
+    officer.send(page, f"{page}/notify", {"recipient": ["site:alpha", "site:beta"], "how": "by mail"})
+    bad = officer.client.post(f"{page}/notify", data={**token, "recipient": "Museum", "how": "x"})
+    assert bad.status_code == 409
+    officer.send(page, f"{page}/refuse", {"reason": "unfounded"}, status=409)
+    officer.send(page, f"{page}/refuse", {"reason": "unfounded", "sure": "yes"})
+    assert records(place) == [(id_, "refused")]
+    text = text_of(officer.get(page))
+    assert "Grace" in text
+    assert "letter.pdf" in text
+    assert "Nothing is left to decide" in text
+    done = [e["action"] for e in entries(place / "state", "console-action")]
+    assert done == ["withdraw", "extend", "hold", "release", "note", "notify", "refuse"]
+    assert "unfounded" not in str(entries(place / "state", "console-action"))
+
+
+def test_the_console_works_while_a_server_holds_the_state(officer: Visitor, place: Path) -> None:
+    """What a run has open is read and written beside it."""
+    with StateDirectory.open(place / "state", url=""):
+        officer.confirm(officer.file("delta"))
+        assert "restricted" in str(records(place))
+        officer.get("/")
+
+
+def test_curves_are_drawn_and_missing_pictures_are_said(officer: Visitor, place: Path) -> None:
+    """A line for each site, figures beside them; pictures only where a report has them."""
+    page = officer.get("/quality").text
+    assert page.count('class="line c0"') >= 2
+    assert "from" in re.findall(r"<title id=\"t1\">(.*?)</title>", page, re.DOTALL)[0]
+    assert "Images never leave a site" in page
+    report = (
+        '<section aria-labelledby="h-pictures"><h3>knee: slice 3</h3><figure>'
+        '<img src="data:image/png;base64,AAAA" alt="truth"><figcaption>truth</figcaption></figure>'
+        '<img src="https://evil.example/x.png" alt="no"></section><img src="data:image/png;base64,BBBB">'
+    )
+    (place / "report.html").write_text(report)
+    page = officer.get("/quality").text
+    assert "knee: slice 3" in page
+    assert 'src="data:image/png;base64,AAAA"' in page
+    assert "evil.example" not in page
+    assert "BBBB" not in page
