@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from importlib.resources import files
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from cli.console import certificates, filing, ledger, login, models, overview, quality, register
 from cli.console.guard import Guard
 from cli.console.visits import Console, Right, View, Visit, route
 
+_LOG = logging.getLogger("uvicorn.error")
 _KINDS = {"console.css": "text/css; charset=utf-8", "live.js": "text/javascript; charset=utf-8"}
 
 
-def application(console: Console, names: Collection[str]) -> Starlette:
+def application(console: Console, names: Collection[str]) -> ASGIApp:
     """The console as an ASGI application.
 
     Parameters
@@ -31,11 +33,11 @@ def application(console: Console, names: Collection[str]) -> Starlette:
     """
     app = Starlette(
         routes=_routes(console),
-        middleware=[Middleware(Guard, names=names, secure=console.secure)],
         exception_handlers={HTTPException: _explain, 500: _failed},
     )
     app.state.console = console
-    return app
+    # Outside of everything, so that the page of an unforeseen error has its headers too.
+    return Guard(app, names=names, secure=console.secure)
 
 
 def _routes(console: Console) -> list[BaseRoute]:
@@ -101,7 +103,8 @@ def _explain(request: Request, error: Exception) -> Response:
     return visit.error(error.status_code, title, "Go back, or begin at the overview.")
 
 
-def _failed(request: Request, _error: Exception) -> Response:
+def _failed(request: Request, error: Exception) -> Response:
     visit = Visit(request.app.state.console, request, str(request.state.number))
+    _LOG.error("request %s failed: %s", visit.number, type(error).__name__)
     problem = f"Something went wrong in the console itself. Its log names it by {visit.number}."
     return visit.error(500, "That went wrong", problem, "Tell whoever runs this console.")

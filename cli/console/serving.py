@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,8 @@ def serve(
         port = listening.getsockname()[1]
         host = f"[{address.host}]" if ":" in address.host else address.host
         tell(f"Console on {'https' if secure else 'http'}://{host}:{port}/")
-        uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(address: Address) -> socket.socket:

@@ -157,18 +157,22 @@ class Visit:
 
     def page(self, template: str, code: int = 200, **values: Any) -> Response:
         """A page of the console."""
-        notices = []
-        if self.session is not None:
-            notices, self.session.notices = self.session.notices, []
         shared = {
             "user": self.user,
             "csrf": self.session.csrf if self.session else "",
             "rights": RIGHTS[self.user.role] if self.user else frozenset(),
             "path": self.request.url.path,
             "number": self.number,
-            "notices": notices,
+            "notices": self._notices,
         }
         return Response(render(template, {**shared, **values}), code, media_type="text/html; charset=utf-8")
+
+    def _notices(self) -> list[tuple[str, str]]:
+        """What is to be said, once: a part of a page that has no place for it does not ask."""
+        if self.session is None:
+            return []
+        notices, self.session.notices = self.session.notices, []
+        return notices
 
     def error(self, status: int, title: str, problem: str, remedy: str = "") -> Response:
         """A page that says what went wrong, and what to do."""

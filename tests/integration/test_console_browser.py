@@ -33,13 +33,16 @@ PAGES = ("/", "/withdrawals", "/withdrawals/new", "/certificates", "/models", "/
 # Contrast as WCAG defines it, of every element that has text of its own.
 CONTRAST = """
 const found = [];
-function rgb(text) { const m = text.match(/[\\d.]+/g).map(Number); return m.length > 3 && m[3] === 0 ? null : m; }
+function rgb(text) {
+  const m = text.match(/[\\d.]+/g).map(Number); return m.length > 3 && m[3] === 0 ? null : m; }
 function light(c) { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
   return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126*r + 0.7152*g + 0.0722*b; }
 for (const e of document.body.querySelectorAll("*")) {
-  if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) || !e.checkVisibility()) continue;
+  const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+  if (!own || !e.checkVisibility()) continue;
   if (e.closest("svg") || e.closest(".skip")) continue;
-  let back = null; for (let p = e; p && !back; p = p.parentElement) back = rgb(getComputedStyle(p).backgroundColor);
+  let back = null;
+  for (let p = e; p && !back; p = p.parentElement) back = rgb(getComputedStyle(p).backgroundColor);
   const a = light(rgb(getComputedStyle(e).color)), b = light(back || [255, 255, 255]);
   const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   if (ratio < 4.5) found.push(e.tagName + "." + e.className + " " + ratio.toFixed(2));
@@ -48,8 +51,9 @@ return found;
 """
 # Every field and button has a name that is read out.
 UNNAMED = """
-return [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, a, summary")].filter(e =>
-  !(e.labels && e.labels.length) && !e.getAttribute("aria-label") && !e.textContent.trim()).map(e => e.outerHTML);
+const wanted = "input:not([type=hidden]), select, textarea, button, a, summary";
+return [...document.querySelectorAll(wanted)].filter(e => !(e.labels && e.labels.length) &&
+  !e.getAttribute("aria-label") && !e.textContent.trim()).map(e => e.outerHTML);
 """
 
 
@@ -95,7 +99,7 @@ class Browser:
         self.wait(lambda: self.find("html") != old)
 
     def look(self, page: str) -> None:
-        """A page must fit a desktop and a telephone, have names and contrast, and break no rule of its own."""
+        """A page fits a desktop and a telephone, has names and contrast, and breaks no rule of its own."""
         for width in WIDTHS:
             self.driver.execute_cdp_cmd(
                 "Emulation.setDeviceMetricsOverride",

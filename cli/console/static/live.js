@@ -7,12 +7,13 @@
   if (!part) { return; }
   function mark(name) { const found = part.querySelector("[data-over]"); return found ? found.dataset[name] : ""; }
   let state = mark("state");
+  let shown = "";
   async function look() {
     try {
       const answer = await fetch(part.dataset.live, { credentials: "same-origin", redirect: "manual" });
       if (answer.ok) {
         const text = await answer.text();
-        if (text !== part.innerHTML) { part.innerHTML = text; }
+        if (text !== shown) { part.innerHTML = text; shown = text; }
         if (mark("state") !== state) {
           state = mark("state");
           const step = part.querySelector("[aria-current=step]");

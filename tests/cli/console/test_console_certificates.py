@@ -27,7 +27,7 @@ def operator(console: str) -> Visitor:
 def test_a_certificate_needs_two_people_and_holds_to_the_byte(
     officer: Visitor, operator: Visitor, place: Path
 ) -> None:
-    """Issued by the operator, signed elsewhere, brought back by the officer, verified; a changed one is not."""
+    """Issued by the operator, signed elsewhere, brought back, verified; a changed one does not hold."""
     officer.confirm(officer.file("delta"))
     carry_out(place, "unlearn")
     with StateDirectory.open(place / "state", url="", writable=False) as state:
@@ -93,7 +93,7 @@ def test_models_are_given_away_on_record_and_revoked_ones_are_not(operator: Visi
 
 
 def test_the_ledger_is_verified_and_an_altered_entry_is_named(officer: Visitor, place: Path) -> None:
-    """Sound as it is; with one entry altered behind its back, that one is named; a site's checkpoint counts."""
+    """Sound as it is, also beside a site's checkpoint; an entry altered behind its back is named."""
     page, check = "/ledger", "/ledger/verify"
     assert "Every entry is as it was written" in text_of(officer.send(page, check, status=200))
     kept = place / "kept.checkpoint"

@@ -31,7 +31,7 @@ def typed(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> s
 def test_users_come_and_go(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Added with a password from standard input, listed, changed, removed; each is in the ledger by number."""
+    """Added with a password from standard input, changed, removed; each in the ledger, by number."""
     where = ("--state", str(place / "state"))
 
     def told(text: str) -> None:

@@ -32,6 +32,7 @@ class Clock:
         self.now = 1000.0
 
     def __call__(self) -> float:
+        """Seconds."""
         return self.now
 
 
@@ -46,7 +47,7 @@ def test_nobody_sees_or_does_anything_without_logging_in(console: str) -> None:
 
 
 def test_log_ins_are_ledgered_without_names(console: str, place: Path) -> None:
-    """Success, failures with their count, and log-out are entries; neither name nor password is in the ledger."""
+    """Success, failures with their count, and log-out are entries, without name or password."""
     visitor = Visitor(console)
     assert "wrong" in text_of(visitor.log_in("officer", "not the password", 401))
     assert "wrong" in text_of(visitor.log_in("nobody", PASSWORD, 401))
@@ -64,7 +65,7 @@ def test_log_ins_are_ledgered_without_names(console: str, place: Path) -> None:
 
 
 def test_many_failures_close_an_account_for_a_while(console: str, place: Path) -> None:
-    """After five failures even the right password is not heard; another account still is, and all are counted."""
+    """After five failures even the right password is not heard; another account still is."""
     visitor = Visitor(console)
     for _ in range(PER_ACCOUNT):
         visitor.log_in("officer", "guess", 401)
@@ -124,7 +125,7 @@ def test_a_session_ends_by_its_age() -> None:
 
 
 def test_roles_may_do_what_is_theirs(console: str, place: Path) -> None:
-    """A viewer reads and does nothing, an officer does not operate, an operator does not sign as the officer."""
+    """A viewer only reads, an officer does not operate, an operator does not sign as the officer."""
     refused = {
         "viewer": ("/withdrawals", "/withdrawals/new", "/keys/officer", "/certificates/countersigned"),
         "officer": ("/withdrawals/W-1/certificate", "/models/x/export"),
