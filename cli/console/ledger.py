@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.responses import Response
@@ -33,7 +34,9 @@ def check(visit: Visit) -> Response:
     trusted = opened.named_keys()
     kept = _checkpoints(visit, trusted)
     result = opened.audit(trusted, kept)
-    visit.record("ledger-verify", outcome="sound" if result.sound else "unsound")
+    # A ledger that was altered may take no entry any more; what was found is told all the same.
+    with suppress(LedgerError):
+        visit.record("ledger-verify", outcome="sound" if result.sound else "unsound")
     return _show(visit, result)
 
 
@@ -54,7 +57,12 @@ def _show(visit: Visit, result: Audit | None = None) -> Response:
     number = visit.request.query_params.get("page", "1")
     page = max(1, int(number)) if number.isdecimal() and len(number) < 9 else 1
     kind = kind if kind in KINDS else ""
-    entries, total = _page(opened, kind, page)
+    unreadable = ""
+    try:
+        entries, total = _page(opened, kind, page)
+    except LedgerError as error:
+        # Just then somebody needs the check, so the page must not be an error itself.
+        entries, total, unreadable = [], opened.size(), error.problem
     return visit.page(
         "ledger.html.j2",
         entries=[(entry, json.dumps(entry.body, ensure_ascii=False, indent=1)) for entry in entries],
@@ -66,6 +74,7 @@ def _show(visit: Visit, result: Audit | None = None) -> Response:
         checkpoint=opened.checkpoint(),
         key=opened.public_key(),
         result=result,
+        unreadable=unreadable,
     )
 
 

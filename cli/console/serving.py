@@ -83,6 +83,8 @@ def _listen(address: Address) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((address.host, address.port))
+        # Before anybody is told the address: whoever comes at once must wait, not be turned away.
+        listening.listen(128)
     except OSError as error:
         listening.close()
         raise ConfigError(

