@@ -177,9 +177,7 @@ class ConsoleUsers:
     def _row(self, session: Session, name: str) -> ConsoleUserRow:
         row = self._find(session, name)
         if row is None:
-            raise ConfigError(
-                f"There is no user {name[:80]!r}.", "`reconsent console user list` names them."
-            )
+            raise ConfigError(f"There is no user {name[:80]!r}.", "`reconsent console user list` names them.")
         return row
 
     @staticmethod
