@@ -39,7 +39,7 @@ demo: setup ## simulate the default consortium: train, withdraw the knee site, u
 	$(BIN)/reconsent simulate demo --out $(OUT)
 
 test: setup ## run the tests; TESTS=tests/mri for some of them
-	$(if $(MEMORY),TMPDIR=$(MEMORY)) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(TESTS)
+	$(if $(MEMORY),TMPDIR=$(MEMORY)) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: setup ## ruff, mypy --strict, import arrows
 	$(BIN)/ruff check .

@@ -132,6 +132,8 @@ def start_logging(
         raise ConfigError(
             f"{FORMAT_VARIABLE} is '{wanted}', which is no format of logs.", f"Known: {', '.join(FORMATS)}."
         )
+    # Whoever sets logging up by a file, as Flower's database does, switches off all loggers there were.
+    _LOGGER.disabled = False
     ours = next((h for h in _LOGGER.handlers if isinstance(h, _StandardError)), None)
     if ours is None:
         ours = _StandardError()

@@ -65,8 +65,9 @@ def test_check_lists_every_problem(tmp_path: Path) -> None:
     (tmp_path / "d" / "b.h5").write_text("x")
     shown = run("check", tmp_path / "d")
     assert shown.exit_code == 1
-    assert "a.h5 is empty" in " ".join(shown.output.split())
-    assert "cannot be trained on" in " ".join(shown.output.split())
+    # Long paths are broken to fit the terminal.
+    assert "a.h5isempty" in "".join(shown.output.split())
+    assert "cannotbetrainedon" in "".join(shown.output.split())
     quiet = run("check", tmp_path / "d", "--quiet")
     assert isinstance(quiet.exception, DataError)
     assert "a.h5" in quiet.exception.problem

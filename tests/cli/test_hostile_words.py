@@ -38,6 +38,7 @@ def test_status_shows_words_as_they_are(place: str) -> None:
         "refusals": {"north": {"count": 1, "last": said["refusal"]}},
         "refused_replies": {},
         "unpurged": ["north"],
+        "privacy": [],
         "withdrawals": [
             {
                 "id": "W-1",

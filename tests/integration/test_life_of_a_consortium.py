@@ -38,6 +38,12 @@ PATIENCE = 40.0
 """Seconds a site has for a round where one is to be missed; those that can work need far less."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def up(operator: Operator) -> None:
+    """Other tests of the same consortium may have stopped it."""
+    operator("up", "--no-metrics")
+
+
 def test_training_outlives_whoever_watches(operator: Operator) -> None:
     """Ctrl-C ends the watching only; the run goes on, and a second one is refused meanwhile."""
     watching = operator.start("train", "--rounds", str(ROUNDS))

@@ -53,6 +53,14 @@ def test_json_lines_say_what_they_belong_to(capsys: pytest.CaptureFixture[str]) 
     assert second["at"].endswith("+00:00")
 
 
+def test_another_librarys_set_up_does_not_silence_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """A logger that was switched off by a logging configuration of others writes again."""
+    logging.getLogger("reconsent").disabled = True
+    start_logging({})
+    tell(logging.INFO, "answered", "still here")
+    assert "still here" in capsys.readouterr().err
+
+
 def test_lines_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """One line an event: time, level, event, words, then key=value."""
     start_logging({})
