@@ -12,7 +12,7 @@ from typing import Literal
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from reconsent.errors import SiteError
+from reconsent.errors import GuardError
 from reconsent.log_lines import belongs_to, tell
 from strategies.messages import CONFIG, CORRELATION, IDENTIFY, REFUSED_BY_SITE, SERVER_ROUND, config_of
 
@@ -105,12 +105,12 @@ def exchange(
 
     Raises
     ------
-    SiteError
+    GuardError
         If a message is addressed to a node outside ``allowed``.
     """
     for message in messages:
         if message.metadata.dst_node_id not in allowed:
-            raise SiteError(
+            raise GuardError(
                 f"A {message.metadata.message_type} message was addressed to node "
                 f"{message.metadata.dst_node_id}, which is not on the list of active sites; nothing sent.",
                 "This is a fault of the program: a withdrawn or unknown node must never be asked.",

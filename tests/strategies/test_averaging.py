@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from reconsent.errors import RoundError, SiteError
+from reconsent.errors import RoundError, GuardError
 from strategies import ContributionAveraging, UpdateScreen
 from strategies import messages as msg
 from strategies.exchange import exchange
@@ -66,7 +66,7 @@ def test_last_guard_refuses_a_message_outside_the_list() -> None:
         Message(msg.content(arrays=model(np.zeros(3)), config={}), dst_node_id=n, message_type=msg.TRAIN)
         for n in (1, 2)
     ]
-    with pytest.raises(SiteError, match="node 2"):
+    with pytest.raises(GuardError, match="node 2"):
         list(exchange(grid, messages, {1: "a"}, timeout=1))
     assert grid.sent == []
 
