@@ -58,6 +58,9 @@ class Reply:
         In words; empty if ok.
     message
         The reply; ``None`` unless ok.
+    sent
+        Whether the message went out at all: not where the site was barred before its turn, or the SuperLink
+        did not take it.
     """
 
     node_id: int
@@ -65,6 +68,7 @@ class Reply:
     status: ReplyStatus
     reason: str
     message: Message | None
+    sent: bool = True
 
 
 def exchange(
@@ -137,9 +141,11 @@ def exchange(
             for message_id, (node_id, _) in sent.items():
                 tell(INFO, "asked", "", site=allowed[node_id], message=message_id, **about[node_id])
             for node_id in lost:
-                yield _told(Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None), about)
+                not_taken = Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None, sent=False)
+                yield _told(not_taken, about)
             for node_id in late_leavers:
-                yield _told(Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None), about)
+                not_asked = Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None, sent=False)
+                yield _told(not_asked, about)
         anything = False
         for message_id, (node_id, deadline) in list(pending.items()):
             late = time.monotonic() >= deadline
