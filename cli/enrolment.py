@@ -51,22 +51,9 @@ def readmit(site: SiteArgument, public_key: KeyOption, state: StateOption = None
 
     It comes back as a newcomer: what it contributed before stays forgotten, and its old key refused.
     """
-    from deploy.enrolment import enrol_site
-    from deploy.keys import public_key_fingerprint
-    from reconsent.errors import SiteError
-    from server.persistence import Enrolments, Roster, RunEvents
+    from deploy.enrolment import readmit_site
 
     deployment = Deployment.find(state)
-    deployment.consortium.site(site)
-    mark = public_key_fingerprint(public_key)
     with deployment.writing() as opened:
-        if any(enrolment.fingerprint == mark for enrolment in Enrolments(opened).all()):
-            raise SiteError(
-                f"The key in {public_key} was used before.",
-                "A site that comes back needs a new key pair: `reconsent site key FILE`.",
-            )
-        with opened.session() as session:
-            Roster(opened).return_of(site, session=session)
-            RunEvents(opened).append("operator", "notice", f"Site {site} is readmitted.", session=session)
-        admission = enrol_site(deployment.control, opened, deployment.consortium, site, public_key)
+        admission = readmit_site(deployment.control, opened, deployment.consortium, site, public_key)
     typer.echo(f"Site {site} is readmitted as node {admission.node_id}; its node can connect now.")

@@ -27,7 +27,7 @@ from client.reasons import is_simulated, new_reference, simulated_reason, told_r
 from client.site import identify_site
 from client.site_log import DAY_SECONDS, LogError, SiteLog, log_path
 from client.witness import Witness, witness_path
-from reconsent.errors import ReconsentError
+from reconsent.errors import ConfigError, ReconsentError
 from reconsent.log_lines import belonging, plain, start_logging, tell
 from strategies import messages as msg
 
@@ -41,21 +41,31 @@ def site_gate(
     :class:`client.policy.Refusal`), a failure one that begins with ``failed-at-site: CLASS:``.
     """
     # In a simulation the sites' lines would come between the pictures of the progress.
-    start_logging(default="" if is_simulated(context.node_config) else "human")
-    entry = _entry(message, context)
+    default = "" if is_simulated(context.node_config) else "human"
+    try:
+        start_logging(default=default)
+    except ConfigError as error:
+        # A log in another form than was wanted is no reason to let an exception out.
+        start_logging({}, default="human")
+        tell(WARNING, "log", f"{error} Until then lines are for people.")
+    try:
+        path = log_path(context.node_config, os.environ)
+        entry = _entry(message, context)
+    except Exception as error:  # noqa: BLE001 - as in _passed: its text would reach the server
+        return _fail(message, context, error, None, {})
     told = {field: entry[field] for field in ("correlation", "run", "round", "site", "type", "message")}
     with belonging(**told):
-        return _passed(message, context, call_next, entry)
+        return _passed(message, context, call_next, path, entry)
 
 
 def _passed(
     message: Message,
     context: Context,
     call_next: Callable[[Message, Context], Message],
+    path: Path | None,
     entry: dict[str, Any],
 ) -> Message:
     began = time.perf_counter()
-    path = log_path(context.node_config, os.environ)
     site_log = SiteLog(path) if path is not None else None
     try:
         refusal = _refusal(message, context, site_log)

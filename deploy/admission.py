@@ -31,7 +31,9 @@ class Admission:
     refusal: str = ""
 
 
-def admit(control: FlowerControl, state: Path, keys: Mapping[str, NodeKey]) -> dict[str, Admission]:
+def admit(
+    control: FlowerControl, state: Path, keys: Mapping[str, NodeKey], *, by: str
+) -> dict[str, Admission]:
     """Enrol and register the key of each site; repeating it changes nothing.
 
     A key that was revoked, or that Flower refuses for ever, stays out, and so does one of a site that speaks
@@ -45,6 +47,8 @@ def admit(control: FlowerControl, state: Path, keys: Mapping[str, NodeKey]) -> d
         The state directory; its database is made if it is missing.
     keys
         Site → key pair.
+    by
+        The command that asks for it; noted with each key that is new.
 
     Raises
     ------
@@ -64,12 +68,12 @@ def admit(control: FlowerControl, state: Path, keys: Mapping[str, NodeKey]) -> d
                 continue
             try:
                 # Before Flower lets the key in, it must be known for whom it speaks.
-                enrolments.enrol(site, key.fingerprint, by="reconsent up")
+                enrolments.enrol(site, key.fingerprint, by=by)
             except SiteError as error:
                 admissions[site] = Admission(site, None, error.problem)
                 continue
             node_id = control.register_node(key.public, site) if node is None else node.node_id
-            enrolments.enrol(site, key.fingerprint, node_id=node_id, by="reconsent up")
+            enrolments.enrol(site, key.fingerprint, node_id=node_id, by=by)
             admissions[site] = Admission(site, node_id)
     return admissions
 

@@ -11,6 +11,10 @@ from reconsent.config import ConsortiumConfig
 from reconsent.errors import SiteError
 from server.persistence import Enrolment, Enrolments, Roster, RunEvents, SiteStatus, StateDirectory
 
+_ADD = "reconsent site add"
+_REPLACE = "reconsent site replace-key"
+_READMIT = "reconsent site readmit"
+
 
 def enrol_site(
     control: FlowerControl,
@@ -18,8 +22,12 @@ def enrol_site(
     consortium: ConsortiumConfig,
     site: str,
     public_key: Path,
+    *,
+    by: str = _ADD,
 ) -> Admission:
     """Let the node with ``public_key`` speak for ``site``, and connect. Repeating it changes nothing.
+
+    ``by`` is the command that asks for it, noted with the key.
 
     Raises
     ------
@@ -40,7 +48,7 @@ def enrol_site(
             f"Site '{site}' is {status}, so no key can be enrolled for it.",
             "A site that has withdrawn comes back by `reconsent site readmit` with a new key.",
         )
-    admission = admit(control, state.path, {site: key})[site]
+    admission = admit(control, state.path, {site: key}, by=by)[site]
     if admission.refusal:
         raise SiteError(
             f"The key in {public_key} is not accepted for site '{site}': {admission.refusal}.",
@@ -97,12 +105,57 @@ def replace_key(
         control.list_nodes()
         with state.session() as session:
             enrolments.revoke(site, f"replaced by the key {mark}", session=session)
-            enrolments.enrol(site, mark, by="reconsent site replace-key", session=session)
+            enrolments.enrol(site, mark, by=_REPLACE, session=session)
             note = f"The key of site {site} was replaced: {old.fingerprint[:16]}… by {mark[:16]}…."
             RunEvents(state).append("operator", "notice", note, session=session)
-    admission = enrol_site(control, state, consortium, site, public_key)
+    admission = enrol_site(control, state, consortium, site, public_key, by=_REPLACE)
     unregister_revoked(control, state)
     return admission
+
+
+def readmit_site(
+    control: FlowerControl,
+    state: StateDirectory,
+    consortium: ConsortiumConfig,
+    site: str,
+    public_key: Path,
+) -> Admission:
+    """Take a withdrawn site in again, as a newcomer, and let the node with ``public_key`` speak for it.
+
+    The site is active again and has its new key in one transaction, then the key is registered with the
+    SuperLink. Repeating it does what remains.
+
+    Raises
+    ------
+    ConfigError
+        If the consortium has no such site.
+    SiteError
+        If the site has not withdrawn, or the key was used before.
+    DeployError
+        If the SuperLink cannot be reached; then nothing was changed, or repeating it does the rest.
+    """
+    consortium.site(site)
+    mark = public_key_fingerprint(public_key)
+    enrolments, roster = Enrolments(state), Roster(state)
+    used = next((enrolment for enrolment in enrolments.all() if enrolment.fingerprint == mark), None)
+    begun = (
+        used is not None
+        and (used.site, used.enrolled_by, used.revoked_at) == (site, _READMIT, None)
+        and roster.get(site).status is SiteStatus.ACTIVE
+    )
+    if used is not None and not begun:
+        raise SiteError(
+            f"The key in {public_key} was used before.",
+            "A site that comes back needs a new key pair: `reconsent site key FILE`.",
+        )
+    if not begun:
+        # Before anything is changed: who cannot reach the SuperLink would leave the site without a node.
+        control.list_nodes()
+        with state.session() as session:
+            roster.return_of(site, session=session)
+            enrolments.enrol(site, mark, by=_READMIT, session=session)
+            RunEvents(state).append("operator", "notice", f"Site {site} is readmitted.", session=session)
+    return enrol_site(control, state, consortium, site, public_key, by=_READMIT)
 
 
 def unregister_revoked(control: FlowerControl, state: StateDirectory) -> list[Enrolment]:

@@ -162,7 +162,7 @@ class LocalConsortium:
         if not table.insecure:
             report("Registering the sites' keys")
             keys = {site: node_key(self.layout.private_key(site), comment=site) for site in sites}
-            admissions = admit(self.control, self.layout.state, keys)
+            admissions = admit(self.control, self.layout.state, keys, by="reconsent up")
         admitted = [site for site in sites if not admissions[site].refusal]
         for site in sites:
             if admissions[site].refusal:

@@ -10,6 +10,8 @@
     ├── EncryptionError        a key of the contributions is missing or wrong
     ├── StateError             the state directory cannot be used
     ├── SiteError              a site is unknown, barred, or contradicts the roster
+    │   └── BarredError        a site was barred while a round with its update was running
+    ├── GuardError             a message was addressed to a node that must not be asked
     ├── WithdrawalError        a withdrawal cannot be accepted or carried on
     ├── RoundError             a round cannot be completed
     ├── PrivacyError           a guarantee of differential privacy cannot be kept
@@ -66,6 +68,14 @@ class StateError(ReconsentError):
 
 class SiteError(ReconsentError):
     """A site is unknown, barred, or contradicts the roster."""
+
+
+class BarredError(SiteError):
+    """A site was barred while a round with its update was running; the round is to be done again."""
+
+
+class GuardError(ReconsentError):
+    """A message was addressed to a node that must not be asked: a fault of the program, never repeated."""
 
 
 class WithdrawalError(ReconsentError):

@@ -104,6 +104,22 @@ def tell(level: int, event: str, words: str = "", **fields: object) -> None:
         _LOGGER.log(level, "%s", words, extra={"event": event, "belonging": found})
 
 
+def wanted_format(environment: Mapping[str, str] = os.environ) -> str:
+    """The format of lines that ``RECONSENT_LOG_FORMAT`` names; empty if none.
+
+    Raises
+    ------
+    ConfigError
+        If it names an unknown one.
+    """
+    wanted = environment.get(FORMAT_VARIABLE, "")
+    if wanted and wanted not in FORMATS:
+        raise ConfigError(
+            f"{FORMAT_VARIABLE} is '{wanted}', which is no format of logs.", f"Known: {', '.join(FORMATS)}."
+        )
+    return wanted
+
+
 def start_logging(
     environment: Mapping[str, str] = os.environ, *, default: str = "human", file: Path | None = None
 ) -> None:
@@ -125,13 +141,9 @@ def start_logging(
     ConfigError
         If it names an unknown one.
     """
-    wanted = environment.get(FORMAT_VARIABLE, "") or default
+    wanted = wanted_format(environment) or default
     if not wanted:
         return
-    if wanted not in FORMATS:
-        raise ConfigError(
-            f"{FORMAT_VARIABLE} is '{wanted}', which is no format of logs.", f"Known: {', '.join(FORMATS)}."
-        )
     # Whoever sets logging up by a file, as Flower's database does, switches off all loggers there were.
     _LOGGER.disabled = False
     ours = next((h for h in _LOGGER.handlers if isinstance(h, _StandardError)), None)

@@ -123,7 +123,7 @@ class Bookkeeping:
 
         Raises
         ------
-        SiteError
+        BarredError
             If a site whose update is in it was barred meanwhile; nothing of the round is kept.
         """
         with self._state.session() as session:

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
 from reconsent.config import ConsortiumConfig
-from reconsent.errors import RoundError, SiteError
+from reconsent.errors import BarredError, RoundError
 from reconsent.faults import reached
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.events import Event, announce
@@ -162,7 +162,7 @@ class Coordinator:
             try:
                 with self.safekeeping.counting():
                     self._train(done, until, pausing=pausing)
-            except SiteError as error:
+            except BarredError as error:
                 # A site was barred after its update was averaged: the round is not kept, and done again.
                 announce(Event("notice", f"A round is repeated: {error.problem}"))
             except RoundError as error:

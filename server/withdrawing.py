@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord
 
-from reconsent.errors import ContributionError, ReconsentError, RoundError, SiteError, WithdrawalError
+from reconsent.errors import (
+    BarredError,
+    ContributionError,
+    GuardError,
+    ReconsentError,
+    RoundError,
+    WithdrawalError,
+)
 from reconsent.faults import reached
 from reconsent.log_lines import belonging
 from server.accountability import Accountability
@@ -105,7 +112,7 @@ class Withdrawing:
                 record = step(record)
         except ReconsentError as error:
             current = self.register.get(record.id)
-            if current.state in _ELSEWHERE:
+            if current.state in _ELSEWHERE and not isinstance(error, GuardError):
                 # Cancelled, refused or put on hold by somebody while it was carried out: that is no failure.
                 self._drop_stale_checkpoint()
                 self._explain(current)
@@ -148,7 +155,7 @@ class Withdrawing:
                 with self._of.safekeeping.counting():
                     self.unlearn(record)
                 break
-            except SiteError as error:
+            except BarredError as error:
                 # Another site was barred after its update was averaged: gone on with from the last round.
                 announce(Event("notice", f"A round is repeated: {error.problem}"))
             except RoundError as error:

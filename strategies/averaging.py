@@ -365,7 +365,8 @@ class ContributionAveraging(RoundHooks):
     def _take(self, server_round: int, reply: Reply, sent_bytes: int) -> None:
         assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
         if reply.message is None:
-            outcome = SiteOutcome(reply.site, reply.status, reply.reason, bytes_down=sent_bytes)
+            down = sent_bytes if reply.sent else 0
+            outcome = SiteOutcome(reply.site, reply.status, reply.reason, bytes_down=down)
         else:
             metrics = msg.metrics_of(reply.message)
             received = msg.payload_bytes(msg.arrays_of(reply.message))

@@ -12,7 +12,7 @@ from typing import Literal
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from reconsent.errors import SiteError
+from reconsent.errors import GuardError
 from reconsent.log_lines import belongs_to, tell
 from strategies.messages import CONFIG, CORRELATION, IDENTIFY, REFUSED_BY_SITE, SERVER_ROUND, config_of
 
@@ -58,6 +58,9 @@ class Reply:
         In words; empty if ok.
     message
         The reply; ``None`` unless ok.
+    sent
+        Whether the message went out at all: not where the site was barred before its turn, or the SuperLink
+        did not take it.
     """
 
     node_id: int
@@ -65,6 +68,7 @@ class Reply:
     status: ReplyStatus
     reason: str
     message: Message | None
+    sent: bool = True
 
 
 def exchange(
@@ -105,12 +109,12 @@ def exchange(
 
     Raises
     ------
-    SiteError
+    GuardError
         If a message is addressed to a node outside ``allowed``.
     """
     for message in messages:
         if message.metadata.dst_node_id not in allowed:
-            raise SiteError(
+            raise GuardError(
                 f"A {message.metadata.message_type} message was addressed to node "
                 f"{message.metadata.dst_node_id}, which is not on the list of active sites; nothing sent.",
                 "This is a fault of the program: a withdrawn or unknown node must never be asked.",
@@ -137,9 +141,11 @@ def exchange(
             for message_id, (node_id, _) in sent.items():
                 tell(INFO, "asked", "", site=allowed[node_id], message=message_id, **about[node_id])
             for node_id in lost:
-                yield _told(Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None), about)
+                not_taken = Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None, sent=False)
+                yield _told(not_taken, about)
             for node_id in late_leavers:
-                yield _told(Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None), about)
+                not_asked = Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None, sent=False)
+                yield _told(not_asked, about)
         anything = False
         for message_id, (node_id, deadline) in list(pending.items()):
             late = time.monotonic() >= deadline

@@ -27,7 +27,7 @@ class SiteOutcome:
     norm
         ‖Δ‖ of its update; 0 unless ok.
     bytes_down, bytes_up
-        Model bytes sent to and received from the site.
+        Model bytes sent to and received from the site; 0 down if its message never went out.
     """
 
     site: str

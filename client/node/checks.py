@@ -21,6 +21,7 @@ from client.settings_file import read_settings
 from mri.directory import check_directory
 from reconsent.config import ConsortiumConfig, SiteConfig, load_consortium
 from reconsent.errors import ConfigError, DataError
+from reconsent.log_lines import FORMAT_VARIABLE, wanted_format
 
 Progress = Callable[[int, int], None]
 
@@ -49,6 +50,7 @@ def check_node(
     _check_data(settings, consortium, site, report, progress if read_data else None, read_data=read_data)
     _check_policy(settings, report)
     _check_log(settings, report)
+    _check_log_format(report)
     if consortium is not None and site is not None:
         check_privacy(settings, consortium, site, report)
     _check_ports(settings, report)
@@ -184,6 +186,13 @@ def _check_log(settings: NodeSettings, report: NodeReport) -> None:
         report.problems.append(Finding("log", f"{there} is not writable.", "Mend its permissions."))
     else:
         report.facts["log"] = str(path)
+
+
+def _check_log_format(report: NodeReport) -> None:
+    try:
+        wanted_format()
+    except ConfigError as error:
+        report.problems.append(Finding.of(FORMAT_VARIABLE, error))
 
 
 def _check_ports(settings: NodeSettings, report: NodeReport) -> None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from reconsent.errors import SiteError
+from reconsent.errors import BarredError, SiteError
 from server.persistence.ledger import Ledger
 from server.persistence.ledger_entries import (
     IDENTITY_REFUSED,
@@ -222,13 +222,15 @@ class Roster:
 
         Raises
         ------
+        BarredError
+            If a site is barred.
         SiteError
-            If a site is unknown or barred.
+            If a site is unknown.
         """
         with self._state.session(session) as own:
             for row in self._rows(own, sites):
                 if row.status != SiteStatus.ACTIVE:
-                    raise SiteError(
+                    raise BarredError(
                         f"Site '{row.name}' was barred while round {round} was running.",
                         "Its update must not enter the model: average the round again without it.",
                     )

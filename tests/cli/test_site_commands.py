@@ -39,6 +39,7 @@ from client.site import identify_site
 from client.site_log import log_path
 from reconsent.config import dump_consortium
 from reconsent.errors import ConfigError, ReconsentError
+from reconsent.log_lines import FORMAT_VARIABLE
 from server.node_keys import fingerprint
 from tests.client.hospital import Hospital
 
@@ -112,6 +113,14 @@ def change(node: Path, key: str, value: object) -> None:
 def report(node: Path, *, connect: bool = False) -> NodeReport:
     """What the check finds."""
     return check_node(load_node(node), connect=connect)
+
+
+def test_a_wrong_log_format_is_found(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check names the variable before the node starts, and nothing where it is right."""
+    for value, found in (("xml", True), ("json", False), ("", False)):
+        monkeypatch.setenv(FORMAT_VARIABLE, value)
+        keys = [problem.key for problem in report(node).problems]
+        assert (FORMAT_VARIABLE in keys) is found
 
 
 # ---- keys -----------------------------------------------------------------------------------------------

@@ -253,6 +253,26 @@ def test_words_of_an_error_come_without_names(
     assert "slice 3 of /data/…" in said and "p-1" not in said.casefold()
 
 
+def test_a_wrong_log_format_stops_no_work(
+    hospital: Hospital,
+    model: ArrayRecord,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A format that does not exist raises nothing: the work is done, and plain lines say what is wrong."""
+    monkeypatch.setenv(FORMAT_VARIABLE, "xml")
+    assert not hospital.ask("train", arrays=model, node={"log": str(hospital.log)}).has_error()
+    said = capfd.readouterr().err
+    assert f"{FORMAT_VARIABLE} is 'xml'" in said and "worked" in said
+    assert [entry["event"] for entry in hospital.entries()] == ["received", "worked"]
+
+
+def test_what_fails_before_the_work_is_a_failure_as_well(hospital: Hospital) -> None:
+    """A policy that is no file name, so that not even the log's can be made of it, is told by class alone."""
+    reason = hospital.ask("query.identify", node={"policy": "/"}).error.reason or ""
+    assert reason.startswith("failed-at-site: ValueError") and "empty name" not in reason
+
+
 def test_both_ends_name_what_the_work_is_for(
     hospital: Hospital,
     model: ArrayRecord,

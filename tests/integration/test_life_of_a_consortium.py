@@ -170,7 +170,7 @@ def test_sites_get_new_keys(operator: Operator, tmp_path: Path) -> None:
         make_key_pair(tmp_path / site)
     for _ in range(2):
         operator("site", "replace-key", "brain", "--public-key", str(tmp_path / "brain.pub"))
-    operator("site", "readmit", "knee", "--public-key", str(tmp_path / "knee.pub"))
+        operator("site", "readmit", "knee", "--public-key", str(tmp_path / "knee.pub"))
     nodes = {node.node_id: node for node in operator.local.control.list_nodes()}
     assert nodes[int(old["node_id"])].status == "unregistered"
     assert [node.name for node in nodes.values()].count("brain") == 2

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
-from reconsent.errors import ContributionError, WithdrawalError
+from reconsent.errors import ContributionError, GuardError, WithdrawalError
 from server.bookkeeping import MAIN, ORACLE
 from server.persistence import SiteStatus, VersionStatus
 from server.plan import events_of
+from strategies import ContributionAveraging
 from strategies import messages as msg
 from tests.server.hospitals import SITES, centres, consortium, grid, opened
 from unlearning.withdrawal import WithdrawalState
@@ -76,6 +79,31 @@ def test_not_one_message_after_restriction(tmp_path: Path) -> None:
         assert {message.metadata.dst_node_id for message in after} == {1, 2, 3}
         before = nodes.sent[: run.sent_at[restricted]]
         assert 4 in {message.metadata.dst_node_id for message in before}
+
+
+@pytest.mark.parametrize("first", [1, 7], ids=["training", "unlearning"])
+def test_a_violated_guard_ends_the_run(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round that addresses a node outside the list ends the run with that error; it is not repeated."""
+    addressed = ContributionAveraging._messages_to
+    rounds: list[int] = []
+
+    def astray(self: ContributionAveraging, nodes: Any, kind: str, number: int, *rest: Any) -> list[Message]:
+        if kind == msg.TRAIN:
+            rounds.append(number)
+            assert rounds.count(number) == 1, "the round is repeated"
+            if number >= first:
+                nodes = {**nodes, 99: "omega"}
+        return addressed(self, nodes, kind, number, *rest)
+
+    monkeypatch.setattr(ContributionAveraging, "_messages_to", astray)
+    nodes = grid()
+    with opened(tmp_path, consortium(withdrawals=LEAVES), nodes) as run:
+        with pytest.raises(GuardError, match="node 99"):
+            run.coordinator.run()
+        assert rounds == list(range(1, first + 1))
+        assert not [text for text in run.texts("notice") if "repeated" in text]
+        assert 99 not in {message.metadata.dst_node_id for message in nodes.sent}
+        assert run.books.log.count(MAIN) == first - 1
 
 
 def test_lineage_and_revocation(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from reconsent.errors import RoundError, SiteError
+from reconsent.errors import GuardError, RoundError
 from strategies import ContributionAveraging, UpdateScreen
 from strategies import messages as msg
 from strategies.exchange import exchange
@@ -66,9 +67,38 @@ def test_last_guard_refuses_a_message_outside_the_list() -> None:
         Message(msg.content(arrays=model(np.zeros(3)), config={}), dst_node_id=n, message_type=msg.TRAIN)
         for n in (1, 2)
     ]
-    with pytest.raises(SiteError, match="node 2"):
+    with pytest.raises(GuardError, match="node 2"):
         list(exchange(grid, messages, {1: "a"}, timeout=1))
     assert grid.sent == []
+
+
+def test_bytes_that_were_not_sent_are_not_counted() -> None:
+    """Who is barred before its turn, or whose message is not taken, got nothing; a silent site got it all."""
+
+    class Picky(LocalGrid):
+        def push_messages(self, messages: Iterable[Message]) -> list[str]:
+            taken = [m for m in messages if m.metadata.dst_node_id != 2]
+            barred.add("node-3")
+            return super().push_messages(taken)
+
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            found = super().pull_messages(message_ids)
+            return [m for m in found if m.metadata.src_node_id != 4]
+
+    barred: set[str] = set()
+    centres = {**CENTRES, 4: np.ones(3)}
+    grid = Picky(quadratic_app(centres), {**NODES, 4: {"examples": 1}})
+    strategy = ContributionAveraging(window=1, timeout=0.2, barred_now=lambda: barred)
+    (outcome,) = strategy.rounds(grid, model(np.zeros(3)), 1)
+    found = {site.site: (site.outcome, site.bytes_down) for site in outcome.sites}
+    sent = found["node-1"][1]
+    assert sent > 0
+    assert found == {
+        "node-1": ("ok", sent),
+        "node-2": ("node_unavailable", 0),
+        "node-3": ("withdrawn", 0),
+        "node-4": ("timeout", sent),
+    }
 
 
 @pytest.mark.parametrize(
