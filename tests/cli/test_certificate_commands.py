@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from cli.certificate.issuing import OFFICER
 from cli.main import main
 from reconsent.config import dump_consortium
-from server.persistence import Exports, ModelRegistry, StateDirectory, Withdrawals
+from server.persistence import Exports, Ledger, ModelRegistry, StateDirectory, Withdrawals
 from tests.server.hospitals import consortium, opened
+from unlearning.signing import load_public_key
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,27 @@ def test_a_certificate_from_issue_to_verification(officer: Officer, tmp_path: Pa
     assert "not of 'other'" in officer("certificate", "verify", str(bundle), *other, status=1, state=False)
     (bundle / "decisions.json").write_bytes(b"[]")
     assert "was altered" in officer("certificate", "verify", str(bundle), *keys, status=1, state=False)
+
+
+def test_the_officers_key_is_not_replaced_unasked(officer: Officer, tmp_path: Path) -> None:
+    """Another key is refused; the one kept, and the one that replaces it on demand, are in the ledger."""
+    ids = []
+    for name in ("first", "second"):
+        officer("certificate", "key", str(tmp_path / name), state=False)
+        ids.append(load_public_key(tmp_path / f"{name}.pub").key_id)
+    issue = ("certificate", "issue", "W-", "--out", str(tmp_path / "out"), "--officer")
+    officer("withdrawals", "refuse", "W-", "--reason", "manifestly unfounded")
+    officer(*issue, str(tmp_path / "first.pub"))
+    assert "another one" in officer(*issue, str(tmp_path / "second.pub"), status=1)
+    assert load_public_key(officer.path / "state" / OFFICER).key_id == ids[0]
+    officer(*issue, str(tmp_path / "second.pub"), "--replace-officer", "--by", "Ada")
+    assert load_public_key(officer.path / "state" / OFFICER).key_id == ids[1]
+    with StateDirectory.open(officer.path / "state", url="", writable=False) as state:
+        bodies = [entry.body for entry in Ledger(state).entries(kinds=["officer-key"])]
+    assert bodies == [
+        {"key": ids[0], "replaced": None, "by": "person"},
+        {"key": ids[1], "replaced": ids[0], "by": "person"},
+    ]
 
 
 def test_hostile_words_do_not_become_markup(officer: Officer, tmp_path: Path) -> None:
