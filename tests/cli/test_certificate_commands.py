@@ -159,7 +159,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of four mebibytes."""
     mounted = tmp_path / "disk"
     mounted.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", mounted]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", str(mounted)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     try:
