@@ -31,6 +31,8 @@ class WithdrawalRequest:
     ----------
     sites, reason, requested_by, cooperating, details
         As of :meth:`server.persistence.Withdrawals.file`.
+    filed_by
+        Who files it, for the requester or for themselves: documents and notes are theirs.
     documents, notes
         What is put on record with it.
     """
@@ -38,6 +40,7 @@ class WithdrawalRequest:
     sites: tuple[str, ...]
     reason: str
     requested_by: str
+    filed_by: str
     details: RequestDetails
     cooperating: bool = False
     documents: tuple[Attachment, ...] = ()
@@ -98,7 +101,7 @@ def file_withdrawal(deployment: Deployment, request: WithdrawalRequest, also: Al
                 details=request.details,
                 session=session,
             )
-            desk = PrivacyDesk(opened, request.requested_by)
+            desk = PrivacyDesk(opened, request.filed_by)
             for document in request.documents:
                 desk.attach(record.id, document)
             for text in request.notes:

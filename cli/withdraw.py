@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.deployment import Deployment, StateOption
+from cli.register import ByOption, actor
 from unlearning.request import Ground
 
 
@@ -38,6 +39,7 @@ def withdraw(
     ] = False,
     note: Annotated[list[str] | None, typer.Option("--note", help="A note; repeatable.")] = None,
     state: StateOption = None,
+    by: ByOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """File the withdrawal of a site, at any moment.
@@ -62,6 +64,7 @@ def withdraw(
         sites=tuple(sites),
         reason=reason,
         requested_by=requested_by,
+        filed_by=actor(by),
         cooperating=cooperating,
         details=RequestDetails(
             ground=ground,

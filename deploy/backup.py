@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from deploy.layout import Layout
@@ -11,7 +11,7 @@ from deploy.residue import purged_copy
 from reconsent.config import ConsortiumConfig, load_consortium
 from reconsent.errors import StateError
 from server.persistence import Ledger, StateDirectory
-from server.persistence.backup import Manifest, make_backup, restore_backup
+from server.persistence.backup import Manifest, Unfinished, finish_restore, make_backup, restore_backup
 from server.persistence.ledger_entries import STATE_COPIED, STATE_RESTORED
 from server.persistence.state import DATABASE, KEYS, LOCK
 from server.restoring import Reapplied, reapply_erasures, unreadable
@@ -94,16 +94,12 @@ def back_up(state: Path, target: Path, key_copy: Path | None = None) -> Backup:
         )
     if (config := consortium_of(layout, None)) is not None:
         expire_between_runs(layout.state, config)  # what is too old shall not live on in backups
-    with (
-        StateDirectory.open(layout.state, exclusive=False) as opened,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
+    with StateDirectory.open(layout.state, exclusive=False) as opened:
         store = KeyStore(opened.keys_dir, None)
         erased = sorted({entry.withdrawal for entry in store.erased()})
-        others = _others(layout, Path(scratch))
         # Before contributions are read; so the backup itself holds this entry.
         Ledger(opened).append(STATE_COPIED, {"erasures": len(erased)})
-        manifest = make_backup(opened, target, others, erased)
+        manifest = make_backup(opened, target, partial(_others, layout), erased)
         failed = store.add_copy(copied_to)
     if any(text.startswith(f"{copied_to} ") for text in failed):
         raise StateError(
@@ -117,6 +113,8 @@ def restore(
     backup: Path, state: Path, key_copy: Path | None, *, consortium: Path | None = None, alone: bool = False
 ) -> Restored:
     """Restore a backup, and keep out whoever was erased since.
+
+    One that was cut off leaves a state that nobody can open; restoring again begins anew.
 
     Parameters
     ----------
@@ -141,8 +139,11 @@ def restore(
     manifest = Manifest.read(backup)
     kept = KeyStore(keys_dir, None)
     copy = KeyCopy.read(key_copy) if key_copy is not None else None
-    erased = [*kept.erased(), *(copy.erased if copy is not None else ())]
-    if copy is None and not keys_dir.is_dir() and not alone:
+    erased = list(dict.fromkeys([*kept.erased(), *(copy.erased if copy is not None else ())]))
+    # A restore that was cut off has made a directory for keys, which says nothing of who was erased.
+    unfinished = Unfinished.read(layout.state)
+    keys_kept = keys_dir.is_dir() if unfinished is None else unfinished.keys_kept
+    if copy is None and not keys_kept and not alone:
         raise StateError(
             "Without the newest copy of the keys nobody knows who has been erased since the backup was made.",
             f"Give it with --keys (`reconsent backup` writes {KEY_COPY}). If it is lost and you are "
@@ -158,7 +159,7 @@ def restore(
     restore_backup(backup, layout.state)
     config = consortium_of(layout, consortium)
     store = KeyStore(keys_dir, None if config is None else key_policy(config))
-    with StateDirectory.open(layout.state) as opened:
+    with StateDirectory.open(layout.state, restoring=True) as opened:
         if copy is not None:
             store.put_back(copy)
         reapplied = reapply_erasures(opened, store, erased)
@@ -168,6 +169,7 @@ def restore(
         why = unreadable(cache, store)
         body = {"made": manifest.made_at, "erased-since": sorted({entry.former for entry in reapplied})}
         Ledger(opened).append(STATE_RESTORED, body)
+    finish_restore(layout.state)
     return Restored(manifest, tuple(reapplied), why)
 
 
@@ -180,7 +182,11 @@ def consortium_of(layout: Layout, given: Path | None) -> ConsortiumConfig | None
 
 
 def _others(layout: Layout, scratch: Path) -> dict[str, Path]:
-    """What belongs to a backup beside what the database names, by its path below the backup."""
+    """What belongs to a backup beside what the database names, by its path below the backup.
+
+    The SuperLink's database is copied to ``scratch``, at first with messages: it must be where a backup that
+    was cut off is cleared away.
+    """
     found: dict[str, Path] = {}
     tops = [path for path in layout.state.iterdir() if path.name not in _LEFT_OUT]
     for top in tops:

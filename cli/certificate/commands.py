@@ -44,6 +44,10 @@ def issue(
     officer: Annotated[
         Path | None, typer.Option("--officer", help="Public key of the privacy officer; kept for next time.")
     ] = None,
+    replace_officer: Annotated[
+        bool,
+        typer.Option("--replace-officer", help="The privacy officer has another key than the one kept here."),
+    ] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the bundle.")] = Path(),
     evidence: Annotated[
         list[Path] | None, typer.Option("--evidence", help="Figures measured elsewhere (JSON); repeatable.")
@@ -57,17 +61,19 @@ def issue(
     simulation the figures are those of its results.json.
     """
     from cli.certificate.bundle import directory_name, write_bundle
-    from cli.certificate.issuing import OPERATOR, issue_certificate, officer_key
-    from reconsent.environment import state_path
+    from cli.certificate.issuing import OPERATOR, issue_certificate, keep_officer_key, officer_key
+    from unlearning.signing import load_public_key
 
     consortium = consortium_of(state)
-    officer_public = officer_key(state_path(state), officer)
     with opened(state, writable=True) as directory:
+        if officer is not None:
+            key = load_public_key(officer)
+            keep_officer_key(directory, key, actor=actor(by), replace=replace_officer)
         issued = issue_certificate(
             directory,
             consortium,
             full_id(directory, withdrawal),
-            officer=officer_public,
+            officer=officer_key(directory.path),
             actor=actor(by),
             evidence=evidence or [],
         )

@@ -13,6 +13,8 @@ from reconsent.errors import SignatureError
 from reconsent.files import write_atomically
 from server.certifying import Draft, draft, record_on
 from server.persistence import Certificates, KeptCertificate, Ledger, PrivacyDesk, StateDirectory, Withdrawals
+from server.persistence.ledger_entries import OFFICER_KEY, officer_body
+from server.persistence.state import explaining_os_errors
 from unlearning.certificate.evidence import Figure
 from unlearning.certificate.pseudonym import load_or_create_secret
 from unlearning.certificate.signed import SignedCertificate, read_unverified, verify
@@ -115,8 +117,44 @@ def trusted_keys(state: StateDirectory) -> list[PublicKey]:
     return found
 
 
-def officer_key(path: Path, named: Path | None = None) -> PublicKey:
-    """The privacy officer's public key: the file that is named, which is kept, or the one kept before.
+def keep_officer_key(state: StateDirectory, key: PublicKey, *, actor: str, replace: bool = False) -> None:
+    """Keep the privacy officer's public key, and put that on record; nothing is done if it is kept already.
+
+    Parameters
+    ----------
+    state
+        Open for writing.
+    key
+        The key.
+    actor
+        Who keeps it.
+    replace
+        Also if another one is kept; what that one has signed is then not trusted here any more.
+
+    Raises
+    ------
+    SignatureError
+        If another one is kept and is not to be replaced, or what is kept is no key.
+    StateError
+        If it cannot be written; nothing is on record then.
+    """
+    file = state.path / OFFICER
+    before = load_public_key(file).key_id if file.is_file() else None
+    if before == key.key_id:
+        return
+    if before is not None and not replace:
+        raise SignatureError(
+            f"The privacy officer's key kept here is another one ({before[:16]}…, not {key.key_id[:16]}…).",
+            "Compare it with the officer's. If the officer has a new one: --replace-officer.",
+        )
+    with state.session() as session, explaining_os_errors(f"The file {file}"):
+        Ledger(state).append(OFFICER_KEY, officer_body(key.key_id, before, actor), session=session)
+        # Last, so that no key is kept that is not on record.
+        write_atomically(file, key.pem())
+
+
+def officer_key(path: Path) -> PublicKey:
+    """The privacy officer's public key that is kept in a state directory.
 
     Raises
     ------
@@ -124,10 +162,6 @@ def officer_key(path: Path, named: Path | None = None) -> PublicKey:
         If none is known, or the file is no key.
     """
     kept = path / OFFICER
-    if named is not None:
-        found = load_public_key(named)
-        write_atomically(kept, found.pem())
-        return found
     if not kept.is_file():
         raise SignatureError(
             "It is not known which key the privacy officer signs with.",

@@ -16,6 +16,7 @@ from cli.certificate.issuing import (
     OPERATOR,
     accept_countersigned,
     issue_certificate,
+    keep_officer_key,
     kept_bundle,
     officer_key,
     trusted_keys,
@@ -24,7 +25,6 @@ from cli.certificate.page import LEVELS, OUTCOMES, page_of
 from cli.console.guard import POLICY
 from cli.console.visits import Visit, see_other
 from reconsent.errors import SignatureError
-from reconsent.files import write_atomically
 from server.persistence import Certificates, Enrolments, KeptCertificate, Ledger, Withdrawals
 from unlearning.certificate.signed import read_unverified, verify
 from unlearning.signing import PublicKey
@@ -139,8 +139,9 @@ def set_officer_key(visit: Visit) -> Response:
     state = visit.state
     content = _one_upload(visit, "key", "the public key")
     found = PublicKey.from_pem(content, "the file")
-    visit.record("officer-key", found.key_id)
-    write_atomically(state.path / OFFICER, found.pem())
+    with state.session() as session:
+        visit.record("officer-key", found.key_id, state=state, session=session)
+        keep_officer_key(state, found, actor=visit.who.name, replace=True)
     visit.say("The public key is kept. Compare its fingerprint with the one you were shown when you made it.")
     return see_other("/keys")
 

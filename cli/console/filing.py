@@ -131,6 +131,7 @@ def _request(visit: Visit, config: ConsortiumConfig) -> WithdrawalRequest:
         sites=sites,
         reason=checked_text(visit.text("reason"), "The reason"),
         requested_by=visit.line("requested_by", "Who asks"),
+        filed_by=visit.who.name,
         details=details,
         cooperating=visit.text("cooperating") == "yes",
         documents=tuple(documents_of(visit)),

@@ -158,18 +158,24 @@ def ledger_path(
 
 def _parsed(content: bytes, path: Path) -> list[Expense]:
     *lines, rest = content.split(b"\n")
-    # A torn last line was never confirmed to anybody: its round has not begun. It is overwritten by none, as
-    # the next line begins on a line of its own, so it may also lie between two others.
+    # A torn last line was never confirmed to anybody: its round has not begun. It has no end, and is
+    # overwritten by none, as the next line begins on a line of its own, so it may also lie right before the
+    # next number. Any other line that cannot be read was confirmed once: skipped, it would give budget back.
     found: list[Expense] = []
+    damaged = 0
     for position, line in enumerate([*lines, rest] if rest else lines, start=1):
         entry = _entry(line)
         if entry is None:
+            if damaged:
+                raise _damaged(path, damaged)
+            damaged = position
             continue
         if entry.pop("number", None) != len(found) + 1:
             raise PrivacyLedgerError(
                 f"The privacy ledger {path} lacks an entry before line {position}, or it was altered.",
                 "Restore it from a backup that is newer; an older one would give spent budget back.",
             )
+        damaged = 0
         entry.pop("at", None)
         try:
             found.append(Expense(**entry))
@@ -178,7 +184,16 @@ def _parsed(content: bytes, path: Path) -> list[Expense]:
                 f"Line {position} of the privacy ledger {path} is not one this release wrote.",
                 "Use the release that wrote it, or a newer one.",
             ) from None
+    if damaged and not (rest and damaged == len(lines) + 1):
+        raise _damaged(path, damaged)
     return found
+
+
+def _damaged(path: Path, position: int) -> PrivacyLedgerError:
+    return PrivacyLedgerError(
+        f"Line {position} of the privacy ledger {path} is damaged.",
+        "Restore it from a backup that is newer; an older one would give spent budget back.",
+    )
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

@@ -8,15 +8,15 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from reconsent.errors import StateError
-from reconsent.files import write_atomically
-from server.persistence.state import DATABASE, StateDirectory, explaining_os_errors
+from reconsent.files import sync_directory, write_atomically
+from server.persistence.state import DATABASE, KEYS, RESTORING, StateDirectory, explaining_os_errors
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -87,7 +87,53 @@ class Manifest:
         return found
 
 
-def make_backup(state: StateDirectory, target: Path, others: dict[str, Path], erased: list[str]) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A restore that was begun and is not finished, as the file :data:`RESTORING` tells it.
+
+    Attributes
+    ----------
+    made
+        What it puts into the state directory and was not there before, by path below it.
+    keys_kept
+        Whether ``keys/`` had been there before it.
+    """
+
+    made: tuple[str, ...]
+    keys_kept: bool
+
+    @classmethod
+    def read(cls, target: Path) -> Self | None:
+        """The one of a state directory, if there is one.
+
+        Raises
+        ------
+        StateError
+            If the file is damaged.
+        """
+        path = target / RESTORING
+        try:
+            table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls(tuple(str(name) for name in table["made"]), bool(table["keys_kept"]))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateError(
+                f"{path} cannot be read: {error}.",
+                f"Move {target} away, but for its keys/, and restore again.",
+            ) from None
+
+    def remove(self, target: Path) -> None:
+        """Remove what it has put there; keys stay."""
+        for path in target.glob(f"{DATABASE}*"):
+            _remove(path)
+        for name in {*self.made, *PARTS} - {KEYS}:
+            _remove(target / name)
+
+
+def make_backup(
+    state: StateDirectory, target: Path, others: Callable[[Path], Mapping[str, Path]], erased: list[str]
+) -> Manifest:
     """Copy a state to ``target``, which is made; a server may be at work meanwhile.
 
     The database is copied by SQLite's own means; the files that it names are held by a second name, in the
@@ -100,7 +146,8 @@ def make_backup(state: StateDirectory, target: Path, others: dict[str, Path], er
     target
         Directory; must not exist, or be empty.
     others
-        Further files by their path below the backup.
+        Told an empty directory in the state directory that is removed at the end, or by the next backup, says
+        which further files there are, by their path below the backup.
     erased
         Withdrawals that have erased something so far.
 
@@ -119,9 +166,12 @@ def make_backup(state: StateDirectory, target: Path, others: dict[str, Path], er
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise StateError(f"{target} is not empty.", "Name a new directory for each backup.")
-        with _staged(state) as staging:
-            sources = {str(path.relative_to(staging)): path for path in sorted(staging.rglob("*"))}
-            sources = {name: path for name, path in (sources | others).items() if path.is_file()}
+        with _staging(state) as staging:
+            further = others(_made(staging / "others"))
+            held = _made(staging / "state")
+            _hold(state, held)
+            sources = {str(path.relative_to(held)): path for path in sorted(held.rglob("*"))}
+            sources = {name: path for name, path in {**sources, **further}.items() if path.is_file()}
             files = {name: _copy(path, target / name) for name, path in sorted(sources.items())}
         manifest = Manifest(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), files, tuple(erased))
         # Last: a backup without a manifest was cut off, and is none.
@@ -131,6 +181,8 @@ def make_backup(state: StateDirectory, target: Path, others: dict[str, Path], er
 
 def restore_backup(backup: Path, target: Path) -> Manifest:
     """Copy a backup to a state directory that does not exist yet, or holds nothing but keys.
+
+    Until :func:`finish_restore` nobody else can open it. What a restore that was cut off has left is removed.
 
     Raises
     ------
@@ -149,13 +201,21 @@ def restore_backup(backup: Path, target: Path) -> Manifest:
             f"The backup {backup} is damaged: {'; '.join(problems[:5])}{more}.",
             "Nothing was restored. Take another backup.",
         )
+    before = Unfinished.read(target)
+    if before is not None:
+        with explaining_os_errors(f"The state directory {target}"):
+            before.remove(target)
     if (target / DATABASE).exists() or any((target / part).is_dir() for part in PARTS):
         raise StateError(
             f"{target} holds a state already.", "Move it away first; leave only its keys/, if it has one."
         )
     with explaining_os_errors(f"The state directory {target}"):
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = sorted({name.partition("/")[0] for name in manifest.files})
+        unfinished = Unfinished(
+            tuple(sorted({_absent(target, name) for name in manifest.files} - {""})),
+            (target / KEYS).is_dir() if before is None else before.keys_kept,
+        )
+        write_atomically(target / RESTORING, json.dumps(asdict(unfinished)).encode())
         try:
             # The database last: without it there is no state, however this is cut off.
             for name in sorted(manifest.files, key=lambda name: name == DATABASE):
@@ -163,40 +223,56 @@ def restore_backup(backup: Path, target: Path) -> Manifest:
                 if (size, digest) != manifest.files[name]:
                     raise StateError(f"{name} changed while it was copied.", "Repeat it.")
         except BaseException:
-            for name in made:
-                _remove(target / name)
+            unfinished.remove(target)
+            if before is None:
+                finish_restore(target)
             raise
     return manifest
 
 
+def finish_restore(target: Path) -> None:
+    """Let a restored state be opened: the last step, after every erasure is applied again."""
+    with explaining_os_errors(f"The state directory {target}"):
+        (target / RESTORING).unlink(missing_ok=True)
+        sync_directory(target)
+
+
 @contextmanager
-def _staged(state: StateDirectory) -> Iterator[Path]:
-    """The database, and second names of the files it names, as they are at one moment."""
+def _staging(state: StateDirectory) -> Iterator[Path]:
+    """A directory in which a backup is put together."""
     for left in state.path.glob(f"{STAGING}*"):
         shutil.rmtree(left)
-    staging = state.path / f"{STAGING}{os.getpid()}"
-    staging.mkdir(mode=0o700)
+    staging = _made(state.path / f"{STAGING}{os.getpid()}")
     try:
-        with state.session() as session:
-            # Whoever holds the write lock sees to it that files and database stay as they are. A session
-            # takes it with its first statement, not before.
-            session.connection()
-            with (
-                closing(sqlite3.connect(f"file:{state.path / DATABASE}?mode=ro", uri=True)) as source,
-                closing(sqlite3.connect(staging / DATABASE)) as copy,
-            ):
-                source.backup(copy)
-            for part in PARTS:
-                for path in (state.path / part).rglob("*"):
-                    if path.is_file() and not path.name.endswith(".part"):
-                        held = staging / path.relative_to(state.path)
-                        held.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                        # A server removes files after the commit by which no row names them any more.
-                        with suppress(FileNotFoundError):
-                            held.hardlink_to(path)
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _hold(state: StateDirectory, target: Path) -> None:
+    """Put the database and second names of the files it names into ``target``, as of one moment."""
+    with state.session() as session:
+        # Whoever holds the write lock sees to it that files and database stay as they are. A session
+        # takes it with its first statement, not before.
+        session.connection()
+        with (
+            closing(sqlite3.connect(f"file:{state.path / DATABASE}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(target / DATABASE)) as copy,
+        ):
+            source.backup(copy)
+        for part in PARTS:
+            for path in (state.path / part).rglob("*"):
+                if path.is_file() and not path.name.endswith(".part"):
+                    held = target / path.relative_to(state.path)
+                    held.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    # A server removes files after the commit by which no row names them any more.
+                    with suppress(FileNotFoundError):
+                        held.hardlink_to(path)
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(mode=0o700)
+    return directory
 
 
 def _copy(source: Path, target: Path) -> tuple[int, str]:
@@ -210,6 +286,15 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
         writing.flush()
         os.fsync(writing.fileno())
     return size, digest.hexdigest()
+
+
+def _absent(target: Path, name: str) -> str:
+    """The highest directory of ``name`` that ``target`` has not, or ``name`` itself; empty if it has all."""
+    path = PurePosixPath(name)
+    for part in (*reversed(path.parents), path):
+        if not (target / part).exists():
+            return str(part)
+    return ""
 
 
 def _sha256(path: Path) -> str:

@@ -39,6 +39,7 @@ STATE_COPIED: Final = "state-copied"
 STATE_RESTORED: Final = "state-restored"
 MESSAGES_PURGED: Final = "messages-purged"
 CLOCK_CORRECTED: Final = "clock-corrected"
+OFFICER_KEY: Final = "officer-key"
 CONSOLE_USER: Final = "console-user"
 CONSOLE_LOGIN: Final = "console-login"
 CONSOLE_ACTION: Final = "console-action"
@@ -65,6 +66,7 @@ KINDS: Mapping[str, str] = {
     STATE_RESTORED: "this state was restored from a backup",
     MESSAGES_PURGED: "the SuperLink's database was emptied of messages, and so of sites' updates",
     CLOCK_CORRECTED: "earlier entries of the register were written by a clock that was ahead",
+    OFFICER_KEY: "which key the privacy officer signs with from here on, and which one before",
     CONSOLE_USER: "somebody may use the console, may no more, or has a new password or role",
     CONSOLE_LOGIN: "somebody logged in to the console or out, or failed to; users by their number",
     CONSOLE_ACTION: "what a user of the console did, or tried and was refused",
@@ -134,6 +136,11 @@ def act_body(withdrawal: str, kind: str, body: Mapping[str, Any], actor: str) ->
     if kind in _HASHED_ACTS:
         found["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
     return found
+
+
+def officer_body(key: str, replaced: str | None, actor: str) -> dict[str, Any]:
+    """Of :data:`OFFICER_KEY`; keys by their fingerprints."""
+    return {"key": key, "replaced": replaced, "by": role(actor)}
 
 
 def revocation_body(site: str, versions: Iterable[str]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ DATABASE = "state.sqlite"
 KEYS = "keys"
 """Directory of the keys of sites, which backups leave out."""
 LOCK = "server.lock"
+RESTORING = "restore-unfinished"
+"""File that is there from before a restore begins until every erasure is applied again."""
 
 
 class StateDirectory:
@@ -51,7 +53,13 @@ class StateDirectory:
 
     @classmethod
     def open(
-        cls, path: Path, *, url: str | None = None, writable: bool = True, exclusive: bool = True
+        cls,
+        path: Path,
+        *,
+        url: str | None = None,
+        writable: bool = True,
+        exclusive: bool = True,
+        restoring: bool = False,
     ) -> StateDirectory:
         """Open a state directory.
 
@@ -67,18 +75,27 @@ class StateDirectory:
         exclusive
             Hold the directory as its server, which also creates and upgrades the database. ``False`` to
             write short transactions beside a running server (to file a withdrawal).
+        restoring
+            Open it although a restore is not finished: only for the restore itself.
 
         Raises
         ------
         StateError
-            If another server holds the directory; the disk is full; a permission is missing; the database
-            is damaged, missing (when only looking), or of a newer release.
+            If another server holds the directory; a restore of it was cut off; the disk is full; a
+            permission is missing; the database is damaged, missing (when only looking), or of a newer
+            release.
         """
         path = Path(path).absolute()
         target = _database_url(path, url)
         owner = writable and exclusive
         if not owner and not path.is_dir():
             raise StateError(f"There is no state directory {path}.", "Check the path.")
+        if not restoring and (path / RESTORING).exists():
+            raise StateError(
+                f"The restore of the state directory {path} was cut off: whoever was erased since the backup "
+                "could still be in it.",
+                "Run the same `reconsent restore` again; it begins anew.",
+            )
         with ExitStack() as undo, explaining_os_errors(f"The state directory {path}"):
             lock = None
             if owner:

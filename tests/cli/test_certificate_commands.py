@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from cli.certificate.issuing import OFFICER
 from cli.main import main
 from reconsent.config import dump_consortium
-from server.persistence import Exports, ModelRegistry, StateDirectory, Withdrawals
+from server.persistence import Exports, Ledger, ModelRegistry, StateDirectory, Withdrawals
 from tests.server.hospitals import consortium, opened
+from unlearning.signing import load_public_key
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,27 @@ def test_a_certificate_from_issue_to_verification(officer: Officer, tmp_path: Pa
     assert "was altered" in officer("certificate", "verify", str(bundle), *keys, status=1, state=False)
 
 
+def test_the_officers_key_is_not_replaced_unasked(officer: Officer, tmp_path: Path) -> None:
+    """Another key is refused; the one kept, and the one that replaces it on demand, are in the ledger."""
+    ids = []
+    for name in ("first", "second"):
+        officer("certificate", "key", str(tmp_path / name), state=False)
+        ids.append(load_public_key(tmp_path / f"{name}.pub").key_id)
+    issue = ("certificate", "issue", "W-", "--out", str(tmp_path / "out"), "--officer")
+    officer("withdrawals", "refuse", "W-", "--reason", "manifestly unfounded")
+    officer(*issue, str(tmp_path / "first.pub"))
+    assert "another one" in officer(*issue, str(tmp_path / "second.pub"), status=1)
+    assert load_public_key(officer.path / "state" / OFFICER).key_id == ids[0]
+    officer(*issue, str(tmp_path / "second.pub"), "--replace-officer", "--by", "Ada")
+    assert load_public_key(officer.path / "state" / OFFICER).key_id == ids[1]
+    with StateDirectory.open(officer.path / "state", url="", writable=False) as state:
+        bodies = [entry.body for entry in Ledger(state).entries(kinds=["officer-key"])]
+    assert bodies == [
+        {"key": ids[0], "replaced": None, "by": "person"},
+        {"key": ids[1], "replaced": ids[0], "by": "person"},
+    ]
+
+
 def test_hostile_words_do_not_become_markup(officer: Officer, tmp_path: Path) -> None:
     """What somebody wrote is shown as text, on the terminal and on the page."""
     key, out = str(tmp_path / "officer"), tmp_path / "out"
@@ -136,7 +159,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of four mebibytes."""
     mounted = tmp_path / "disk"
     mounted.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", mounted]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", str(mounted)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from deploy.backup import KEY_COPY, back_up, restore
+from deploy.residue import purged_copy
 from reconsent.config import dump_consortium
 from reconsent.errors import StateError
 from server.persistence import Roster, SiteStatus, StateDirectory
@@ -97,6 +100,31 @@ def test_an_erased_site_does_not_come_back(tmp_path: Path) -> None:
         assert record.state is WithdrawalState.COMPLETED
         assert run.books.roster.get("delta").status is SiteStatus.WITHDRAWN
         assert "delta" not in run.books.version("main", "unlearned").lineage
+
+
+def test_a_restore_that_is_cut_off_lets_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off before erasures are applied again, the state cannot be opened; the same restore again bars."""
+    train(tmp_path)
+    back_up(tmp_path / "state", tmp_path / "b" / "1")
+    withdraw(tmp_path)
+    move_away(tmp_path)
+    arguments = (tmp_path / "b" / "1", tmp_path / "state", tmp_path / "b" / KEY_COPY)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deploy.backup.reapply_erasures", killed)
+        with pytest.raises(KeyboardInterrupt):
+            restore(*arguments)
+    for writable in (True, False):
+        with pytest.raises(StateError, match="was cut off"):
+            StateDirectory.open(tmp_path / "state", url="", writable=writable)
+    with pytest.raises(StateError, match="newest copy of the keys"):
+        restore(*arguments[:2], None)
+    assert [entry.site for entry in restore(*arguments).reapplied] == ["delta"]
+    with StateDirectory.open(tmp_path / "state", url="", writable=False) as state:
+        assert Roster(state).get("delta").status is SiteStatus.RESTRICTED
 
 
 def test_keys_are_demanded(tmp_path: Path) -> None:
@@ -225,6 +253,31 @@ def test_cut_off_backup_is_none(tmp_path: Path) -> None:
     back_up(tmp_path / "state", tmp_path / "b" / "1")
     assert not left.exists()
     assert Manifest.read(tmp_path / "b" / "1").problems(tmp_path / "b" / "1") == []
+
+
+def test_messages_never_leave_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SuperLink's database is copied and purged where the next backup clears up after one cut off."""
+    train(tmp_path)
+    state = tmp_path / "state"
+    database = state / "deployment" / "superlink" / "state.db"
+    database.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE objects (content BLOB)")
+        connection.execute("INSERT INTO objects VALUES ('an update')")
+    copies = []
+
+    def watched(source: Path, target: Path) -> None:
+        copies.append(target)
+        purged_copy(source, target)
+
+    monkeypatch.setattr("deploy.backup.purged_copy", watched)
+    back_up(state, tmp_path / "b" / "1")
+    (copy,) = copies
+    assert copy.relative_to(state).parts[0].startswith(STAGING)
+    assert list(state.glob(f"{STAGING}*")) == []
+    kept = tmp_path / "b" / "1" / database.relative_to(state)
+    assert b"an update" not in kept.read_bytes()
+    assert [path.name for path in kept.parent.iterdir()] == ["state.db"]
 
 
 def test_roster_knows_whom_it_kept(tmp_path: Path) -> None:

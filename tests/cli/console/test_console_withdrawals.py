@@ -32,7 +32,10 @@ def test_a_request_is_filed_once_after_confirmation(officer: Visitor, place: Pat
         assert Enrolments(opened).valid("delta") is None
         (record,) = Withdrawals(opened).all()
         assert record.request_id == "K-17"
-        notes = [str(act.body["text"]) for act in WithdrawalActs(opened).of(id_, "note")]
+        acts = WithdrawalActs(opened).of(id_, "note")
+        notes = [str(act.body["text"]) for act in acts]
+    # Who asked did not write what the officer noted.
+    assert {act.actor for act in acts} == {"officer"} != {record.requested_by}
     actions = entries(place / "state", "console-action")
     assert [(e["action"], e["subject"], e["outcome"]) for e in actions] == [
         ("withdraw", id_, "done"),

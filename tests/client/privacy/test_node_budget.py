@@ -70,6 +70,31 @@ def test_a_ledger_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
     assert "lacks an entry" in problem.reason
 
 
+def test_a_damaged_line_gives_nothing_back(tmp_path: Path) -> None:
+    """Only a line without an end, or right before the next number, counts as torn; others are refused."""
+    ledger = PrivacyLedger(tmp_path / "two--a.jsonl")
+    for number in (1, 2):
+        ledger.spend(Expense("patient", 2.0, 0.5, 3, round=number), lambda _: None)
+    first, second = ledger.path.read_bytes().splitlines(keepends=True)
+    torn = second[:20]
+
+    def rounds(content: bytes) -> list[int]:
+        ledger.path.write_bytes(content)
+        return [expense.round for expense in ledger.expenses()]
+
+    assert rounds(first + torn) == [1]
+    assert rounds(first + torn + b"\n" + second) == [1, 2]
+    for content in (
+        first + b"#" + second[1:],
+        b"#" + first[1:] + second,
+        first + torn + b"\n",
+        first + torn + b"\n" + torn,
+        first + b"#" + second[1:] + torn + b"\n" + second,
+    ):
+        with pytest.raises(PrivacyLedgerError, match=r"damaged|lacks an entry"):
+            rounds(content)
+
+
 def test_ledgers_lie_beside_the_log_not_beside_a_policy_elsewhere(tmp_path: Path) -> None:
     """A policy often lies where the node cannot write; with neither there is no place for a ledger."""
     node = {"policy": "/etc/reconsent/policy.toml", "log": str(tmp_path / "site.jsonl")}
