@@ -107,7 +107,7 @@ def test_rules_ask_for_metrics_that_exist() -> None:
 
 
 def test_a_hospital_and_a_server_each_load_rules_of_their_own_exporter() -> None:
-    """`site.yml` asks for nothing of a server, and the others, which a server loads, for nothing of a site."""
+    """`site.yml` asks for nothing of a server, the others, which a server loads, for nothing of a site."""
     of_site = {name for metric in OF_SITE for name in exposed(metric)}
     of_server = {name for metric in OF_SERVER for name in exposed(metric)}
     asked = {
