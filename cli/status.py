@@ -123,6 +123,11 @@ def _privacy(spending: list[dict[str, Any]]) -> Table:
     """What each site told of its budget; it keeps the account itself."""
     table = Table("privacy of", "one", "ε spent", "of at most", "δ", "as of round", "", box=box.SIMPLE)
     for entry in spending:
+        if entry["unit"] is None:
+            said = f"[bold red]sits out since round {entry['sits_out_since']}[/bold red]: "
+            told = said + escape(entry["reason"])
+            table.add_row(entry["site"], "unknown", "unknown", "unknown", "unknown", "never", told)
+            continue
         table.add_row(
             entry["site"],
             entry["unit"],

@@ -17,12 +17,15 @@ def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
     Returns
     -------
     Entries of ``site``; ``unit`` (``patient``, ``slice``, ``site``); ``spent`` (ε in all); ``ceiling``
-    (``None`` if it has none); ``delta``; ``round`` in which it was told, and ``sits_out_since``: the first
-    round that it has refused since, because it would pass a ceiling.
+    (``None`` if it has none); ``delta``; ``round`` in which it was told; ``sits_out_since``: the first
+    round that it has refused since, because it would pass a ceiling; and ``reason``: its words on the last
+    of these. A site that has sat out from the start has told of nothing but the reason: all between is
+    ``None``.
     Training and unlearning rounds alike; a restored state knows only what was told before.
     """
     told: dict[str, tuple[int, dict[str, float]]] = {}
     out: dict[str, int] = {}
+    reasons: dict[str, str] = {}
     for record in rounds.all(MAIN):
         for site, outcome in record.sites.items():
             if outcome.privacy:
@@ -30,8 +33,15 @@ def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
                 out.pop(site, None)
             elif outcome.reason.startswith(_SITS_OUT):
                 out.setdefault(site, record.round)
-    found = []
-    for site, (round_, privacy) in sorted(told.items()):
+                reasons[site] = outcome.reason.removeprefix(_SITS_OUT)
+    found: list[dict[str, Any]] = []
+    for site in sorted(told.keys() | out.keys()):
+        since = {"sits_out_since": out.get(site), "reason": reasons[site] if site in out else None}
+        if site not in told:
+            unknown = dict.fromkeys(("unit", "spent", "ceiling", "delta", "round"))
+            found.append({"site": site, **unknown, **since})
+            continue
+        round_, privacy = told[site]
         for unit, key in msg.EPSILON.items():
             if key in privacy:
                 limit = msg.SITE_EPSILON_CEILING if unit == "site" else msg.EPSILON_CEILING
@@ -43,7 +53,7 @@ def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
                         "ceiling": privacy.get(limit),
                         "delta": privacy.get(msg.PRIVACY_DELTA, 0.0),
                         "round": round_,
-                        "sits_out_since": out.get(site),
+                        **since,
                     }
                 )
     return found

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_BODY = 10 * 2**20
 """Bytes of a form with its files."""
+LARGEST_LOGIN = 8 * 2**10
+"""Bytes of the log-in form, which is read from anybody."""
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -31,7 +33,7 @@ _YEAR = 365 * 24 * 3600
 
 
 class TooLargeError(Exception):
-    """A request is larger than :data:`LARGEST_BODY`."""
+    """A request is larger than :data:`LARGEST_BODY`, or than :data:`LARGEST_LOGIN` at the log-in."""
 
 
 class Guard:
@@ -73,23 +75,24 @@ class Guard:
         headers = Headers(scope=scope)
         name = _without_port(headers.get("host", ""))
         length = headers.get("content-length", "0")
+        largest = LARGEST_LOGIN if scope["path"] == "/login" else LARGEST_BODY
         if name.lower() not in self._names:
             refusal = PlainTextResponse("This console does not go by that name.\n", 421)
             await refusal(scope, receive, adorned)
-        elif not length.isdecimal() or int(length) > LARGEST_BODY:
+        elif not length.isdecimal() or int(length) > largest:
             await PlainTextResponse("That is too large.\n", 413)(scope, receive, adorned)
         else:
-            await self._app(scope, _limited(receive), adorned)
+            await self._app(scope, _limited(receive, largest), adorned)
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, largest: int) -> Receive:
     size = 0
 
     async def counted() -> Message:
         nonlocal size
         message = await receive()
         size += len(message.get("body", b""))
-        if size > LARGEST_BODY:
+        if size > largest:
             raise TooLargeError
         return message
 

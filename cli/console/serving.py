@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 from cryptography import x509
+from starlette.types import ASGIApp
 
 from cli.console.application import application
 from cli.console.opened import OpenState
@@ -18,6 +19,9 @@ from cli.console.sessions import LONGEST_SECONDS, Sessions
 from cli.console.visits import Console
 from reconsent.errors import ConfigError
 from server.persistence import ConsoleUsers
+
+MOST_CONNECTIONS = 200
+"""At once, idle ones among them; further ones are told to come later."""
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -59,22 +63,28 @@ def serve(
         tell("Nobody may log in yet: `reconsent console user add NAME --role officer`.")
     console = Console(opened, Sessions(idle_seconds, LONGEST_SECONDS), secure=secure)
     with closing(_listen(address)) as listening, closing(opened):
-        config = uvicorn.Config(
-            application(console, known),
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
-            proxy_headers=False,
-            server_header=False,
-            access_log=False,
-            log_level="warning",
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-        )
+        config = server_config(application(console, known), certificate, key)
         port = listening.getsockname()[1]
         host = f"[{address.host}]" if ":" in address.host else address.host
         tell(f"Console on {'https' if secure else 'http'}://{host}:{port}/")
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def server_config(app: ASGIApp, certificate: Path | None = None, key: Path | None = None) -> uvicorn.Config:
+    """How the web server is run."""
+    return uvicorn.Config(
+        app,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_level="warning",
+        lifespan="off",
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=5,
+    )
 
 
 def _listen(address: Address) -> socket.socket:

@@ -195,6 +195,9 @@ def route(
     async def endpoint(request: Request) -> Response:
         visit = Visit(console, request, str(request.state.number))
         if post:
+            refusal = await run_in_threadpool(_unread_refusal, visit, right, touch=touch)
+            if refusal is not None:
+                return refusal
             try:
                 await _read_form(visit)
             except TooLargeError:
@@ -217,10 +220,20 @@ async def _read_form(visit: Visit) -> None:
         raise HTTPException(400, "The form cannot be read.") from error
 
 
-def _answer(visit: Visit, view: View, right: Right, *, post: bool, touch: bool) -> Response:
+def _unread_refusal(visit: Visit, right: Right, *, touch: bool) -> Response | None:
+    """Why a form is not even read, by its headers alone: a stranger must not fill memory and disk."""
     try:
         _recognise(visit, touch=touch)
-        refusal = _refusal(visit, right, post=post)
+        return _refusal_of_stranger(visit, right, post=True)
+    except StateError as error:
+        return visit.error(503, "The state cannot be used", error.problem, error.remedy)
+
+
+def _answer(visit: Visit, view: View, right: Right, *, post: bool, touch: bool) -> Response:
+    try:
+        # Of a form as well: while it was read, the session may have ended.
+        _recognise(visit, touch=touch)
+        refusal = _refusal_of_stranger(visit, right, post=post) or _refusal(visit, right, post=post)
         return refusal or view(visit)
     except StateError as error:
         return visit.error(503, "The state cannot be used", error.problem, error.remedy)
@@ -235,6 +248,7 @@ def _answer(visit: Visit, view: View, right: Right, *, post: bool, touch: bool) 
 
 def _recognise(visit: Visit, *, touch: bool) -> None:
     """Find out who comes: asked of the state anew each time, so that whoever was removed is out at once."""
+    visit.user = visit.session = None
     token = visit.request.cookies.get(visit.console.cookie)
     session = visit.console.sessions.find(token, touch=touch)
     if session is None:
@@ -246,7 +260,7 @@ def _recognise(visit: Visit, *, touch: bool) -> None:
     visit.user, visit.session = user, session
 
 
-def _refusal(visit: Visit, right: Right, *, post: bool) -> Response | None:
+def _refusal_of_stranger(visit: Visit, right: Right, *, post: bool) -> Response | None:
     if post and not _same_origin(visit.request):
         return visit.error(403, "Not from here", "The form was sent from another page than the console's.")
     if right is Right.ANYBODY:
@@ -256,6 +270,13 @@ def _refusal(visit: Visit, right: Right, *, post: bool) -> Response | None:
             problem = "You are not logged in any more; nothing was done."
             return visit.error(401, "Not logged in", problem, "Log in and do it again.")
         return see_other("/login")
+    return None
+
+
+def _refusal(visit: Visit, right: Right, *, post: bool) -> Response | None:
+    """Whether somebody who is logged in may not do it, or did not mean it."""
+    if right is Right.ANYBODY or visit.session is None:
+        return None
     token = visit.text("csrf").encode()
     if post and not hmac.compare_digest(token, visit.session.csrf.encode()):
         visit.record("form", outcome="wrong-token")

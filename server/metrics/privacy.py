@@ -24,7 +24,16 @@ BUDGET = Metric(
     "for active sites that have such a limit",
 )
 
-TOPIC = Topic("Differential privacy", (SPENT, BUDGET))
+SITS_OUT = Metric(
+    "reconsent_privacy_sits_out",
+    "gauge",
+    "1 if a site has refused its last round because it would pass its budget, else 0; a site that has done "
+    "so from the start has told of nothing else",
+    ("site",),
+    "for active sites that train with differential privacy, or would",
+)
+
+TOPIC = Topic("Differential privacy", (SPENT, BUDGET, SITS_OUT))
 
 
 @dataclass(slots=True)
@@ -32,14 +41,22 @@ class Privacy:
     """Follows what the sites told."""
 
     _told: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    _out: set[str] = field(default_factory=set)
 
     def take(self, site: str, told: Mapping[str, float]) -> None:
         """Take up what one site told in one round."""
         if told:
             self._told[site] = told
+            self._out.discard(site)
+
+    def sit_out(self, site: str) -> None:
+        """Take up that a site has refused a round because of its budget."""
+        self._out.add(site)
 
     def collect(self, samples: Samples, remaining: frozenset[str]) -> None:
         """Fill in this topic's metrics."""
+        for site in sorted(remaining & (self._told.keys() | self._out)):
+            samples.set(SITS_OUT, site in self._out, site)
         for site in sorted(remaining & self._told.keys()):
             told = self._told[site]
             for unit, key in msg.EPSILON.items():

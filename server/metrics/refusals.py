@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from strategies import messages as msg
 
+PRIVACY_BUDGET = "privacy_budget"
 REASONS = (
     "not_finite",
     "norm",
@@ -12,7 +13,7 @@ REASONS = (
     "no_model",
     "undecodable",
     "refused_by_site",
-    "privacy_budget",
+    PRIVACY_BUDGET,
     "failed_at_site",
     "unreachable",
     "timeout",
@@ -50,7 +51,7 @@ def reason_code(outcome: str, sentence: str) -> str:
     if outcome in ("timeout", "withdrawn"):
         return outcome
     if f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}" in sentence:
-        return "privacy_budget"
+        return PRIVACY_BUDGET
     if msg.REFUSED_BY_SITE in sentence:
         return "refused_by_site"
     if outcome == "refused":

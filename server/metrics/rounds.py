@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from reconsent.exposition import DurationCounts, Metric, Samples, Topic
 from server.metrics.privacy import Privacy
 from server.metrics.quality import Quality
-from server.metrics.refusals import REASONS, reason_code
+from server.metrics.refusals import PRIVACY_BUDGET, REASONS, reason_code
 from server.metrics.unlearning import Unlearning
 from server.metrics.view import View
 from server.names import ORACLE
@@ -218,6 +218,8 @@ class Rounds:
         if outcome != "ok":
             code = reason_code(outcome, told.get("reason", ""))
             self._unusable[site, code] += 1
+            if code == PRIVACY_BUDGET:
+                self.privacy.sit_out(site)
             return
         self._answered_at[site] = self._main_rounds
         self._replied[site] = at

@@ -64,7 +64,7 @@ def test_prometheus_accepts_configuration_and_rules() -> None:
 @needs_promtool
 def test_a_mistake_in_a_rule_is_found(tmp_path: Path) -> None:
     """The check above can fail."""
-    text = (DIRECTORY / "rules" / "alerts.yml").read_text(encoding="utf-8")
+    text = (DIRECTORY / "rules" / "server.yml").read_text(encoding="utf-8")
     (tmp_path / "alerts.yml").write_text(text.replace("time() -", "tyme() -", 1), encoding="utf-8")
     assert promtool("check", "rules", "alerts.yml", cwd=tmp_path).returncode != 0
 
@@ -104,6 +104,28 @@ def test_rules_ask_for_metrics_that_exist() -> None:
     for rule in rules():
         assert names_in(rule["expr"]) <= known(), rule
         assert names_in(rule["expr"]) or "up{" in rule["expr"]
+
+
+def test_a_hospital_and_a_server_each_load_rules_of_their_own_exporter() -> None:
+    """`site.yml` asks for nothing of a server, the others, which a server loads, for nothing of a site."""
+    of_site = {name for metric in OF_SITE for name in exposed(metric)}
+    of_server = {name for metric in OF_SERVER for name in exposed(metric)}
+    asked = {
+        file.name: {
+            name
+            for group in yaml_documents(file)[0]["groups"]
+            for rule in group["rules"]
+            for name in names_in(rule["expr"])
+            if ":" not in name
+        }
+        for file in (DIRECTORY / "rules").glob("*.yml")
+    }
+    assert set(asked) == {"recording.yml", "server.yml", "site.yml"}
+    assert asked["site.yml"] <= of_site
+    assert asked["server.yml"] | asked["recording.yml"] <= of_server
+    for configuration in (DIRECTORY / "prometheus.yml", DEPLOY / "compose" / "prometheus.yml"):
+        loaded = yaml_documents(configuration)[0]["rule_files"]
+        assert loaded == ["rules/recording.yml", "rules/server.yml"]
 
 
 def test_recorded_series_have_names_of_their_level() -> None:

@@ -21,6 +21,7 @@ from cli.console.application import application
 from cli.console.limits import LoginLimit
 from cli.console.opened import OpenState
 from cli.console.passwords import hash_password
+from cli.console.serving import server_config
 from cli.console.sessions import Sessions
 from cli.console.visits import Console
 from deploy.layout import Layout
@@ -93,10 +94,7 @@ def serving(console: Console) -> Iterator[str]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
-        config = uvicorn.Config(
-            application(console, ["127.0.0.1"]), server_header=False, lifespan="off", log_config=None
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(application(console, ["127.0.0.1"])))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

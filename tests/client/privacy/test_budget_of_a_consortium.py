@@ -28,7 +28,7 @@ from server.privacy import privacy_of
 from strategies import messages as msg
 from strategies.local_grid import LocalGrid
 
-SITES = ("north", "south", "west")
+SITES = ("north", "south", "west", "east")
 ROUND = Mechanism(2.0, 0.5, 2)
 DELTA = 1e-5
 PHANTOM = {"patients": 3, "slices": 1, "coils": 1, "matrix": [32, 32]}
@@ -76,9 +76,10 @@ class Life:
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     """Three rounds, two of them for ``north``; ``south`` leaves; then the state of round 1 is restored."""
     root = tmp_path_factory.mktemp("budgets")
-    file, policy = root / "consortium.toml", root / "north.toml"
+    file, policy, strict = root / "consortium.toml", root / "north.toml", root / "east.toml"
     file.write_text(dump_consortium(CONSORTIUM))
     policy.write_text(f"max-epsilon = {(epsilon(2) + epsilon(3)) / 2}\n")
+    strict.write_text(f"max-epsilon = {epsilon(1) / 2}\n")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("SITE_POLICY", "SITE_LOG", "PRIVACY_LEDGERS", "STATE"):
             patch.delenv(f"RECONSENT_{name}", raising=False)
@@ -93,6 +94,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
                 for number, name in enumerate(SITES, 1)
             }
             nodes[1]["policy"] = str(policy)
+            nodes[4]["policy"] = str(strict)
             with StateDirectory.open(state) as opened:
                 coordinator = Coordinator(LocalGrid(app, nodes), CONSORTIUM, opened, simulated=True)
                 coordinator.meet()
@@ -140,6 +142,27 @@ def test_a_site_at_its_ceiling_sits_out_and_the_others_go_on(life: Life) -> None
     assert life.reasons
     assert all(reason.startswith(f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: ") for reason in life.reasons)
     assert "beyond its ceiling" in life.reasons[0]
+
+
+def test_a_site_that_sits_out_from_its_first_round_is_seen(life: Life) -> None:
+    """``east`` has told of no ε: what it spent is unknown; that it sits out is seen in all views."""
+    east = life.of("round 3", "east")
+    assert (east["spent"], east["unit"], east["round"], east["sits_out_since"]) == (None, None, None, 1)
+    assert "beyond its ceiling" in east["reason"]
+    assert life.of("round 3", "west")["reason"] is None
+    console = Console(width=240, file=StringIO())
+    console.print(status_table(life.told["round 3"]))
+    (row,) = (line for line in console.file.getvalue().splitlines() if "east" in line)
+    assert "unknown" in row
+    assert "sits out since round 1: " in row
+    collector = StateCollector(life.state)
+    try:
+        samples = collector.samples()
+    finally:
+        collector.close()
+    found = {site: samples.value(privacy.SITS_OUT, site) for site in SITES}
+    assert found == {"north": 1, "south": None, "west": 0, "east": 1}
+    assert samples.value(privacy.SPENT, "east", "patient") is None
 
 
 def test_unlearning_spends_too(life: Life) -> None:
