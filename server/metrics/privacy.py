@@ -56,7 +56,7 @@ class Privacy:
     def collect(self, samples: Samples, remaining: frozenset[str]) -> None:
         """Fill in this topic's metrics."""
         for site in sorted(remaining & (self._told.keys() | self._out)):
-            samples.set(SITS_OUT, site in self._out, site)
+            samples.set(SITS_OUT, float(site in self._out), site)
         for site in sorted(remaining & self._told.keys()):
             told = self._told[site]
             for unit, key in msg.EPSILON.items():

@@ -150,9 +150,10 @@ def test_a_site_that_sits_out_from_its_first_round_is_seen(life: Life) -> None:
     assert (east["spent"], east["unit"], east["round"], east["sits_out_since"]) == (None, None, None, 1)
     assert "beyond its ceiling" in east["reason"]
     assert life.of("round 3", "west")["reason"] is None
-    console = Console(width=240, file=StringIO())
+    printed = StringIO()
+    console = Console(width=240, file=printed)
     console.print(status_table(life.told["round 3"]))
-    (row,) = (line for line in console.file.getvalue().splitlines() if "east" in line)
+    (row,) = (line for line in printed.getvalue().splitlines() if "east" in line)
     assert "unknown" in row
     assert "sits out since round 1: " in row
     collector = StateCollector(life.state)
@@ -184,9 +185,10 @@ def test_rolling_back_the_server_gives_nothing_back(life: Life) -> None:
 
 def test_status_and_metrics_say_the_same(life: Life) -> None:
     """What `reconsent status` prints and what is exported are what the sites told last."""
-    console = Console(width=160, file=StringIO())
+    printed = StringIO()
+    console = Console(width=160, file=printed)
     console.print(status_table(life.told["unlearned"]))
-    text = console.file.getvalue()
+    text = printed.getvalue()
     assert "sits out since round 3" in text
     assert f"{epsilon(4):.4g}" in text
     collector = StateCollector(life.state)

@@ -262,7 +262,8 @@ def test_a_site_tells_of_its_privacy_budget() -> None:
     assert samples.value(privacy.BUDGET, "a", "patient") == 8.0
     assert samples.value(privacy.SPENT, "a", "site") == 1.0
     assert samples.value(privacy.BUDGET, "a", "site") is None
-    assert len(list(samples.families())) == 2
+    assert samples.value(privacy.SITS_OUT, "a") == 0
+    assert len(list(samples.families())) == 3
 
 
 def test_every_refusal_of_the_screen_has_its_reason() -> None:
