@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROUNDS = 4
 
-PATIENCE = 40.0
+PATIENCE = 75.0
 """Seconds a site has for a round where one is to be missed; those that can work need far less."""
 
 
@@ -227,7 +227,7 @@ def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operat
         operator("resume")
         after = operator.status()
         assert after["round"] == after["target"] and after["run"]["status"] == "completed"
-        assert after["withdrawals"][0]["state"] == "completed"
+        assert {withdrawal["state"] for withdrawal in after["withdrawals"]} <= {"completed"}
         assert operator.site("knee")["node_id"] == node_id
         assert outcomes(operator, "brain", "abdomen", "knee") == ["ok"] * 3
 
