@@ -17,7 +17,7 @@ from reconsent.config import dump_consortium, load_consortium
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.persistence import StateDirectory, Withdrawals
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 NO_START = "Failed to start local SuperLink within"

@@ -30,7 +30,7 @@ from tests.integration.operator_at_work import Operator
 from tests.integration.tcp_proxy import TcpProxy
 from unlearning.withdrawal import WithdrawalState
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROUNDS = 4
 

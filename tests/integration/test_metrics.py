@@ -29,7 +29,7 @@ from tests.deploy.deployment_files import DEPLOY
 PROMETHEUS = shutil.which("prometheus")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed"),
 ]
 

@@ -17,7 +17,7 @@ from cli.results import Results
 from reconsent.errors import StateError
 from server.persistence import RoundLog, StateDirectory
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 
