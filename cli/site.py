@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +49,7 @@ def run(
     from cli.progress import ProgressBoard
     from client.node.checks import check_node
     from client.node.command import node_command, program_directory
-    from client.node.own_code import write_program
+    from client.node.launch import launch
     from client.node.settings import load_node
 
     settings = load_node(file)
@@ -70,11 +68,8 @@ def run(
     if check:
         return
     command = node_command(settings)
-    if settings.code == "installed":
-        write_program(program_directory(settings))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execve(command.program, command.arguments, dict(command.environment))  # noqa: S606 - no shell is wanted
+    own = program_directory(settings) if settings.code == "installed" else None
+    launch(command.arguments, command.environment, own)
 
 
 @app.command()

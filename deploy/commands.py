@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 
 from client.site_log import LOG_VARIABLE
@@ -74,6 +76,7 @@ def supernode_command(
     )
     # The site's data directory needs no mention: the consortium file beside it has the absolute path.
     return (
+        *(sys.executable, "-m", "client.node.launch", str(layout.programs(site))),
         executable("flower-supernode"),
         *security,
         *("--superlink", fleet),
@@ -99,6 +102,8 @@ def supernode_environment(layout: Layout, site: str) -> dict[str, str]:
     environment = local_environment({**_common(layout), **own})
     for variable in _OF_THE_SERVER:
         environment.pop(variable, None)
+    # As at a hospital: the installed app runs, whatever a run sends.
+    environment["PATH"] = os.pathsep.join([str(layout.programs(site)), environment["PATH"]])
     return environment
 
 

@@ -110,6 +110,10 @@ class Layout:
         """The privacy ledgers that the sites themselves keep."""
         return self.root / "privacy"
 
+    def programs(self, site: str) -> Path:
+        """What the SuperNode of a site finds before Flower's own programs."""
+        return self.root / "programs" / site
+
     def private_key(self, site: str) -> Path:
         """The private key of a site's SuperNode."""
         return self.keys / site

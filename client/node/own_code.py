@@ -6,16 +6,19 @@ run sends is not even unpacked. Policy, log and the guard of error texts then ho
 they are the hospital's own code.
 
 The SuperNode starts its app by the name ``flwr-clientapp``; a program of that name, first in the node's PATH,
-calls :func:`main`.
+has :func:`main` called: in a child of a process that waits (:mod:`client.node.warm`), or else in one of its
+own.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from client.node import knock
 from reconsent.errors import ConfigError
 
 RUNNER = "flwr.supernode.runtime.run_clientapp"
@@ -78,8 +81,8 @@ def write_program(directory: Path) -> Path:
     """
     path = directory / "flwr-clientapp"
     # By /bin/sh: a first line may not be long, and a path with blanks cannot stand in one.
-    python = "'" + sys.executable.replace("'", "'\\''") + "'"
-    text = f"#!/bin/sh\nexec {python} -c 'from client.node.own_code import main; main()' \"$@\"\n"
+    command = shlex.join([sys.executable, "-I", "-S", knock.__file__, str(directory)])
+    text = f'#!/bin/sh\nexec {command} "$@"\n'
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
