@@ -18,7 +18,7 @@ def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
     -------
     Entries of ``site``; ``unit`` (``patient``, ``slice``, ``site``); ``spent`` (ε in all); ``ceiling``
     (``None`` if it has none); ``delta``; ``round`` in which it was told; ``sits_out_since``: the first
-    round that it has refused since, because it would pass a ceiling; and ``reason``: its words on the last
+    round that it has refused since, because of its limits; and ``reason``: its words on the last
     of these. A site that has sat out from the start has told of nothing but the reason: all between is
     ``None``.
     Training and unlearning rounds alike; a restored state knows only what was told before.
@@ -30,6 +30,7 @@ def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
         for site, outcome in record.sites.items():
             if outcome.privacy:
                 told[site] = (record.round, dict(outcome.privacy))
+            if outcome.privacy or outcome.outcome == "ok":
                 out.pop(site, None)
             elif outcome.reason.startswith(_SITS_OUT):
                 out.setdefault(site, record.round)

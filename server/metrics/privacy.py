@@ -27,7 +27,7 @@ BUDGET = Metric(
 SITS_OUT = Metric(
     "reconsent_privacy_sits_out",
     "gauge",
-    "1 if a site has refused its last round because it would pass its budget, else 0; a site that has done "
+    "1 if a site has refused its last round because of its limits of privacy, else 0; a site that has done "
     "so from the start has told of nothing else",
     ("site",),
     "for active sites that train with differential privacy, or would",
@@ -44,13 +44,13 @@ class Privacy:
     _out: set[str] = field(default_factory=set)
 
     def take(self, site: str, told: Mapping[str, float]) -> None:
-        """Take up what one site told in one round."""
+        """Take up what one site told in a round that it trained in: nothing, if that had no privacy."""
+        self._out.discard(site)
         if told:
             self._told[site] = told
-            self._out.discard(site)
 
     def sit_out(self, site: str) -> None:
-        """Take up that a site has refused a round because of its budget."""
+        """Take up that a site has refused a round because of its limits."""
         self._out.add(site)
 
     def collect(self, samples: Samples, remaining: frozenset[str]) -> None:

@@ -22,9 +22,11 @@ from server.accountability import PSNR_LOST
 from server.metrics import METRICS, StateCollector, evidence, ledger, privacy, rounds, sites, withdrawals
 from server.metrics import catalogue as names
 from server.metrics.refusals import REASONS, reason_code
+from server.metrics.view import View
 from server.persistence import RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
 from server.persistence.state import DATABASE
 from server.persistence.withdrawal_acts import WithdrawalActs
+from server.privacy import privacy_of
 from server.status import status_of
 from strategies import messages as msg
 from strategies.screening import UpdateScreen
@@ -264,6 +266,26 @@ def test_a_site_tells_of_its_privacy_budget() -> None:
     assert samples.value(privacy.BUDGET, "a", "site") is None
     assert samples.value(privacy.SITS_OUT, "a") == 0
     assert len(list(samples.families())) == 3
+
+
+def test_a_site_sits_out_until_it_trains(tmp_path: Path) -> None:
+    """Status and metrics say so after the refusal, and no more after a round with privacy or without."""
+    refused = SiteOutcome(outcome="refused", reason=f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: No more.")
+    private = SiteOutcome(outcome="ok", privacy={msg.EPSILON["patient"]: 1.0, msg.PRIVACY_DELTA: 1e-5})
+    plain = SiteOutcome(outcome="ok")
+    counted = rounds.Rounds()
+    with StateDirectory.open(tmp_path / "state") as state:
+        log = RoundLog(state)
+        for number, (a, b) in enumerate([(refused, refused), (private, plain)], 1):
+            log.append(RoundRecord(line="main", kind="train", round=number, sites={"a": a, "b": b}))
+            samples = Samples(METRICS)
+            with state.reading() as session:
+                counted.read(View(state, session, None))
+            counted.privacy.collect(samples, frozenset("ab"))
+            shown = [samples.value(privacy.SITS_OUT, site) for site in "ab"]
+            told = [(entry["site"], entry["sits_out_since"]) for entry in privacy_of(log)]
+            assert shown == ([1, 1] if number == 1 else [0, None])
+            assert told == ([("a", 1), ("b", 1)] if number == 1 else [("a", None)])
 
 
 def test_every_refusal_of_the_screen_has_its_reason() -> None:
