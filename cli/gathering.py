@@ -285,7 +285,7 @@ def _unlearning(books: Bookkeeping, consortium: ConsortiumConfig) -> res.Unlearn
     steps = []
     for record in books.log.all(MAIN):
         notes = record.metrics.get("notes") or {}
-        if "step-norm" in notes:
+        if "alpha" in notes:  # other methods move the model as well, and not by a step of that length
             steps.append(
                 res.UnlearningStep(
                     round=record.round,

@@ -180,7 +180,9 @@ class UnlearningResult(Record):
     settings: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="of the method, as in the consortium file"
     )
-    steps: tuple[UnlearningStep, ...] = Field(default=(), description="empty for methods without ascent")
+    steps: tuple[UnlearningStep, ...] = Field(
+        default=(), description="of cached ascent; empty for other methods"
+    )
 
 
 class Timing(Record):

@@ -39,7 +39,7 @@ from unlearning.reach import length_of_reach
 
 
 class CachedAscentSettings(RetainFineTuningSettings):
-    """Settings of cached ascent; lengths are in units of R, the size of one update of the site."""
+    """Settings of cached ascent; lengths are in units of R, the size of one update, or see unit."""
 
     rate: float = Field(
         default=1.5, gt=0, description="sites' learning rate in the first round, over that of the training"

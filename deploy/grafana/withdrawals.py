@@ -100,7 +100,8 @@ WITHDRAWALS = (
             ),
             Panel(
                 "Length of the ascent step",
-                "In units of R, the size of one update of the site that leaves.",
+                "In units of R, the size of one update of the site that leaves, or of its whole contribution "
+                "if the method's unit is contribution.",
                 {"alpha": "reconsent_unlearning_ascent_alpha{}"},
                 "short",
             ),

@@ -10,13 +10,14 @@ from reconsent.exposition import Metric, Samples, Topic
 STEPS = Metric(
     "reconsent_unlearning_ascent_steps_total",
     "counter",
-    "Ascent steps by outcome: kept, or taken_back since they cost the remaining sites too much",
+    "Steps of cached ascent by outcome: kept, or taken_back since they cost the remaining sites too much",
     ("outcome",),
 )
 ALPHA = Metric(
     "reconsent_unlearning_ascent_alpha",
     "gauge",
-    "Length of the newest ascent step in units of R, the size of one update of the site",
+    "Length of the newest step of cached ascent, kept or taken back, in units of R, the size of one update "
+    "of the site, or of its whole contribution if the method's setting `unit` is `contribution`",
     seen_when="once a step was taken",
 )
 STEP_NORM = Metric(
@@ -53,8 +54,10 @@ class Unlearning:
         if phase != "unlearn":
             return
         self._at = at
-        self._notes |= notes
-        if "step-norm" in notes:
+        # Other methods move the model as well, and their moves are no steps of this length.
+        ascended = "alpha" in notes
+        self._notes |= {key: value for key, value in notes.items() if ascended or key != "step-norm"}
+        if ascended:
             self._steps["kept" if accepted else "taken_back"] += 1
 
     def collect(self, samples: Samples) -> None:

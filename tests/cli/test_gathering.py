@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cli.assessment import result_of
-from cli.gathering import Measurements, _round, models_of, watching
+from cli.gathering import Measurements, _round, _unlearning, models_of, watching
 from cli.report.verdict import judge
 from reconsent.errors import ReconsentError
+from server.metrics import StateCollector, unlearning
 from server.persistence import RoundRecord, SiteOutcome
 from tests.cli.results_builder import build_results
 from tests.server.hospitals import consortium, opened
@@ -45,6 +46,32 @@ def test_story_counts_the_steps_that_were_kept() -> None:
     story = " ".join(judge(results).story).replace("\u00a0", " ")
     assert "two steps away from its contribution" in story
     assert "six rounds in which only the remaining hospitals trained" in story
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("federaser", {}),
+        ("cached-ascent", {"alpha": 0.5}),
+        ("cached-ascent", {"alpha": 0.1, "unit": "contribution"}),
+    ],
+)
+def test_only_steps_of_cached_ascent_are_such(
+    method: str, settings: dict[str, object], tmp_path: Path
+) -> None:
+    """Results and metrics count the same steps, of lengths that add up to α; other methods have none."""
+    plan = {"method": method, "settings": settings, "rounds-fraction": 0.5}
+    config = consortium(withdrawals=({"sites": ("delta",)},), unlearning=plan)
+    with opened(tmp_path, config) as run:
+        run.coordinator.run()
+        steps = _unlearning(run.books, config).steps
+        collector = StateCollector(tmp_path / "state")
+        samples = collector.samples()
+        collector.close()
+    assert samples.value(unlearning.STEPS, "kept") == len(steps)
+    assert sum(step.alpha for step in steps) == pytest.approx(settings.get("alpha", 0.0))
+    last = (steps[-1].alpha, steps[-1].step_norm) if steps else (None, None)
+    assert (samples.value(unlearning.ALPHA), samples.value(unlearning.STEP_NORM)) == last
 
 
 def test_one_after_the_other_leaves_no_model_as_long_as_the_oracle(tmp_path: Path) -> None:
