@@ -37,6 +37,9 @@ class SitePolicy(Settings):
     max_site_epsilon: float | None = Field(
         default=None, gt=0, description="most ε it ever spends as a whole; empty: as agreed"
     )
+    max_delta: float | None = Field(
+        default=None, gt=0, lt=1, description="largest δ at which ε may be told; empty: as agreed"
+    )
     ledger_key: Sha256 | None = Field(
         default=None,
         description="fingerprint of the key the server's ledger is signed with; empty: the first",

@@ -9,6 +9,7 @@ from client.node.findings import Finding, NodeReport
 from client.node.settings import NodeSettings
 from client.policy import SitePolicy
 from client.privacy.ledger import PrivacyLedger, ledger_path
+from client.privacy.refusal import BudgetSpentError, refuse_less_privacy
 from client.settings_file import read_settings
 from reconsent.config import ConsortiumConfig, SiteConfig
 from reconsent.errors import ConfigError, PrivacyError
@@ -28,16 +29,13 @@ def check_privacy(
     except ConfigError:
         return
     privacy = consortium.privacy_of(site)
+    try:
+        refuse_less_privacy(privacy, policy)
+    except BudgetSpentError as error:
+        reason = f"{error.problem} So all training will be refused."
+        report.problems.append(Finding("policy", reason, error.remedy))
+        return
     if privacy.mode == "none":
-        if policy.max_epsilon is not None or policy.max_site_epsilon is not None:
-            report.problems.append(
-                Finding(
-                    "policy",
-                    "It limits ε, and the consortium file has no differential privacy for this site: all "
-                    "training will be refused.",
-                    "Ask the operator for [privacy], or lift the limit.",
-                )
-            )
         return
     node = {"policy": settings.policy, "log": settings.log_file}
     try:

@@ -11,9 +11,8 @@ from flwr.app import Message
 
 from client.policy import SitePolicy
 from client.privacy.ledger import PrivacyLedger, PrivacyLedgerError, ledger_path
-from client.privacy.refusal import BudgetSpentError
+from client.privacy.refusal import BudgetSpentError, refuse_less_privacy
 from client.site import Site
-from reconsent.privacy import PrivacyConfig
 from strategies import messages as msg
 
 if TYPE_CHECKING:
@@ -34,13 +33,13 @@ def opened_budget(
     Raises
     ------
     BudgetSpentError
-        If the site's policy wants privacy that the consortium does not have, or the site has trained with
-        privacy in this consortium and now would train without: either spends without limit.
+        If the site's policy wants more privacy than the consortium has, or the site has trained with privacy
+        in this consortium and now would train without, which spends without limit.
     PrivacyLedgerError
         If the site has no usable place for its ledger.
     """
     privacy = site.privacy
-    _refuse_unprotected(privacy, policy)
+    refuse_less_privacy(privacy, policy)
     account = ""
     if in_simulation(node_config):
         account = str(msg.config_of(message).get(msg.ACCOUNT, ""))
@@ -72,17 +71,3 @@ def in_simulation(node_config: Mapping[str, object]) -> bool:
     """
     counted = "partition-id" in node_config and "site" not in node_config
     return counted and not _ENGINES.isdisjoint(sys.modules)
-
-
-def _refuse_unprotected(privacy: PrivacyConfig, policy: SitePolicy) -> None:
-    limits = (
-        ("max-epsilon", policy.max_epsilon, privacy.by_sample),
-        ("max-site-epsilon", policy.max_site_epsilon, privacy.by_site),
-    )
-    missing = [name for name, limit, used in limits if limit is not None and not used]
-    if missing:
-        raise BudgetSpentError(
-            f"The site's policy sets {' and '.join(missing)}, and the consortium trains in mode "
-            f"'{privacy.mode}', which spends without limit.",
-            "Set [privacy] in the consortium file, or lift the limit.",
-        )

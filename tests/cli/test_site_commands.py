@@ -397,7 +397,9 @@ def test_paths_that_flower_cannot_take(value: str) -> None:
 def test_explanation(node: Path) -> None:
     """It names this node's address, files and ports, what its policy allows now, and how to withdraw."""
     change(node, "health-port", 9555)
-    (node.parent / "policy.toml").write_text("may-be-evaluated = false\nmax-rounds-a-day = 7")
+    (node.parent / "policy.toml").write_text(
+        "may-be-evaluated = false\nmax-rounds-a-day = 7\nmax-delta = 1e-6"
+    )
     settings = load_node(node)
     text = " ".join(invoke("run", node, "--explain").output.split())
     for words in (
@@ -408,6 +410,7 @@ def test_explanation(node: Path) -> None:
         str(node.parent / "site.log.jsonl"),
         "training: at most 7 rounds a day",
         "evaluating models on the test patients: no",
+        "differential privacy: at a δ of no more than 1e-06",
         "patient identifiers",
         "withdrawn = true",
     ):

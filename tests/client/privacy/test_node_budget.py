@@ -61,6 +61,25 @@ def test_a_limit_that_would_stop_all_training_is_a_problem(tmp_path: Path) -> No
     assert not check(tmp_path, {"mode": "none"}, "").problems
 
 
+@pytest.mark.parametrize(
+    ("privacy", "policy", "reason"),
+    [
+        (SAMPLE, "max-delta = 1e-5\n", ""),
+        (SAMPLE, "max-delta = 9e-6\n", "a δ of 9e-06 at most, and the consortium's is 1e-05"),
+        ({"mode": "none"}, "max-delta = 0.5\n", "sets max-delta, and the consortium trains in mode 'none'"),
+        (SAMPLE, "max-site-epsilon = 5.0\nmax-delta = 0.5\n", "sets max-site-epsilon, and the consortium"),
+    ],
+)
+def test_less_privacy_than_the_policy_asks_for_is_a_problem(
+    tmp_path: Path, privacy: dict[str, Any], policy: str, reason: str
+) -> None:
+    """A δ that is larger than allowed, and a kind of limit that the consortium's mode cannot keep."""
+    found = check(tmp_path, privacy, policy)
+    assert [problem.key for problem in found.problems] == (["policy"] if reason else [])
+    assert all(reason in problem.reason for problem in found.problems)
+    assert ("privacy" in found.facts) is not bool(reason)
+
+
 def test_a_ledger_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
     """A ledger with a missing line is found at the check."""
     ledger = tmp_path / "log" / "privacy" / "two--a.jsonl"

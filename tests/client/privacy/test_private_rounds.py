@@ -104,6 +104,20 @@ def test_site_with_a_limit_does_not_train_without_privacy(hospital: Hospital, mo
     assert (reply.error.reason or "").startswith(f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: ")
 
 
+def test_site_does_not_train_under_a_larger_delta(hospital: Hospital, model: ArrayRecord) -> None:
+    """Under δ = 1e-5 a site that allows 1e-6 sits out and spends nothing; one that allows 1e-5 trains."""
+    configured(hospital, SAMPLE)
+    node = {"policy": str(hospital.policy), "ledgers": str(hospital.root / "privacy")}
+    hospital.policy.write_text("max-delta = 1e-6\n")
+    refused = hospital.ask("train", arrays=model, node=node)
+    assert (refused.error.reason or "").startswith(f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: ")
+    assert "a δ of 1e-06 at most" in (refused.error.reason or "")
+    assert not ledger(hospital).expenses()
+    hospital.policy.write_text("max-delta = 1e-5\n")
+    assert not hospital.ask("train", arrays=model, node=node).has_error()
+    assert len(ledger(hospital).expenses()) == 1
+
+
 def test_privacy_cannot_be_switched_off_later(hospital: Hospital, model: ArrayRecord) -> None:
     """A site that has trained with privacy refuses to train without, under the same name."""
     configured(hospital, SAMPLE)
