@@ -127,11 +127,12 @@ def test_digest_changes_with_the_code(tmp_path: Path) -> None:
         command = [sys.executable, "-c", program]
         return subprocess.run(command, cwd=place, capture_output=True, text=True, check=True).stdout
 
-    assert len(digest(here)) == 64
-    assert digest(here) == digest(there)
+    whole = digest(here)
+    assert len(whole) == 64
+    assert digest(there) == whole
     with (there / "client" / "training.py").open("a") as file:
         file.write("#")
-    assert digest(here) != digest(there)
+    assert digest(there) != whole
 
 
 @given(st.sampled_from([RoundError, ModelError, DataError, ConfigError, OSError]), st.text(min_size=3))

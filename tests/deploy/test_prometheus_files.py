@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ DIRECTORY = DEPLOY / "prometheus"
 RUNBOOK = ROOT / "docs" / "runbook.md"
 
 
+@cache
 def rules() -> list[dict[str, Any]]:
     files = sorted((DIRECTORY / "rules").glob("*.yml"))
     groups = [group for file in files for group in yaml_documents(file)[0]["groups"]]
@@ -43,6 +45,7 @@ def names_in(query: str) -> set[str]:
     return set(re.findall(r"[a-z]+:reconsent_[\w:]+|\breconsent_\w+", without))
 
 
+@cache
 def known() -> set[str]:
     series = {name for metric in (*OF_SERVER, *OF_SITE) for name in exposed(metric)}
     return series | {rule["record"] for rule in rules() if "record" in rule}

@@ -26,13 +26,14 @@ class Closed:
 sys.meta_path.insert(0, Closed())
 warnings.simplefilter("ignore")
 import torch
-about = {"reconsent.json": ""}
-network = torch.jit.load(sys.argv[1], _extra_files=about)
-for given, found in (("first.pt", "first.out"), ("second.pt", "second.out")):
-    kspace, mask = torch.load(given)
-    with torch.no_grad():
-        torch.save(network(kspace, mask, 8, 40, 36), found)
-sys.stdout.write(about["reconsent.json"].decode())
+for name in sys.argv[1:]:
+    about = {"reconsent.json": ""}
+    network = torch.jit.load(name + ".pt", _extra_files=about)
+    for given in ("first", "second"):
+        kspace, mask = torch.load(given + ".scan")
+        with torch.no_grad():
+            torch.save(network(kspace, mask, 8, 40, 36), name + "-" + given + ".out")
+    sys.stdout.write(about["reconsent.json"].decode() + "\\n")
 """
 
 CONFIGS = {
@@ -56,21 +57,25 @@ def scan(coils: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tenso
     return torch.randn(2, coils, rows, columns, 2, generator=generator) * mask, mask
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_the_same_images_without_our_packages(name: str, tmp_path: Path) -> None:
-    """Loaded where nothing of ours can be imported, it gives our images, for other coils and sizes too."""
-    network, arrays = trained(CONFIGS[name])
-    (tmp_path / "model.pt").write_bytes(torchscript(CONFIGS[name], arrays, '{"version": "v1"}'))
+def test_the_same_images_without_our_packages(tmp_path: Path) -> None:
+    """Loaded where nothing of ours can be imported, each gives our images, for other coils and sizes too."""
+    networks = {}
+    for name, config in CONFIGS.items():
+        networks[name], arrays = trained(config)
+        (tmp_path / f"{name}.pt").write_bytes(torchscript(config, arrays, f'{{"version": "{name}"}}'))
     scans = {"first": scan(4, 48, 48), "second": scan(2, 64, 56)}
     for which, given in scans.items():
-        torch.save(given, tmp_path / f"{which}.pt")
-    command = [sys.executable, "-I", "-c", PROGRAM, "model.pt"]
+        torch.save(given, tmp_path / f"{which}.scan")
+    command = [sys.executable, "-I", "-c", PROGRAM, *CONFIGS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, '{"version": "v1"}'), done.stderr
-    for which, (kspace, mask) in scans.items():
-        with torch.no_grad():
-            ours = network(kspace, mask, 8, (40, 36))
-        torch.testing.assert_close(torch.load(tmp_path / f"{which}.out"), ours, rtol=1e-4, atol=1e-5)
+    told = [f'{{"version": "{name}"}}' for name in CONFIGS]
+    assert (done.returncode, done.stdout.splitlines()) == (0, told), done.stderr
+    for name, network in networks.items():
+        for which, (kspace, mask) in scans.items():
+            with torch.no_grad():
+                ours = network(kspace, mask, 8, (40, 36))
+            theirs = torch.load(tmp_path / f"{name}-{which}.out")
+            torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_of_another_network_are_refused() -> None:
