@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
 
@@ -28,6 +27,7 @@ from mri.site_data import synthesise_directory
 from reconsent.config import ConsortiumConfig, load_consortium
 from reconsent.errors import ReconsentError
 from reconsent.seeds import derive_seed
+from reconsent.workers import worker_pool
 from server.persistence import ModelRegistry, ModelVersion
 
 T = TypeVar("T")
@@ -71,13 +71,7 @@ class Observer:
         if workers == 0:
             self._pool = _Here()
             return
-        # One process imports what all need (optimisers want dynamo), and the workers are forked from it, with
-        # none of the threads of this one, which may not be forked.
-        context = get_context("forkserver")
-        # The command line's own library goes first: some of the others turn deprecation warnings on, and a
-        # worker that imported it after them would print those of its imports.
-        context.set_forkserver_preload(["typer", __name__, "torch._dynamo"])
-        self._pool = ProcessPoolExecutor(workers, mp_context=context)
+        self._pool = worker_pool(workers, __name__)
 
     def __enter__(self) -> Observer:
         return self

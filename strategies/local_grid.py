@@ -5,7 +5,6 @@ For trials, notebooks and tests of strategies; the messages and the apps are the
 
 from __future__ import annotations
 
-import multiprocessing
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,6 +16,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from reconsent.workers import worker_pool
 
 SERVER_NODE_ID = 1
 CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
@@ -43,9 +44,9 @@ class LocalGrid(Grid):
         _pose_as_a_run()
         self._app = client_app
         self._nodes = {node_id: dict(config) for node_id, config in nodes.items()}
-        self._pool = (
-            ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) if workers else None
-        )
+        self._pool: ProcessPoolExecutor | None = None
+        if isinstance(client_app, str) and workers:
+            self._pool = worker_pool(workers, client_app.partition(":")[0])
         self._replies: dict[str, tuple[Message, int] | Future[Message]] = {}
         self.sent: list[Message] = []
         """Metadata of every message, without its content, in the order of sending."""

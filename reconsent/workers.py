@@ -1,0 +1,40 @@
+"""Worker processes that begin at once: forked from one process that has imported what they need.
+
+Importing PyTorch and all that goes with it takes seconds of computing, in every process that begins from
+nothing. So one process does it, with none of the threads of this one, which may not be forked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+# The command line's own library goes first: some of the others turn deprecation warnings on, and a worker
+# that imported it after them would print those of its imports. Optimisers want dynamo. A module that is not
+# there is passed over.
+_FIRST, _LAST = ("typer",), ("torch._dynamo",)
+
+
+def worker_pool(workers: int, module: str) -> ProcessPoolExecutor:
+    """Processes that have ``module``, and the environment as it is now.
+
+    The process that they are forked from is one for all pools, and imports what the first of them asks for.
+
+    Parameters
+    ----------
+    workers
+        How many.
+    module
+        What they work with.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([*_FIRST, module, *_LAST])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_settle, initargs=(dict(os.environ),))
+
+
+def _settle(environment: Mapping[str, str]) -> None:
+    """Take over an environment; that of the forking process is as old as that process."""
+    os.environ.clear()
+    os.environ.update(environment)
