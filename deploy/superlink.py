@@ -113,6 +113,7 @@ def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
     layout.make()
     with explaining_os_errors(f"The state directory {layout.state}"):
         write_atomically(layout.consortium, dump_consortium(config).encode())
+        write_atomically(layout.health_address, f"{settings.health_address}\n".encode())
         # Of an earlier `reconsent up`; without it, hints name the command that is in use here now.
         layout.processes.unlink(missing_ok=True)
         FlowerControl(layout.flower_home).connect(f"{LOCAL}:{settings.api_port}", tls / AUTHORITY)

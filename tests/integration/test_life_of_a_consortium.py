@@ -74,6 +74,7 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
         process.kill()
     psutil.wait_procs(everything, timeout=20)
     killed = operator.status()
+    assert killed["superlink"]["health"] == "unreachable"
     assert killed["run"]["status"] == "interrupted" and killed["round"] < ROUNDS
     assert killed["withdrawals"][0]["state"] == "unlearning"
 
@@ -81,6 +82,7 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     operator("resume", "--detach")
     operator("attach")
     found = operator.status()
+    assert found["superlink"]["health"] == "serving"
     assert found["run"] == {**found["run"], "task": "resume", "status": "completed", "error": ""}
     assert found["round"] == found["target"] == ROUNDS
     assert [(w["site"], w["state"]) for w in found["withdrawals"]] == [("knee", "completed")]
