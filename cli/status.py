@@ -107,6 +107,13 @@ def _print(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     if found["privacy"]:
         console.print(_privacy(found["privacy"]))
+    failed = found["failed_rounds"]["last"]
+    if failed and not failed["repeated"]:
+        when = f"round {failed['round']} ({failed['kind']}) failed at {failed['at'][:19]} UTC"
+        console.print(f"{when}; nothing of it was kept:", highlight=False, style="red")
+        for name, outcome in failed["sites"].items():
+            why = f" ({outcome['reason']})" if outcome["reason"] else ""
+            console.print(f"  {name}: {outcome['outcome']}{why}", highlight=False, markup=False)
     for name, refusal in found["refusals"].items():
         rounds = f"{refusal['count']} round" + ("s" if refusal["count"] > 1 else "")
         text = f"{name} has itself refused {rounds}, last: {refusal['last']}"

@@ -26,6 +26,7 @@ SITE_JOINED: Final = "site-joined"
 SITE_READMITTED: Final = "site-readmitted"
 IDENTITY_REFUSED: Final = "identity-refused"
 ROUND: Final = "round"
+ROUND_FAILED: Final = "round-failed"
 MODEL_REGISTERED: Final = "model-registered"
 MODELS_REVOKED: Final = "models-revoked"
 MODEL_EXPORTED: Final = "model-exported"
@@ -53,6 +54,7 @@ KINDS: Mapping[str, str] = {
     SITE_READMITTED: "a withdrawn site may take part again, as a newcomer",
     IDENTITY_REFUSED: "a node said it is a site that its key does not speak for",
     ROUND: "who took part in a round, whose reply was refused, which model came of it, and what was measured",
+    ROUND_FAILED: "a round got too few usable replies, and nothing of it was kept: whose reply was of no use",
     MODEL_REGISTERED: "a model version, its hash, its parent, and whose updates are in it",
     MODELS_REVOKED: "versions that may not be used any more",
     MODEL_EXPORTED: "a model version was given to somebody",
@@ -97,6 +99,16 @@ def round_body(record: RoundRecord, sha256: str | None) -> dict[str, Any]:
         "sites": {site: _outcome(outcome) for site, outcome in sorted(record.sites.items())},
         "figures": metrics.get("evaluation") or {},
         "figures-before": metrics.get("incoming") or {},
+    }
+
+
+def failed_round_body(record: RoundRecord) -> dict[str, Any]:
+    """Of :data:`ROUND_FAILED`."""
+    return {
+        "line": record.line,
+        "kind": record.kind,
+        "round": record.round,
+        "sites": {site: _outcome(outcome) for site, outcome in sorted(record.sites.items())},
     }
 
 
