@@ -65,15 +65,19 @@ def test_a_failed_round_tells_who_failed_and_why(tmp_path: Path) -> None:
 
 def test_a_failed_round_of_an_unlearning(tmp_path: Path) -> None:
     """It is on record as one of the unlearning, and changes nothing of how that ends."""
-    with opened(tmp_path, CONFIG, simulated=False) as run:
+    # An ascent would blame its own step for the site that failed, and take it back.
+    config = consortium(
+        training={"min-sites": 3, "evaluate-every": 0}, unlearning={"method": "retain-ft", "settings": {}}
+    )
+    with opened(tmp_path, config, simulated=False) as run:
         Service(run.coordinator).carry_out(Task("train", 2))
         Withdrawals(run.coordinator.state).file(["gamma"], reason="asked", requested_by="officer")
-    with opened(tmp_path, CONFIG, grid(**ILL), simulated=False) as run, pytest.raises(RoundError):
+    with opened(tmp_path, config, grid(**ILL), simulated=False) as run, pytest.raises(RoundError):
         Service(run.coordinator).carry_out(Task("unlearn"))
     with StateDirectory.open(tmp_path / "state", writable=False) as state:
         (failed,) = RoundLog(state).failed(MAIN)
         assert (failed.kind, failed.round, failed.sites["beta"].outcome) == ("retain", 3, "failed")
     assert counted(tmp_path / "state", "beta", "unlearn", "failed") == 1
-    with opened(tmp_path, CONFIG, simulated=False) as run:
+    with opened(tmp_path, config, simulated=False) as run:
         Service(run.coordinator).carry_out(Task("unlearn"))
-        assert [w["state"] for w in status_of(run.coordinator.state, CONFIG)["withdrawals"]] == ["completed"]
+        assert [w["state"] for w in status_of(run.coordinator.state, config)["withdrawals"]] == ["completed"]
