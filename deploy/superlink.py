@@ -19,6 +19,7 @@ from deploy.layout import SUPERLINK, Layout
 from deploy.local_consortium import LocalConsortium
 from deploy.ports import LOCAL, is_free
 from deploy.processes import MARK
+from deploy.superlink_database import patient_database
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
 from reconsent.errors import DeployError
 from reconsent.files import write_atomically
@@ -151,7 +152,7 @@ def _command(layout: Layout, tls: Path, settings: SuperLinkSettings) -> tuple[st
         *("--ssl-certfile", str(tls / SERVER)),
         *("--ssl-keyfile", str(tls / SERVER_KEY)),
         "--enable-supernode-auth",
-        *("--database", str(layout.database(insecure=False))),
+        *("--database", patient_database(layout.database(insecure=False))),
         *("--host", LOCAL, "--port", str(settings.api_port)),
         *("--fleet-api-address", settings.fleet_address),
         *("--health-server-address", settings.health_address),
