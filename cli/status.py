@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +36,9 @@ def status(
 def _online(deployment: Deployment, found: dict[str, Any]) -> dict[str, Any]:
     """Add what the processes say of themselves."""
     from deploy.local_consortium import LocalConsortium
+    from deploy.superlink_health import superlink_health
 
+    found["superlink"] = asdict(superlink_health(deployment.layout))
     found["processes"] = [
         {
             "name": component.name,
@@ -81,10 +84,14 @@ def _print(found: dict[str, Any], console: Console) -> None:
         if run["status"] == "interrupted":
             starter = found["starter"]
             console.print(f"         `{starter}`, then `reconsent resume`, goes on.", highlight=False)
-    table = Table("process", "status", "pid", box=box.SIMPLE)
-    for process in found["processes"]:
-        table.add_row(process["name"], process["status"], str(process["pid"] or ""))
-    console.print(table)
+    link = found["superlink"]
+    at = f" ({link['address']})" if link["address"] else ""
+    console.print(f"link     SuperLink {link['health']}{at}", highlight=False, markup=False)
+    if found["processes"]:
+        table = Table("process", "status", "pid", box=box.SIMPLE)
+        for process in found["processes"]:
+            table.add_row(process["name"], process["status"], str(process["pid"] or ""))
+        console.print(table)
     table = Table("site", "organ", "status", "node", "slices", "rounds", "refused", box=box.SIMPLE)
     for site in found["sites"]:
         rounds = f"{site['first_round']}-{site['last_round']}" if site["first_round"] else "none"
@@ -100,6 +107,13 @@ def _print(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     if found["privacy"]:
         console.print(_privacy(found["privacy"]))
+    failed = found["failed_rounds"]["last"]
+    if failed and not failed["repeated"]:
+        when = f"round {failed['round']} ({failed['kind']}) failed at {failed['at'][:19]} UTC"
+        console.print(f"{when}; nothing of it was kept:", highlight=False, style="red")
+        for name, outcome in failed["sites"].items():
+            why = f" ({outcome['reason']})" if outcome["reason"] else ""
+            console.print(f"  {name}: {outcome['outcome']}{why}", highlight=False, markup=False)
     for name, refusal in found["refusals"].items():
         rounds = f"{refusal['count']} round" + ("s" if refusal["count"] > 1 else "")
         text = f"{name} has itself refused {rounds}, last: {refusal['last']}"

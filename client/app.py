@@ -15,6 +15,7 @@ from client.policy import current_policy
 from client.site import Site, identify_site
 from client.site_log import log_path
 from client.witness import Witness, witness_path
+from reconsent.agreement import shared_parts
 from strategies import messages as msg
 
 app = ClientApp(mods=[site_gate])
@@ -22,13 +23,14 @@ app = ClientApp(mods=[site_gate])
 
 @app.query("identify")
 def identify(message: Message, context: Context) -> Message:
-    """Say which site this is, and how many training slices it has."""
+    """Say which site this is, how many training slices it has, and by which consortium file it works."""
     site = _site(context)
     identity: dict[str, int | float | str | bool] = {
         msg.SITE: site.name,
         msg.ORGAN: site.config.organ,
         msg.CONSORTIUM: site.consortium.name,
         msg.NUM_EXAMPLES: site.training_slices(),
+        **{msg.SHARED + part: digest for part, digest in shared_parts(site.consortium, site.name).items()},
     }
     path = log_path(context.node_config, os.environ)
     if path is not None and (entries := Witness(witness_path(path)).entries()) is not None:

@@ -13,6 +13,7 @@ from deploy.flower_control import SWITCHES, executable, local_environment
 from deploy.layout import SUPERLINK, Layout, supernode
 from deploy.ports import LOCAL
 from deploy.processes import MARK
+from deploy.superlink_database import patient_database
 from reconsent.environment import (
     CONSORTIUM_VARIABLE,
     LEDGERS_VARIABLE,
@@ -54,7 +55,7 @@ def superlink_command(layout: Layout, ports: Mapping[str, int], *, insecure: boo
     return (
         executable("flower-superlink"),
         *security,
-        *("--database", str(layout.database(insecure=insecure))),
+        *("--database", patient_database(layout.database(insecure=insecure))),
         *("--host", LOCAL, "--port", str(ports[API])),
         *("--fleet-api-address", address(ports, FLEET)),
         *("--health-server-address", address(ports, HEALTH)),

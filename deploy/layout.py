@@ -83,6 +83,11 @@ class Layout:
         return self.root / "processes.json"
 
     @property
+    def health_address(self) -> Path:
+        """Where the SuperLink of ``reconsent server run`` tells how it is; host and port."""
+        return self.root / "health-address"
+
+    @property
     def starter(self) -> str:
         """The command that starts what runs here: ``reconsent up``, or ``reconsent server run``.
 

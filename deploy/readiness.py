@@ -15,6 +15,7 @@ from deploy.exporters import METRICS, answers
 from deploy.flower_control import FlowerControl
 from deploy.ports import LOCAL
 from deploy.processes import ProcessRecord
+from deploy.superlink_database import PATIENCE_SECONDS
 from reconsent.errors import DeployError
 
 RELEASE_SECONDS = 90.0
@@ -95,7 +96,7 @@ def release(database: Path, sites: Collection[str]) -> None:
         return
     gone = [(site,) for site in sites]
     try:
-        with closing(sqlite3.connect(database, timeout=10.0)) as connection, connection:
+        with closing(sqlite3.connect(database, timeout=PATIENCE_SECONDS)) as connection, connection:
             if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'node'").fetchone():
                 connection.executemany(
                     "UPDATE node SET status = 'offline', online_until = unixepoch() "

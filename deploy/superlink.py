@@ -19,6 +19,7 @@ from deploy.layout import SUPERLINK, Layout
 from deploy.local_consortium import LocalConsortium
 from deploy.ports import LOCAL, is_free
 from deploy.processes import MARK
+from deploy.superlink_database import patient_database
 from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
 from reconsent.errors import DeployError
 from reconsent.files import write_atomically
@@ -113,6 +114,7 @@ def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
     layout.make()
     with explaining_os_errors(f"The state directory {layout.state}"):
         write_atomically(layout.consortium, dump_consortium(config).encode())
+        write_atomically(layout.health_address, f"{settings.health_address}\n".encode())
         # Of an earlier `reconsent up`; without it, hints name the command that is in use here now.
         layout.processes.unlink(missing_ok=True)
         FlowerControl(layout.flower_home).connect(f"{LOCAL}:{settings.api_port}", tls / AUTHORITY)
@@ -150,7 +152,7 @@ def _command(layout: Layout, tls: Path, settings: SuperLinkSettings) -> tuple[st
         *("--ssl-certfile", str(tls / SERVER)),
         *("--ssl-keyfile", str(tls / SERVER_KEY)),
         "--enable-supernode-auth",
-        *("--database", str(layout.database(insecure=False))),
+        *("--database", patient_database(layout.database(insecure=False))),
         *("--host", LOCAL, "--port", str(settings.api_port)),
         *("--fleet-api-address", settings.fleet_address),
         *("--health-server-address", settings.health_address),

@@ -14,6 +14,7 @@
     ├── GuardError             a message was addressed to a node that must not be asked
     ├── WithdrawalError        a withdrawal cannot be accepted or carried on
     ├── RoundError             a round cannot be completed
+    │   └── TooFewRepliesError a round got fewer usable replies than it needs (strategies/outcomes.py)
     ├── PrivacyError           a guarantee of differential privacy cannot be kept
     ├── SignatureError         a key cannot be used, or a signature does not hold
     ├── LedgerError            the ledger, or a checkpoint of it, does not hold

@@ -68,6 +68,13 @@ class SiteConfig(Settings):
     test_fraction: float = Field(
         default=0.25, gt=0, lt=1, description="share of the site's patients held out for testing"
     )
+    max_examples: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**53,
+        description="most training slices it may say it has, as agreed; with more it is not let in. Empty: "
+        "screening.max-examples",
+    )
     sampling: SamplingConfig = SamplingConfig()
     phantom: PhantomConfig = PhantomConfig()
     first_round: int = Field(

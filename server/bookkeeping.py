@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, get_args
 
 from flwr.app import ArrayRecord
 from sqlalchemy.orm import Session
 
-from reconsent.errors import StateError
+from reconsent.errors import ReconsentError, StateError
 from server.names import MAIN as MAIN
 from server.names import ORACLE as ORACLE
 from server.persistence import (
@@ -28,6 +29,7 @@ from server.safekeeping import Safekeeping
 from strategies import ContributionAveraging, RoundOutcome
 from strategies import SiteOutcome as Exchanged
 from strategies import messages as msg
+from strategies.outcomes import TooFewRepliesError
 from unlearning.contributions import discard
 
 MOST = 2**53
@@ -148,6 +150,24 @@ class Bookkeeping:
             self.log.append(_record(outcome, line, version, evaluation), session=session)
             self.retention.prune(version, evaluated=bool(evaluation), session=session)
         return version
+
+    def watched(self, rounds: Iterable[RoundOutcome], line: str) -> Iterator[RoundOutcome]:
+        """``rounds`` of ``line``, with a record of one that fails for want of replies; the error goes on."""
+        try:
+            yield from rounds
+        except TooFewRepliesError as error:
+            # On a full disk it cannot be noted; why the round failed matters more.
+            with suppress(ReconsentError):
+                self.log.append_failed(
+                    RoundRecord(
+                        line=line,
+                        kind=error.kind,
+                        round=error.round,
+                        sites={site.site: _site(site) for site in error.sites},
+                        seconds=error.seconds,
+                    )
+                )
+            raise
 
     def _discard_later(self, session: Session, files: list[Any]) -> None:
         self._state.after_commit(session, lambda: discard(files))

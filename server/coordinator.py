@@ -187,7 +187,7 @@ class Coordinator:
         self._announce_stage(f"Training with {len(self.active_nodes())} sites", stage, done, until)
         version = self.books.version(MAIN, "train", "unlearned", "initial")
         rounds = strategy.rounds(self.grid, self.books.arrays(version), until - done, first_round=last + 1)
-        for outcome in rounds:
+        for outcome in self.books.watched(rounds, MAIN):
             reached("round-averaged")
             done += 1
             evaluation = self.evaluate(strategy, outcome, done, last=done == until)
@@ -226,7 +226,7 @@ class Coordinator:
         self._announce_stage(title, "oracle", done, trained)
         version = self.books.registry.latest(ORACLE) or self.initialise()
         arrays = self.books.arrays(version)
-        for outcome in strategy.rounds(self.grid, arrays, trained, done=done):
+        for outcome in self.books.watched(strategy.rounds(self.grid, arrays, trained, done=done), ORACLE):
             done += 1
             evaluation = self.evaluate(strategy, outcome, done, last=done == trained)
             version = self.books.commit(strategy, outcome, ORACLE, version, evaluation, method="retrain")

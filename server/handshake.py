@@ -10,9 +10,11 @@ from flwr.app import Message
 from flwr.common import log
 from flwr.serverapp import Grid
 
+from reconsent.config import ConsortiumConfig
 from reconsent.errors import RoundError, SiteError
 from server.events import Event, announce
 from server.persistence import Roster, SiteStatus
+from server.terms import broken_terms
 from strategies import messages as msg
 from strategies.exchange import exchange, readable
 
@@ -21,9 +23,6 @@ _NO_KEY = "its key is enrolled for no site, or was revoked"
 
 KeyHolder = Callable[[int], str | None]
 """Which site the key of a node speaks for; ``None`` if for none."""
-
-MOST_EXAMPLES = 1_000_000
-"""Training examples that a site may say it has, unless the consortium sets another limit."""
 
 LONGEST_ORGAN = 64
 
@@ -35,6 +34,7 @@ def identify_sites(
     grid: Grid,
     roster: Roster,
     expected: Collection[str],
+    consortium: ConsortiumConfig,
     *,
     round_: int,
     patience: float,
@@ -47,13 +47,13 @@ def identify_sites(
     refused: dict[int, str] | None = None,
     heard: Callable[[str, Message], None] | None = None,
     leaving: Collection[str] = (),
-    most_examples: int = MOST_EXAMPLES,
 ) -> dict[int, str]:
     """Ask every connected node who it is, and enrol it.
 
     The one message that goes to nodes which are not on the list of active sites yet; it carries nothing.
     A node that contradicts the roster (a site claimed twice, another organ, a barred site) is left out, and
-    so is one that contradicts its own key; a node whose key speaks for no active site is not even asked.
+    so is one that contradicts its own key or the consortium file; a node whose key speaks for no active site
+    is not even asked.
 
     Parameters
     ----------
@@ -63,6 +63,8 @@ def identify_sites(
         Where sites are enrolled.
     expected
         Sites of the consortium that are not withdrawn; waiting ends when all of them are there.
+    consortium
+        What they must agree with, see :mod:`server.terms`.
     round_
         Current round, for the roster.
     patience
@@ -86,8 +88,6 @@ def identify_sites(
     leaving
         Sites that are withdrawing and still answer. They are not waited for, and enrolled no more; the roster
         keeps them barred from every round.
-    most_examples
-        Training examples that a site may say it has: its weight grows with them.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def identify_sites(
                     members,
                     holder,
                     leaving,
-                    most_examples,
+                    consortium,
                 )
                 if problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
@@ -173,7 +173,7 @@ def _enrol(
     members: dict[int, str],
     holder: str | None,
     leaving: Collection[str],
-    most_examples: int,
+    consortium: ConsortiumConfig,
 ) -> str:
     """Enrol one node; returns the reason of a refusal, or nothing."""
     if message is None:
@@ -196,11 +196,9 @@ def _enrol(
     examples = told.get(msg.NUM_EXAMPLES, 0)
     if not isinstance(examples, int) or examples < 0:
         return f"'{msg.NUM_EXAMPLES}' must be a whole number, got {examples!r:.40}"
-    if examples > most_examples:
-        return (
-            f"it says it has {examples:.6g} training examples, and {most_examples} are allowed "
-            "(screening.max-examples)"
-        )
+    if (broken := broken_terms(consortium, site, told, examples)) is not None:
+        roster.site_refused(node_id, site, broken.kind, broken.parts)
+        return broken.text
     if len(organ) > LONGEST_ORGAN:
         return f"its organ has a name of {len(organ)} characters"
     before = next((e.num_examples for e in roster.all() if e.site == site and e.first_round), examples)

@@ -16,6 +16,7 @@ from server.events import Event, announce
 from server.handshake import ANSWER_SECONDS, KeyHolder, identify_sites
 from server.node_keys import fingerprint
 from server.persistence import Enrolments, Roster, StateDirectory, Withdrawals
+from server.terms import OTHER_FILE
 
 SIMULATED_PATIENCE_SECONDS = 5.0
 """Simulated nodes are all registered within a moment; who is not there then never will be."""
@@ -25,9 +26,11 @@ LOOK_SECONDS = 1.0
 
 
 ASK_AGAIN_SECONDS = 600.0
-"""A node that was asked who it is and did not answer is asked again after so long."""
+"""A node that was asked who it is and did not answer, or has another consortium file, is asked again after so
+long."""
 
-_UNANSWERED = ("timeout", "message_unavailable", "node_unavailable")
+_MAY_PASS = ("timeout", "message_unavailable", "node_unavailable", OTHER_FILE)
+"""How reasons begin that may be gone without the server being told."""
 
 
 class _Node(Protocol):
@@ -113,6 +116,7 @@ class Membership:
             self._grid,
             self._roster,
             expected,
+            self._consortium,
             round_=round_,
             patience=patience,
             at_least=at_least,
@@ -122,7 +126,6 @@ class Membership:
             refused=self._refused,
             leaving=self.cooperating(),
             heard=self.heard,
-            most_examples=self._consortium.screening.max_examples,
         )
         self._known = self._circumstances()
 
@@ -197,6 +200,7 @@ class Membership:
             self._grid,
             self._roster,
             self._expected(),
+            self._consortium,
             round_=round_,
             patience=0.0,
             at_least=0,
@@ -208,7 +212,6 @@ class Membership:
             refused=self._refused,
             leaving=self.cooperating(),
             heard=self.heard,
-            most_examples=self._consortium.screening.max_examples,
         )
         self._known = self._circumstances()
         for site in sorted(set(self._nodes.values()) - before):
@@ -272,7 +275,7 @@ class Membership:
             self._known, self._refused = known, {}
         elif time.monotonic() > self._asked_at + ASK_AGAIN_SECONDS:
             self._asked_at = time.monotonic()
-            self._refused = {n: why for n, why in self._refused.items() if not why.startswith(_UNANSWERED)}
+            self._refused = {n: why for n, why in self._refused.items() if not why.startswith(_MAY_PASS)}
 
     def _circumstances(self) -> object:
         """What decides who is let in: sites that take part, valid keys, and who is there of those let in."""

@@ -26,7 +26,7 @@ def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
     told: dict[str, tuple[int, dict[str, float]]] = {}
     out: dict[str, int] = {}
     reasons: dict[str, str] = {}
-    for record in rounds.all(MAIN):
+    for record in rounds.everything(MAIN):
         for site, outcome in record.sites.items():
             if outcome.privacy:
                 told[site] = (record.round, dict(outcome.privacy))

@@ -37,6 +37,8 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
     ``due_at``, ``due_local``, ``overdue``, ``ground``, ``owner``, ``note``); ``refused_replies`` (site →
     count of replies that were of no use); ``unpurged`` (sites that have withdrawn, and of which the
     SuperLink may still hold messages);
+    ``failed_rounds`` (``count`` of those with too few usable replies, and the ``last``: ``round``, ``kind``,
+    ``at``, ``repeated`` if it was completed since, ``sites`` with each ``outcome`` and ``reason``);
     ``refusals`` (site → ``count`` and ``last``: what the site itself would not do, and why in its own words);
     ``privacy`` (see :func:`server.privacy.privacy_of`); ``contributions`` (``sites``, ``bytes``).
     """
@@ -65,6 +67,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
         "withdrawals": _withdrawals(state),
         "unpurged": sorted({site for record in unpurged(state) for site in record.sites}),
         "refused_replies": _refused(rounds),
+        "failed_rounds": _failed(rounds),
         "refusals": _refusals(rounds),
         "privacy": privacy_of(rounds),
         "contributions": {"sites": cache.sites(), "bytes": cache.size_bytes()},
@@ -118,20 +121,43 @@ def _withdrawals(state: StateDirectory) -> list[dict[str, Any]]:
 
 
 def _refused(rounds: RoundLog) -> dict[str, int]:
-    """How often each site's reply was not accepted, for whatever reason."""
+    """How often each site's reply was not accepted, for whatever reason; in failed rounds, too."""
     counts: dict[str, int] = {}
-    for record in rounds.all(MAIN):
+    for record in rounds.everything(MAIN):
         for site, outcome in record.sites.items():
             if outcome.outcome != "ok":
                 counts[site] = counts.get(site, 0) + 1
     return counts
 
 
+def _failed(rounds: RoundLog) -> dict[str, Any]:
+    """Rounds of which nothing was kept, as too few replies were usable."""
+    failed = rounds.failed(MAIN)
+    if not failed:
+        return {"count": 0, "last": None}
+    last, kept = failed[-1], rounds.all(MAIN)
+    at = last.created_at
+    assert at is not None  # noqa: S101 - read from the log
+    return {
+        "count": len(failed),
+        "last": {
+            "round": last.round,
+            "kind": last.kind,
+            "at": at.isoformat(),
+            "repeated": bool(kept) and kept[-1].round >= last.round,
+            "sites": {
+                site: {"outcome": outcome.outcome, "reason": outcome.reason}
+                for site, outcome in last.sites.items()
+            },
+        },
+    }
+
+
 def _refusals(rounds: RoundLog) -> dict[str, dict[str, Any]]:
     """How often each site itself refused the work, and why the last time."""
     prefix = f"{REFUSED_BY_SITE}: "
     found: dict[str, dict[str, Any]] = {}
-    for record in rounds.all(MAIN):
+    for record in rounds.everything(MAIN):
         for site, outcome in record.sites.items():
             if outcome.outcome == "refused" and outcome.reason.startswith(prefix):
                 count = found.get(site, {"count": 0})["count"] + 1

@@ -289,7 +289,7 @@ class Withdrawing:
         rounds = strategy.rounds(
             self._of.grid, arrays, total, first_round=checkpoint.first_round, done=checkpoint.done
         )
-        for outcome in rounds:
+        for outcome in books.watched(rounds, MAIN):
             reached("unlearning-round-averaged")
             ended = self._of.simulated or checkpoint.done + 1 == total
             evaluation = self._of.evaluate(strategy, outcome, checkpoint.done + 1, last=ended)

@@ -18,12 +18,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 from sqlalchemy.orm import Session
 
-from reconsent.errors import RoundError
 from reconsent.faults import reached
 from strategies import messages as msg
 from strategies.exchange import Reply, as_reply, exchange
 from strategies.members import Members, RoundConfig, connected_nodes
-from strategies.outcomes import RoundOutcome, SiteOutcome, weighted_metrics
+from strategies.outcomes import RoundOutcome, SiteOutcome, TooFewRepliesError, weighted_metrics
 from strategies.round_hooks import RoundHooks
 from strategies.screening import UpdateScreen
 from strategies.site_privacy import ServerNoise
@@ -214,7 +213,7 @@ class ContributionAveraging(RoundHooks):
 
         Raises
         ------
-        RoundError
+        TooFewRepliesError
             If fewer than ``min_sites`` acceptable replies came; nothing of the round is kept.
         """
         for server_round in range(first_round, first_round + num_rounds):
@@ -237,7 +236,14 @@ class ContributionAveraging(RoundHooks):
         prepared = self._replied = time.monotonic()
         after = self._aggregate(server_round, replies)
         if after is None:
-            raise RoundError(self._too_few(server_round), "Look at the sites' logs, then run it again.")
+            raise TooFewRepliesError(
+                self._too_few(server_round),
+                "Look at the sites' logs, then run it again.",
+                round=server_round,
+                kind=self.kind,
+                sites=tuple(self._outcomes),
+                seconds=time.monotonic() - began,
+            )
         return RoundOutcome(
             server_round,
             self.kind,

@@ -85,6 +85,9 @@ The number of the withdrawal that is being unlearned, or that of the request whi
 SITE: Final = "site"
 ORGAN: Final = "organ"
 CONSORTIUM: Final = "consortium"
+"""Its name."""
+SHARED: Final = "shared-"
+"""Before the name of each part of :func:`reconsent.agreement.shared_parts`, in the answer to who it is."""
 
 # The ledger's newest checkpoint, in a train message to a site that may keep it
 CHECKPOINT: Final = "checkpoint"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, MetricRecord
 
+from reconsent.errors import RoundError
 from strategies import messages as msg
 
 
@@ -107,6 +108,32 @@ class RoundOutcome:
             if values:
                 record[key] = sum(p * v for p, v in values) / sum(p for p, _ in values)
         return record
+
+
+class TooFewRepliesError(RoundError):
+    """A round got fewer usable replies than it needs; nothing of it is kept but what became of its sites.
+
+    Attributes
+    ----------
+    round, kind, sites, seconds
+        As in :class:`RoundOutcome`.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        remedy: str,
+        *,
+        round: int,
+        kind: str,
+        sites: tuple[SiteOutcome, ...],
+        seconds: float,
+    ) -> None:
+        super().__init__(problem, remedy)
+        self.round = round
+        self.kind = kind
+        self.sites = sites
+        self.seconds = seconds
 
 
 def weighted_metrics(values: Mapping[str, Mapping[str, float]]) -> MetricRecord | None:

@@ -91,9 +91,10 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
     """The quadratic sites as Reconsent's server wants them: they say who they are, and build the model.
 
     The node configuration says ``site`` and, if not the default, ``organ``, ``examples``, ``fault``
-    (``train``: the site cannot train), ``claims`` (a number it gives for everything) and ``counts`` (what it
-    says when it is asked for its number of examples). Gradients are noisy as with mini-batches, seeded by
-    site and round, so that a wrong round number or a lost round shows in the last bit of the model.
+    (``train``: the site cannot train), ``consortium`` and ``shared-…`` (what it tells of its file),
+    ``claims`` (a number it gives for everything) and ``counts`` (what it says when it is asked for its number
+    of examples). Gradients are noisy as with mini-batches, seeded by site and round, so that a wrong round
+    number or a lost round shows in the last bit of the model.
     """
     app = ClientApp()
 
@@ -108,9 +109,10 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
         identity = {
             msg.SITE: site_of(context),
             msg.ORGAN: str(context.node_config.get("organ", "brain")),
-            msg.CONSORTIUM: "quadratic",
+            msg.CONSORTIUM: str(context.node_config.get("consortium", "quadratic")),
             msg.NUM_EXAMPLES: context.node_config.get("counts", int(context.node_config.get("examples", 1))),
         }
+        identity |= {key: said for key, said in context.node_config.items() if key.startswith(msg.SHARED)}
         return Message(msg.content(config=identity), reply_to=message)
 
     @app.query("initialise")

@@ -14,7 +14,8 @@ SHARED = (
     "the number of training slices and of test slices",
     "mean training loss, and mean PSNR, SSIM and NMSE over the test slices",
     "seconds of its own work",
-    "the site's name, its organ, and the name of the consortium",
+    "the site's name, its organ, the name of the consortium, and digests of what its file says of the "
+    "network, the training, the sampling and the privacy of this site",
     "its public key, and with each request a signature over the time of this machine's clock",
     "if work is refused or fails: a fixed sentence, the class of the error, or words of the arithmetic "
     "(such as a loss that is not finite)",

@@ -19,17 +19,18 @@ from server.metrics.unlearning import Unlearning
 from server.metrics.view import View
 from server.names import ORACLE
 from server.persistence import SiteStatus
-from server.persistence.tables import RoundRow
+from server.persistence.tables import FailedRoundRow, RoundRow
 from strategies import messages as msg
 
 PHASES = ("train", "unlearn")
+ROUND_OUTCOMES = ("completed", "partial", "taken_back", "failed")
 OUTCOMES = ("ok", "refused", "failed", "timeout", "withdrawn")
 
 ROUNDS = Metric(
     "reconsent_rounds_total",
     "counter",
     "Rounds by phase (train, unlearn, or oracle in a simulation) and outcome: completed with every site that "
-    "was asked, partial without some, or taken_back",
+    "was asked, partial without some, taken_back, or failed with too few usable replies, to be repeated",
     ("phase", "outcome"),
 )
 DURATION = Metric(
@@ -114,13 +115,14 @@ class Rounds:
     """Counts what the records of rounds say, and hands each on to the quality and the unlearning."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self._last, self._last_failed = 0, 0
         self._forget()
 
     def read(self, view: View) -> None:
         """Take up the records that came since the last call."""
         newest = view.session.scalar(select(func.max(RoundRow.number))) or 0
-        if newest < self._last:
+        newest_failed = view.session.scalar(select(func.max(FailedRoundRow.number))) or 0
+        if newest < self._last or newest_failed < self._last_failed:
             # An older state was restored: what was counted is not there any more.
             self._forget()
         query = select(RoundRow).where(RoundRow.number > self._last).order_by(RoundRow.number)
@@ -128,6 +130,10 @@ class Rounds:
             self._take(row)
             self._last = row.number
             view.session.expunge(row)
+        failures = select(FailedRoundRow).where(FailedRoundRow.number > self._last_failed)
+        for failed in view.session.scalars(failures.order_by(FailedRoundRow.number)):
+            self._take_failed(failed)
+            self._last_failed = failed.number
 
     def collect(self, samples: Samples, sites: Mapping[str, str]) -> None:
         """Fill in this topic's metrics.
@@ -141,7 +147,7 @@ class Rounds:
             are not active nothing is told but what happened.
         """
         for phase in (*PHASES, *sorted(self._phases - set(PHASES))):
-            for outcome in ("completed", "partial", "taken_back"):
+            for outcome in ROUND_OUTCOMES:
                 samples.set(ROUNDS, self._rounds[phase, outcome], phase, outcome)
             if phase in self._phases:
                 samples.distribution(DURATION, self._durations[phase], phase)
@@ -168,7 +174,7 @@ class Rounds:
         samples.set(BYTES, self._bytes[site, "down"], site, "down")
 
     def _forget(self) -> None:
-        self._last = 0
+        self._last, self._last_failed = 0, 0
         self._main_rounds = 0
         self._phases: set[str] = set()
         self._seen: set[str] = set()
@@ -187,7 +193,7 @@ class Rounds:
         self.quality, self.unlearning, self.privacy = Quality(), Unlearning(), Privacy()
 
     def _take(self, row: RoundRow) -> None:
-        phase = "oracle" if row.line == ORACLE else "train" if row.kind == "train" else "unlearn"
+        phase = _phase_of(row)
         at = row.created_at.timestamp()
         self._phases.add(phase)
         self._rounds[phase, _outcome_of(row)] += 1
@@ -209,7 +215,30 @@ class Rounds:
         self.quality.take(phase, at, metrics)
         self.unlearning.take(phase, at, bool(metrics.get("accepted", True)), notes)
 
+    def _take_failed(self, row: FailedRoundRow) -> None:
+        """Nothing of it was kept: it counts for who answered, and for nothing that is told of the model."""
+        phase = _phase_of(row)
+        self._rounds[phase, "failed"] += 1
+        if phase == "oracle":
+            return
+        for site, told in row.sites.items():
+            self._count_reply(phase, site, told)
+            if told["outcome"] == "ok":
+                self.privacy.take(site, told.get("privacy") or {})
+
     def _take_site(self, phase: str, site: str, told: dict[str, Any], at: float) -> None:
+        self._count_reply(phase, site, told)
+        if told["outcome"] != "ok":
+            return
+        self._answered_at[site] = self._main_rounds
+        self._replied[site] = at
+        self._observe_work(site, "train", told.get("seconds"))
+        self.privacy.take(site, told.get("privacy") or {})
+        for known, value in ((self._norms, told.get("update_norm")), (self._losses, told.get("loss"))):
+            if value is not None:
+                known[site] = value
+
+    def _count_reply(self, phase: str, site: str, told: dict[str, Any]) -> None:
         outcome = told["outcome"]
         self._seen.add(site)
         self._replies[site, phase, outcome] += 1
@@ -220,14 +249,6 @@ class Rounds:
             self._unusable[site, code] += 1
             if code == PRIVACY_BUDGET:
                 self.privacy.sit_out(site)
-            return
-        self._answered_at[site] = self._main_rounds
-        self._replied[site] = at
-        self._observe_work(site, "train", told.get("seconds"))
-        self.privacy.take(site, told.get("privacy") or {})
-        for known, value in ((self._norms, told.get("update_norm")), (self._losses, told.get("loss"))):
-            if value is not None:
-                known[site] = value
 
     def _observe_step(self, phase: str, step: str, seconds: float) -> None:
         self._steps.setdefault((phase, step), DurationCounts()).observe(seconds)
@@ -235,6 +256,10 @@ class Rounds:
     def _observe_work(self, site: str, work: str, seconds: float | None) -> None:
         if seconds is not None:
             self._work.setdefault((site, work), DurationCounts()).observe(seconds)
+
+
+def _phase_of(row: RoundRow | FailedRoundRow) -> str:
+    return "oracle" if row.line == ORACLE else "train" if row.kind == "train" else "unlearn"
 
 
 def _outcome_of(row: RoundRow) -> str:

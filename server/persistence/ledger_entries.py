@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,7 +25,9 @@ KEY_REVOKED: Final = "key-revoked"
 SITE_JOINED: Final = "site-joined"
 SITE_READMITTED: Final = "site-readmitted"
 IDENTITY_REFUSED: Final = "identity-refused"
+SITE_REFUSED: Final = "site-refused"
 ROUND: Final = "round"
+ROUND_FAILED: Final = "round-failed"
 MODEL_REGISTERED: Final = "model-registered"
 MODELS_REVOKED: Final = "models-revoked"
 MODEL_EXPORTED: Final = "model-exported"
@@ -52,7 +54,10 @@ KINDS: Mapping[str, str] = {
     SITE_JOINED: "a site was in contact for the first time",
     SITE_READMITTED: "a withdrawn site may take part again, as a newcomer",
     IDENTITY_REFUSED: "a node said it is a site that its key does not speak for",
+    SITE_REFUSED: "a site was not let in: its consortium file differs from the server's, or it says that it "
+    "has more examples than are allowed",
     ROUND: "who took part in a round, whose reply was refused, which model came of it, and what was measured",
+    ROUND_FAILED: "a round got too few usable replies, and nothing of it was kept: whose reply was of no use",
     MODEL_REGISTERED: "a model version, its hash, its parent, and whose updates are in it",
     MODELS_REVOKED: "versions that may not be used any more",
     MODEL_EXPORTED: "a model version was given to somebody",
@@ -72,6 +77,9 @@ KINDS: Mapping[str, str] = {
     CONSOLE_ACTION: "what a user of the console did, or tried and was refused",
 }
 """Every kind of entry, and what it says."""
+
+RefusalKind = Literal["consortium", "examples"]
+"""Why a site was not let in."""
 
 _REFUSAL = re.compile(r"refused-by-site: ([a-z-]{1,40})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -97,6 +105,16 @@ def round_body(record: RoundRecord, sha256: str | None) -> dict[str, Any]:
         "sites": {site: _outcome(outcome) for site, outcome in sorted(record.sites.items())},
         "figures": metrics.get("evaluation") or {},
         "figures-before": metrics.get("incoming") or {},
+    }
+
+
+def failed_round_body(record: RoundRecord) -> dict[str, Any]:
+    """Of :data:`ROUND_FAILED`."""
+    return {
+        "line": record.line,
+        "kind": record.kind,
+        "round": record.round,
+        "sites": {site: _outcome(outcome) for site, outcome in sorted(record.sites.items())},
     }
 
 
@@ -155,6 +173,11 @@ def identity_body(node_id: int, claimed: str, holder: str | None) -> dict[str, A
         "claimed": claimed if _NAME.fullmatch(claimed) else None,
         "key-of": holder,
     }
+
+
+def site_refusal_body(node_id: int, site: str, why: RefusalKind, parts: Collection[str]) -> dict[str, Any]:
+    """Of :data:`SITE_REFUSED`; ``parts`` of the file that differ."""
+    return {"node": str(node_id), "site": site, "why": why, "parts": sorted(parts)}
 
 
 def contributions_body(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -17,7 +18,10 @@ from server.persistence.ledger_entries import (
     IDENTITY_REFUSED,
     SITE_JOINED,
     SITE_READMITTED,
+    SITE_REFUSED,
+    RefusalKind,
     identity_body,
+    site_refusal_body,
 )
 from server.persistence.state import StateDirectory
 from server.persistence.tables import SiteRow
@@ -65,6 +69,7 @@ class Roster:
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
         self._ledger = Ledger(state)
+        self._refused: list[dict[str, Any]] = []
 
     def start_run(self, *, ephemeral: bool = True, session: Session | None = None) -> None:
         """Begin a new run.
@@ -196,6 +201,23 @@ class Roster:
             The site its key speaks for; ``None`` where nodes have no keys.
         """
         self._ledger.append(IDENTITY_REFUSED, identity_body(node_id, claimed, holder))
+
+    def site_refused(self, node_id: int, site: str, why: RefusalKind, parts: Collection[str] = ()) -> None:
+        """Put on record that ``site`` was not let in; the same is said once a run.
+
+        Parameters
+        ----------
+        node_id, site
+            Which node, and who it is.
+        why
+            Its consortium file differs, or it says it has too many examples.
+        parts
+            Of the file, that differ.
+        """
+        body = site_refusal_body(node_id, site, why, parts)
+        if body not in self._refused:
+            self._refused.append(body)
+            self._ledger.append(SITE_REFUSED, body)
 
     def release(self, node_id: int, *, session: Session | None = None) -> None:
         """Unbind a node that is gone for good, so that its site may come back with another one.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from server.persistence.tables import RoundRow
+from server.persistence.tables import FailedRoundRow, RoundRow
 
 Outcome = Literal["ok", "refused", "failed", "timeout", "withdrawn"]
 
@@ -113,6 +113,30 @@ def row_of(record: RoundRecord, at: dt.datetime) -> RoundRow:
         seconds=record.seconds,
         model_version=record.model_version,
         created_at=at,
+    )
+
+
+def failed_row_of(record: RoundRecord, at: dt.datetime) -> FailedRoundRow:
+    """The row that describes a round that failed at ``at``."""
+    return FailedRoundRow(
+        line=record.line,
+        kind=record.kind,
+        round=record.round,
+        sites={site: asdict(outcome) for site, outcome in sorted(record.sites.items())},
+        seconds=record.seconds,
+        created_at=at,
+    )
+
+
+def failed_round_of(row: FailedRoundRow) -> RoundRecord:
+    """The failed round a row describes."""
+    return RoundRecord(
+        line=row.line,
+        kind=row.kind,
+        round=row.round,
+        sites={site: SiteOutcome(**outcome) for site, outcome in row.sites.items()},
+        seconds=row.seconds,
+        created_at=row.created_at,
     )
 
 

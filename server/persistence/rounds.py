@@ -10,10 +10,17 @@ from sqlalchemy.orm import Session
 
 from reconsent.errors import StateError
 from server.persistence.ledger import Ledger
-from server.persistence.ledger_entries import ROUND, round_body
-from server.persistence.round_records import RoundCost, RoundRecord, round_of, row_of
+from server.persistence.ledger_entries import ROUND, ROUND_FAILED, failed_round_body, round_body
+from server.persistence.round_records import (
+    RoundCost,
+    RoundRecord,
+    failed_round_of,
+    failed_row_of,
+    round_of,
+    row_of,
+)
 from server.persistence.state import StateDirectory
-from server.persistence.tables import ModelRow, RoundRow
+from server.persistence.tables import FailedRoundRow, ModelRow, RoundRow
 
 
 class RoundLog:
@@ -57,6 +64,27 @@ class RoundLog:
                     "Resume after the last round of the line instead of repeating one that is committed.",
                 )
             return round_of(row)
+
+    def append_failed(self, record: RoundRecord, *, session: Session | None = None) -> None:
+        """Put on record what became of the sites in a round of which nothing is kept.
+
+        It is no round of the line: it is neither counted nor costed, and its number is used again.
+        """
+        with self._state.session(session) as own:
+            own.add(failed_row_of(record, dt.datetime.now(dt.UTC)))
+            self._ledger.append(ROUND_FAILED, failed_round_body(record), session=own)
+
+    def failed(self, line: str, *, session: Session | None = None) -> list[RoundRecord]:
+        """Every failed round of ``line``, oldest first."""
+        with self._state.reading(session) as own:
+            query = select(FailedRoundRow).where(FailedRoundRow.line == line).order_by(FailedRoundRow.number)
+            return [failed_round_of(row) for row in own.scalars(query)]
+
+    def everything(self, line: str, *, session: Session | None = None) -> list[RoundRecord]:
+        """Rounds of ``line``, failed ones among them, in the order of time."""
+        with self._state.reading(session) as own:
+            records = [*self.all(line, session=own), *self.failed(line, session=own)]
+        return sorted(records, key=lambda record: record.created_at or dt.datetime.min.replace(tzinfo=dt.UTC))
 
     def get(self, line: str, kind: str, round: int, *, session: Session | None = None) -> RoundRecord | None:
         """A round; ``None`` if it is not in the log."""

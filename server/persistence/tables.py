@@ -74,6 +74,20 @@ class RoundRow(Base):
     created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
 
 
+class FailedRoundRow(Base):
+    """What became of the sites in a round of which nothing was kept."""
+
+    __tablename__ = "failed_rounds"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    line: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    round: Mapped[int]
+    sites: Mapped[Json] = mapped_column(JSON)
+    seconds: Mapped[float]
+    created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
 class WithdrawalRow(Base):
     """A withdrawal and where it stands."""
 

@@ -23,10 +23,11 @@ def test_progress_shows_reasons_as_they_are() -> None:
     assert WORDS in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("place", ["requested_by", "note", "refusal", "error"])
+@pytest.mark.parametrize("place", ["requested_by", "note", "refusal", "error", "failure"])
 def test_status_shows_words_as_they_are(place: str) -> None:
-    """Who asked, the last step, a site's refusal, the error of a run: whatever they say, status shows it."""
-    said = {name: WORDS if name == place else "x" for name in ("requested_by", "note", "refusal", "error")}
+    """Who asked, the last step, a site's refusal or failure, a run's error: whatever they say is shown."""
+    places = ("requested_by", "note", "refusal", "error", "failure")
+    said = {name: WORDS if name == place else "x" for name in places}
     found: dict[str, Any] = {
         "consortium": "c",
         "round": 1,
@@ -34,6 +35,17 @@ def test_status_shows_words_as_they_are(place: str) -> None:
         "model": None,
         "run": {"id": "1", "task": "train", "status": "failed", "error": said["error"]},
         "processes": [],
+        "superlink": {"address": None, "health": "unknown"},
+        "failed_rounds": {
+            "count": 1,
+            "last": {
+                "round": 2,
+                "kind": "train",
+                "at": "2027-01-01T10:00:00+00:00",
+                "repeated": False,
+                "sites": {"north": {"outcome": "failed", "reason": said["failure"]}},
+            },
+        },
         "sites": [],
         "refusals": {"north": {"count": 1, "last": said["refusal"]}},
         "refused_replies": {},

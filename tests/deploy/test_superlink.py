@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -22,9 +22,11 @@ from deploy.layout import Layout
 from deploy.ports import find_ports
 from deploy.processes import MARK
 from deploy.superlink import SuperLinkSettings, prepare_superlink
+from deploy.superlink_health import SuperLinkHealth, superlink_health
 from reconsent.config import load_consortium
-from reconsent.errors import ConfigError, DeployError
+from reconsent.errors import ConfigError, DeployError, StateError
 from tests.deploy.deployment_files import flower_options
+from tests.integration.operator_at_work import Operator
 
 
 @pytest.fixture
@@ -65,6 +67,19 @@ def test_later_commands_find_consortium_and_connection(settings: SuperLinkSettin
     connection = table["superlink"][table["superlink"]["default"]]
     assert connection["address"] == f"127.0.0.1:{settings.api_port}"
     assert Path(connection["root-certificates"]) == layout.tls / "ca.crt"
+
+
+def test_health_is_asked_where_it_listens(settings: SuperLinkSettings) -> None:
+    """The address is that of the last start, asked by the loopback where it is all of the machine's."""
+    layout = Layout(settings.state)
+    assert superlink_health(layout) == SuperLinkHealth(None, "unknown")
+    for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 - nothing listens there
+        (port,) = find_ports([None])
+        prepare_superlink(replace(settings, health_address=f"{host}:{port}"))
+        assert superlink_health(layout) == SuperLinkHealth(f"127.0.0.1:{port}", "unreachable")
+    layout.health_address.write_bytes(b"\xff")
+    with pytest.raises(StateError, match="health-address cannot be read"):
+        superlink_health(layout)
 
 
 def test_up_and_down_do_not_take_it_for_a_leftover(settings: SuperLinkSettings) -> None:
@@ -125,7 +140,7 @@ def test_an_unknown_consortium_is_refused(settings: SuperLinkSettings) -> None:
 
 
 def test_it_becomes_a_superlink_that_serves_and_ends_when_told(settings: SuperLinkSettings) -> None:
-    """The real program: one process, healthy, its commands answer, and SIGTERM ends it with its helpers."""
+    """The real program: one process, healthy, which `status` tells; SIGTERM ends it with its helpers."""
     command = [
         *(str(Path(sys.executable).parent / "reconsent"), "server", "run"),
         *("--state", str(settings.state), "--consortium", settings.consortium),
@@ -133,6 +148,7 @@ def test_it_becomes_a_superlink_that_serves_and_ends_when_told(settings: SuperLi
         *("--health-address", settings.health_address),
     ]
     log = settings.state.parent / "log"
+    operator = Operator(settings.state)
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
@@ -143,9 +159,13 @@ def test_it_becomes_a_superlink_that_serves_and_ends_when_told(settings: SuperLi
             time.sleep(0.2)
         assert probe.main([settings.health_address]) == 0
         assert FlowerControl(Layout(settings.state).flower_home).list_nodes() == []
+        link = asdict(SuperLinkHealth(settings.health_address, "serving"))
+        assert operator.status()["superlink"] == link
+        assert f"SuperLink serving ({settings.health_address})" in operator("status")
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
         assert probe.main([settings.health_address]) == 1
+        assert operator.status()["superlink"] == {**link, "health": "unreachable"}
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -24,6 +26,7 @@ from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE
 from server.bookkeeping import MAIN
 from server.coordinator import Coordinator
 from server.persistence import Enrolments, ModelRegistry, RoundRecord, StateDirectory
+from server.persistence.state import DATABASE
 from server.service import Service, Task
 from strategies.local_grid import LocalGrid
 from tests.integration.operator_at_work import Operator
@@ -74,6 +77,7 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
         process.kill()
     psutil.wait_procs(everything, timeout=20)
     killed = operator.status()
+    assert killed["superlink"]["health"] == "unreachable"
     assert killed["run"]["status"] == "interrupted" and killed["round"] < ROUNDS
     assert killed["withdrawals"][0]["state"] == "unlearning"
 
@@ -81,6 +85,7 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     operator("resume", "--detach")
     operator("attach")
     found = operator.status()
+    assert found["superlink"]["health"] == "serving"
     assert found["run"] == {**found["run"], "task": "resume", "status": "completed", "error": ""}
     assert found["round"] == found["target"] == ROUNDS
     assert [(w["site"], w["state"]) for w in found["withdrawals"]] == [("knee", "completed")]
@@ -230,6 +235,48 @@ def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operat
         assert {withdrawal["state"] for withdrawal in after["withdrawals"]} <= {"completed"}
         assert operator.site("knee")["node_id"] == node_id
         assert outcomes(operator, "brain", "abdomen", "knee") == ["ok"] * 3
+
+
+def test_the_superlink_alone_is_killed(
+    operator: Operator, config: ConsortiumConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes go on running and find it again; after `up` and `resume` the model is, bit for bit, that of
+    the same rounds in one process to which nothing happened.
+    """  # noqa: D205 - one sentence
+    before = len(operator.records())
+    copy = tmp_path / "undisturbed"
+    shutil.copytree(operator.state, copy, ignore=shutil.ignore_patterns("deployment"))
+    operator("train", "--rounds", "3", "--detach")
+    operator.wait(lambda _: len(operator.records()) > before)
+    others = {c.name: c.pid for c in operator.local.describe() if c.name != SUPERLINK}
+    link = operator.process(SUPERLINK)
+    link.kill()
+    psutil.wait_procs([link], timeout=20)
+    killed = operator.status()
+    assert killed["superlink"]["health"] == "unreachable"
+    assert killed["run"]["status"] == "interrupted" and killed["round"] < killed["target"]
+
+    operator("up", "--no-metrics")
+    assert {c.name: c.pid for c in operator.local.describe() if c.name != SUPERLINK} == others
+    operator("resume")
+    found = operator.status()
+    assert found["superlink"]["health"] == "serving" and found["run"]["status"] == "completed"
+    assert found["round"] == found["target"]
+    records = operator.records()[before:]
+    assert [o.outcome for record in records for o in record.sites.values()] == ["ok"] * 9
+    with StateDirectory.open(operator.state, url="", writable=False) as state:
+        resumed = digest(state)
+
+    monkeypatch.setenv(CONSORTIUM_VARIABLE, str(operator.layout.consortium))
+    monkeypatch.setenv(PHANTOMS_VARIABLE, str(operator.layout.sites))
+    with closing(sqlite3.connect(copy / DATABASE)) as database, database:
+        database.execute("DELETE FROM enrolments")  # There are no keys in one process.
+    nodes = {n: {"site": site.name} for n, site in enumerate(config.sites, start=1)}
+    with one_thread(), StateDirectory.open(copy, url="") as state:
+        Service(Coordinator(LocalGrid(app, nodes), config, state, simulated=False)).carry_out(
+            Task("train", 3)
+        )
+        assert digest(state) == resumed
 
 
 def outcomes(operator: Operator, *sites: str) -> list[str]:
