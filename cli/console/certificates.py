@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
-import zipfile
 
 from starlette.responses import Response
 
-from cli.certificate.bundle import directory_name, signed_name
+from cli.certificate.bundle import directory_name, signed_name, zipped
 from cli.certificate.issuing import (
     OFFICER,
     OPERATOR,
@@ -62,12 +60,9 @@ def bundle(visit: Visit) -> Response:
     """Everything, in one archive."""
     kept = _kept(visit)
     directory = directory_name(read_unverified(kept.content).certificate)
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in sorted(kept_bundle(visit.state, kept).items()):
-            file.writestr(f"{directory}/{name}", content)
+    archive = zipped(directory, kept_bundle(kept))
     visit.record("certificate-download", kept.id)
-    return _download(archive.getvalue(), f"{directory}.zip", "application/zip")
+    return _download(archive, f"{directory}.zip", "application/zip")
 
 
 def issue(visit: Visit) -> Response:
