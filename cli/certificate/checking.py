@@ -128,14 +128,14 @@ class Checked:
         """What was found, in sentences."""
         found = [f"{self.files} files of the bundle are as they were signed; none is missing, none was added"]
         if self.part is not None:
-            last = self.part.checkpoints[-1]
-            found.append(
-                f"{len(self.part.entries)} ledger entries are proved to be in the ledger of {last.size}; "
-                f"{self.part.withheld} more, which name other sites, by their hash alone"
-            )
-            found.append(f"{len(self.part.checkpoints)} signed checkpoints continue each other")
+            size, count = self.part.checkpoints[-1].size, len(self.part.checkpoints)
+            withheld = self.part.withheld
+            others = f"; {withheld} that name other sites are given by their hash" if withheld else ""
+            shown = len(self.part.entries)
+            found.append(f"{shown} entries are proved to be in the ledger, which had {size} then{others}")
+            found.append(f"{count} signed checkpoints, from before the request on, continue each other")
         found.append(
-            f"{self.receipts} receipts are signed by the site's own key, and its ledger is this one"
+            "the site's own receipt is signed by its node's key, and the ledger it saw is this one"
             if self.receipts
             else "the site has given no receipt: the evidence is what the operator's server recorded"
         )
