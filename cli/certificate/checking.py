@@ -1,16 +1,15 @@
-"""Checks an evidence bundle, offline: a directory, or the archive it came in."""
+"""Checks an evidence bundle, offline: first every byte, then whether the files agree with each other."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cli.certificate.bundle import signed_name, statement_name
 from cli.certificate.page import bundle_page
+from cli.certificate.reading import AGAIN, Bundle
 from reconsent.errors import LedgerError, ReconsentError, SignatureError
 from reconsent.files import sha256_of
 from unlearning.certificate import layout
@@ -22,84 +21,8 @@ from unlearning.certificate.statement import Certificate, payload_of
 from unlearning.ledger.slices import Slice, read_slice
 from unlearning.signing import PublicKey
 
-LARGEST = 256 * 2**20
-"""Bytes of a file that are read: more than any has, less than would fill the memory."""
-_AGAIN = "Get the whole bundle again from whoever issued it."
-
-
-class Bundle:
-    """The files of a bundle, by their names in it; read when they are wanted.
-
-    Parameters
-    ----------
-    path
-        Directory, or zip archive with the directory in it.
-
-    Raises
-    ------
-    SignatureError
-        If there is no such thing, or no certificate in it, or several.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._inside: dict[str, zipfile.ZipInfo] = {}
-        self.doubled: list[str] = []
-        every = self._listed()
-        found = [name for name in every if PurePosixPath(name).match("certificate*.dsse.json")]
-        found = [name for name in found if name.count("/") <= (0 if path.is_dir() else 1)]
-        if len(found) != 1:
-            raise SignatureError(
-                f"{path} holds {len(found)} signed certificates (certificate.dsse.json).",
-                _AGAIN if not found else "A bundle holds one.",
-            )
-        # An archive holds the directory; whatever lies beside it was added.
-        above = found[0].rpartition("/")[0]
-        self._names = {_inner(name, above): name for name in every}
-        self.signed = found[0].rpartition("/")[2]
-
-    @property
-    def names(self) -> set[str]:
-        """Of all files that are there."""
-        return set(self._names)
-
-    def read(self, name: str) -> bytes:
-        """The content of a file.
-
-        Raises
-        ------
-        SignatureError
-            If it cannot be read, or is no regular file, or larger than any is.
-        """
-        inner = self._names[name]
-        try:
-            if self._inside:
-                if self._inside[inner].file_size > LARGEST:
-                    raise OSError(f"it says it has {self._inside[inner].file_size} bytes")
-                with zipfile.ZipFile(self.path) as archive:
-                    return archive.read(inner)
-            file = self.path / inner
-            if file.is_symlink() or not file.is_file() or file.stat().st_size > LARGEST:
-                raise OSError("it is a link, no regular file, or too large")
-            return file.read_bytes()
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as error:
-            raise SignatureError(f"{name} cannot be read: {error}.", _AGAIN) from None
-
-    def _listed(self) -> list[str]:
-        if self.path.is_dir():
-            found = sorted(path for path in self.path.rglob("*") if path.is_symlink() or not path.is_dir())
-            return [path.relative_to(self.path).as_posix() for path in found]
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                for entry in archive.infolist():
-                    if entry.is_dir():
-                        continue
-                    if entry.filename in self._inside:
-                        self.doubled.append(entry.filename)
-                    self._inside[entry.filename] = entry
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
-            raise SignatureError(f"{self.path} is no readable bundle: {error}.", _AGAIN) from None
-        return sorted(self._inside)
+ALONE = "the signed file alone was given: nothing is said of the other files of its bundle"
+"""What there is to say where no bundle was checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,34 +63,6 @@ class Checked:
             else "the site has given no receipt: the evidence is what the operator's server recorded"
         )
         return found
-
-
-def _inner(name: str, above: str) -> str:
-    if not above:
-        return name
-    return name.removeprefix(f"{above}/") if name.startswith(f"{above}/") else f"../{name}"
-
-
-def find_signed(path: Path) -> Path:
-    """The signed file at ``path``: itself, or the one in that directory.
-
-    Raises
-    ------
-    SignatureError
-        If there is none.
-    """
-    if path.is_dir():
-        return path / Bundle(path).signed
-    if not path.is_file():
-        raise SignatureError(f"There is no certificate {path}.", "Check the path.")
-    if zipfile.is_zipfile(path):
-        raise SignatureError(f"{path} is an archive.", "Unpack it, and give the directory in it.")
-    return path
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether ``path`` is a directory or an archive, and no signed file alone."""
-    return path.is_dir() or (path.is_file() and zipfile.is_zipfile(path))
 
 
 def check_bundle(bundle: Bundle, keys: Sequence[PublicKey]) -> Checked:
@@ -211,7 +106,7 @@ def check_files(bundle: Bundle, certificate: Certificate) -> Checked:
     if statement in there and bundle.read(statement) != payload_of(certificate):
         problems.append(f"{statement} was altered")
     if problems:
-        raise SignatureError(f"The bundle is not as it was signed: {'; '.join(problems)}.", _AGAIN)
+        raise SignatureError(f"The bundle is not as it was signed: {'; '.join(problems)}.", AGAIN)
     # From here on the bytes are those that were signed; do they agree with each other, too?
     _check_manifest(contents, certificate)
     operator = _check_keys(contents, certificate)

@@ -100,7 +100,8 @@ def countersign(
     private_key: Annotated[Path, typer.Option("--key", help="The privacy officer's private key.")],
 ) -> None:
     """Sign a certificate as the privacy officer; needs no state directory."""
-    from cli.certificate.checking import Bundle, check_files, check_page, find_signed
+    from cli.certificate.checking import check_files, check_page
+    from cli.certificate.reading import Bundle, find_signed
     from unlearning.certificate.layout import MANIFEST
     from unlearning.certificate.signed import countersign as sign
     from unlearning.signing import load_key
@@ -109,7 +110,7 @@ def countersign(
     signed = sign(path.read_bytes(), load_key(private_key))
     whole = file.is_dir() or (path.parent / MANIFEST).is_file()
     if whole:
-        bundle = Bundle(path.parent)
+        bundle = Bundle.at(path.parent)
         check_files(bundle, signed.certificate)
         check_page(bundle, signed.certificate)
     write_atomically(path, signed.content)
@@ -136,19 +137,20 @@ def verify(
     Given the directory or the zip archive, also every file of the evidence bundle: as it was signed, none
     missing, none added; and the proofs that its ledger entries are in the ledger.
     """
-    from cli.certificate.checking import Bundle, check_bundle, is_bundle
+    from cli.certificate.checking import ALONE, check_bundle
+    from cli.certificate.reading import Bundle, is_bundle
     from unlearning.certificate.signed import verify as check
     from unlearning.signing import load_public_key
 
     trusted = [load_public_key(key) for key in keys]
     if is_bundle(file):
-        checked = check_bundle(Bundle(file), trusted)
+        checked = check_bundle(Bundle.at(file), trusted)
         certificate, found = checked.certificate, checked.words
     else:
         if not file.is_file():
             raise SignatureError(f"There is no certificate {file}.", "Check the path.")
         certificate = check(file.read_bytes(), trusted)
-        found = ["the signed file alone was given: nothing is said of the other files of its bundle"]
+        found = [ALONE]
     if consortium is not None and certificate.consortium.name != consortium:
         raise SignatureError(
             f"This is a certificate of the consortium '{certificate.consortium.name}', not of '{consortium}'."
@@ -170,8 +172,8 @@ def show(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("certificate.html"),
 ) -> None:
     """Write a certificate as a page to read. It verifies nothing: see `verify`."""
-    from cli.certificate.checking import find_signed
     from cli.certificate.page import page_of
+    from cli.certificate.reading import find_signed
     from unlearning.certificate.signed import read_unverified
 
     signed = read_unverified(find_signed(file).read_bytes())

@@ -19,7 +19,10 @@ SIMULATION = "SIMULATION: not evidence"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[
-    str, Field(pattern=r"^([a-z]{1,20}/)?[A-Za-z0-9][A-Za-z0-9-]{0,60}(\.[a-z0-9]{1,8}){1,2}$")
+    str,
+    Field(
+        pattern=r"^(([a-z]{1,20}/)?[a-z0-9][a-z0-9-]{0,60}(\.[a-z0-9]{1,8}){1,2}|MANIFEST\.json|VERIFY\.md)$"
+    ),
 ]
 """Of a file in the bundle, at most one directory down: it can lead nowhere else."""
 Count = Annotated[int, Field(ge=0)]

@@ -11,7 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cli.certificate.bundle import bundle_files
-from cli.certificate.checking import Bundle, Checked, check_bundle
+from cli.certificate.checking import Checked, check_bundle
+from cli.certificate.reading import Bundle
 from cli.main import main
 from client.site_log import SiteLog
 from client.witness import Witness, witness_path
@@ -69,7 +70,7 @@ class Made:
 
     def check(self, directory: Path) -> Checked:
         """Verify a copy."""
-        return check_bundle(Bundle(directory), self.keys)
+        return check_bundle(Bundle.at(directory), self.keys)
 
 
 def site_files(path: Path, state: Path) -> Path:

@@ -62,6 +62,12 @@ def test_a_certificate_needs_two_people_and_holds_to_the_byte(
     (place / "officer.pub").write_bytes(key.public.pem())
     (place / "operator.pub").write_bytes(officer.get("/keys/operator").content)
     keys = ["--key", str(place / "operator.pub"), "--key", str(place / "officer.pub")]
+    for content, words in (
+        (archive.read_bytes(), "files of the bundle are as they were signed"),
+        (archive.read_bytes().replace(b"lineage.json", b"lineage.jsom"), "lineage.jsom was added"),
+    ):
+        files = {"certificate": ("bundle.zip", content)}
+        assert words in text_of(officer.send("/certificates", upload, files=files, status=200))
     with pytest.raises(SystemExit) as ended:
         main(["certificate", "verify", str(archive), *keys])
     assert not ended.value.code
