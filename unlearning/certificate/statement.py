@@ -18,12 +18,8 @@ PREDICATE_TYPE = "urn:reconsent:erasure-certificate:v1"
 SIMULATION = "SIMULATION: not evidence"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[
-    str,
-    Field(
-        pattern=r"^(([a-z]{1,20}/)?[a-z0-9][a-z0-9-]{0,60}(\.[a-z0-9]{1,8}){1,2}|MANIFEST\.json|VERIFY\.md)$"
-    ),
-]
+_FILE = r"([a-z]{1,20}/)?[a-z0-9][a-z0-9-]{0,60}(\.[a-z0-9]{1,8}){1,2}"
+FileName = Annotated[str, Field(pattern=rf"^({_FILE}|MANIFEST\.json|VERIFY\.md)$")]
 """Of a file in the bundle, at most one directory down: it can lead nowhere else."""
 Count = Annotated[int, Field(ge=0)]
 Outcome = Literal["granted", "granted_in_part", "refused", "cancelled", "legal_hold", "pending"]
