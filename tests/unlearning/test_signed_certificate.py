@@ -226,8 +226,8 @@ def test_what_would_deceive_a_reader_is_neither_signed_nor_read(hostile: dict[st
 
 @pytest.mark.parametrize(
     "name",
-    ["../state.sqlite", "..", "/etc/passwd", "a\0b.json", ".json", "A.json", "", "keys/../x.pub", "a/b/c.json",
-     "/a.json", "keys/.pub", "a..json", "x/MANIFEST.json", "policy.json\n"],
+    ["../state.sqlite", "..", "/etc/passwd", "a\0b.json", ".json", "A.json", "", "keys/../x.pub",
+     "a/b/c.json", "/a.json", "keys/.pub", "a..json", "x/MANIFEST.json", "policy.json\n"],
 )  # fmt: skip
 def test_files_of_a_bundle_have_plain_names(name: str) -> None:
     """A certificate cannot name a file that lies elsewhere, or has a name that is none."""
