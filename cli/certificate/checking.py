@@ -108,11 +108,17 @@ def check_files(bundle: Bundle, certificate: Certificate) -> Checked:
     if problems:
         raise SignatureError(f"The bundle is not as it was signed: {'; '.join(problems)}.", AGAIN)
     # From here on the bytes are those that were signed; do they agree with each other, too?
-    _check_manifest(contents, certificate)
-    operator = _check_keys(contents, certificate)
-    _check_lineage(contents, certificate)
-    part = _check_slice(contents, certificate, operator)
-    receipts = _check_receipts(contents, certificate, part)
+    try:
+        _check_manifest(contents, certificate)
+        operator = _check_keys(contents, certificate)
+        _check_lineage(contents, certificate)
+        part = _check_slice(contents, certificate, operator)
+        receipts = _check_receipts(contents, certificate, part)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SignatureError(
+            f"A file of the bundle was signed in a form that is none: {type(error).__name__}: {error}.",
+            "Ask the operator for a new certificate.",
+        ) from None
     return Checked(certificate, len(wanted), part, receipts)
 
 

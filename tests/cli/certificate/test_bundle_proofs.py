@@ -196,6 +196,9 @@ def test_files_that_contradict_the_certificate_are_found(made: Made, tmp_path: P
         version["shares"].pop(leaver, None)
     with pytest.raises(SignatureError, match=r"lineage.json contradicts.*root"):
         made.check(resigned(made, tmp_path / "c", {"lineage.json": canonical(lineage)}))
+    for place, nonsense in enumerate((b"[]", b"{", b'{"versions":[3],"touched":[]}', b"\xff")):
+        with pytest.raises(SignatureError, match="in a form that is none"):
+            made.check(resigned(made, tmp_path / f"n{place}", {"lineage.json": nonsense}))
 
 
 def test_an_officer_signs_no_page_that_says_something_else(
