@@ -123,8 +123,9 @@ def write_bundle(directory: Path, signed: SignedCertificate, files: Mapping[str,
         for name, content in every.items():
             writes.write(directory / name, [content])
     # What an earlier bundle had and this one has not would count as added.
-    for name in layout.FILES.keys() - every.keys():
-        (directory / name).unlink(missing_ok=True)
+    for name in _files_in(directory):
+        if name not in every and layout.belongs(name):
+            (directory / name).unlink(missing_ok=True)
     return directory / signed_name(signed.certificate)
 
 
@@ -136,13 +137,19 @@ def check_target(directory: Path) -> None:
     SignatureError
         If there are.
     """
-    names = {layout.named(name, simulation=kind) for name in layout.FILES for kind in (True, False)}
-    for path in sorted(directory.rglob("*")) if directory.is_dir() else ():
-        if not path.is_dir() and path.relative_to(directory).as_posix() not in names:
+    for name in _files_in(directory):
+        if not layout.belongs(name):
             raise SignatureError(
-                f"{path} does not belong to a bundle, so the new one would not verify.",
+                f"{directory / name} does not belong to a bundle, so the new one would not verify.",
                 "Move it away, or choose another --out.",
             )
+
+
+def _files_in(directory: Path) -> list[str]:
+    found = sorted(directory.rglob("*")) if directory.is_dir() else []
+    return [
+        path.relative_to(directory).as_posix() for path in found if path.is_symlink() or not path.is_dir()
+    ]
 
 
 def zipped(directory: str, files: Mapping[str, bytes]) -> bytes:

@@ -47,8 +47,7 @@ def receipts_of(state: StateDirectory, withdrawal: WithdrawalRecord, paths: Sequ
             )
         _check_ledger(Ledger(state), path, receipt)
         found.receipts.append(receipt)
-        name = layout.RECEIPT if number == 1 else layout.RECEIPT.replace("receipt", f"receipt-{number}")
-        found.files[name] = content
+        found.files[layout.receipt_name(number)] = content
     return found
 
 

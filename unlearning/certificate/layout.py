@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 SIGNED = "certificate.dsse.json"
@@ -14,6 +15,8 @@ OPERATOR = "keys/operator.pub"
 OFFICER = "keys/privacy-officer.pub"
 RECEIPT = "site-receipt.dsse.json"
 SIMULATED = "SIMULATION-not-evidence"
+
+_RECEIPT = re.compile(r"site-receipt(-[1-9][0-9]?)?\.dsse\.json")
 
 FILES: Mapping[str, str] = {
     SIGNED: "what is signed: an in-toto Statement in a DSSE envelope, two Ed25519 signatures",
@@ -43,3 +46,14 @@ def named(file: str, *, simulation: bool) -> str:
     if not simulation or file not in (SIGNED, STATEMENT):
         return file
     return file.replace("certificate", f"certificate.{SIMULATED}", 1)
+
+
+def receipt_name(number: int) -> str:
+    """The name of the receipt of the first, second, … site that gave one."""
+    return RECEIPT if number == 1 else RECEIPT.replace("receipt", f"receipt-{number}")
+
+
+def belongs(file: str) -> bool:
+    """Whether a bundle can have a file of this name."""
+    known = {named(name, simulation=simulation) for name in FILES for simulation in (True, False)}
+    return file in known or _RECEIPT.fullmatch(file) is not None

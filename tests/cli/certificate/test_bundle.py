@@ -199,7 +199,7 @@ def test_a_bundle_is_not_written_among_other_files(
     issued = ("certificate", "issue", "W-", "--out", tmp_path, "--state", made.state)
     command(*issued, status=1)
     assert "letter.pdf does not belong to a bundle" in capsys.readouterr().err
-    (target / "letter.pdf").rename(target / layout.RECEIPT)
+    (target / "letter.pdf").rename(target / layout.receipt_name(2))
     command(*issued)
-    assert not (target / layout.RECEIPT).exists()
+    assert not (target / layout.receipt_name(2)).exists()
     assert {path.name for path in target.rglob("*") if path.is_file()} >= {"slice.jsonl", "MANIFEST.json"}
