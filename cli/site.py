@@ -89,6 +89,39 @@ def key(
 
 
 @app.command()
+def receipt(
+    file: Annotated[Path, typer.Argument(metavar="SITE.toml", help="See `reconsent site init`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path(
+        "site-receipt.dsse.json"
+    ),
+) -> None:
+    """Sign what this site's own log says, for the certificate of its withdrawal.
+
+    It holds hashes, times and counts: what the node was sent and what it answered, what it refused, and the
+    newest checkpoint of the server's ledger it has seen. Make it before the key is deleted.
+    """
+    from client.node.keys import read_private_key
+    from client.node.settings import load_node
+    from client.receipt import receipt_body
+    from reconsent.files import write_atomically
+    from unlearning.certificate.receipt import sign_receipt
+
+    settings = load_node(file)
+    if settings.log_file is None:
+        raise ConfigError(f"The node of {file} keeps no log.", "A receipt needs one: `policy` or `log`.")
+    body = receipt_body(settings.log_file)
+    write_atomically(out, sign_receipt(body, read_private_key(settings.key)))
+    seen = body["checkpoint"]
+    typer.echo(f"{out}: {len(body['worked'])} messages worked, {sum(body['refused'].values())} refused.")
+    typer.echo(
+        "The server's ledger was not seen."
+        if seen is None
+        else f"The server's ledger was last seen with {seen['size']} entries."
+    )
+    typer.echo("Give it to the operator: `reconsent certificate issue --receipt FILE`.")
+
+
+@app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write; made if it does not exist.")],
     name: Annotated[str, typer.Option(help="Of the site, as in the consortium file.")] = "hospital",

@@ -18,6 +18,7 @@ from server.residues import purge_after
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import ClaimLevel
 from unlearning.certificate.evidence import About, Evidence
+from unlearning.ledger.checkpoints import Checkpoint
 from unlearning.withdrawal import WithdrawalState
 
 _OUTCOMES: Mapping[WithdrawalState, said.Outcome] = {
@@ -59,10 +60,17 @@ def decisions_of(state: StateDirectory, withdrawal: WithdrawalRecord) -> tuple[s
     return tuple(sorted(found, key=lambda decision: decision.at))
 
 
-def ledger_position(ledger: Ledger, withdrawal: WithdrawalRecord) -> said.LedgerPosition | None:
-    """The newest entry about the withdrawal, with the proof that it is in the ledger as it is now."""
-    checkpoint = ledger.checkpoint()
-    own = [e for e in ledger.entries([WITHDRAWAL]) if e.body.get("withdrawal") == withdrawal.id]
+def ledger_position(
+    ledger: Ledger, withdrawal: WithdrawalRecord, checkpoint: Checkpoint | None
+) -> said.LedgerPosition | None:
+    """The newest entry about the withdrawal, with the proof that it is in the ledger as it was then."""
+    own = [
+        entry
+        for entry in ledger.entries([WITHDRAWAL])
+        if entry.body.get("withdrawal") == withdrawal.id
+        and checkpoint is not None
+        and entry.number <= checkpoint.size
+    ]
     if checkpoint is None or not own:
         return None
     entry = own[-1]

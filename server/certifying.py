@@ -5,18 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import platform
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from sqlalchemy import select
 
 from reconsent.config import ConsortiumConfig
 from reconsent.files import sha256_of
 from server.accountability import PSNR_LOST, policy_digest
 from server.certificate_parts import decisions_of, exceptions_of, ledger_position, not_shown, outcome_of
-from server.lineage import Ancestry, ancestry_of
+from server.evidence_files import evidence_files, recipients_without_names, residuals
+from server.ledger_slice import slice_of
 from server.names import MAIN
+from server.on_record import Record, record_on
 from server.persistence import (
     Enrolments,
     Ledger,
@@ -27,13 +26,11 @@ from server.persistence import (
     WithdrawalRecord,
 )
 from server.residues import purge_after
-from server.withdrawal_view import recipients_shown
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import Certified, Facts, claim_of
 from unlearning.certificate.evidence import About, Evidence, Figure, Limit, judge
+from unlearning.certificate.layout import SLICE
 from unlearning.certificate.pseudonym import pseudonym
-from unlearning.database import ContributionRow
-from unlearning.ledger.canonical import canonical
 from unlearning.withdrawal import WithdrawalState
 
 
@@ -44,71 +41,11 @@ class Draft:
     certificate: said.Certificate
     files: Mapping[str, bytes]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What the state has on a withdrawal.
-
-    Attributes
-    ----------
-    withdrawal
-        The request.
-    policy, fixed_at
-        What was fixed before the unlearning, and when; ``None`` if nothing was.
-    before, after
-        The model the unlearning began from, and the one it ended with.
-    ancestry
-        Of ``after``.
-    erased, revoked
-        What the erasure listed.
-    left
-        Contributions of the sites that are still kept.
-    """
-
-    withdrawal: WithdrawalRecord
-    policy: Mapping[str, Any] | None
-    fixed_at: dt.datetime | None
-    before: ModelVersion | None
-    after: ModelVersion | None
-    ancestry: Ancestry | None
-    erased: Sequence[Mapping[str, Any]]
-    revoked: Sequence[Mapping[str, Any]]
-    left: int
-
-
-def record_on(state: StateDirectory, withdrawal: WithdrawalRecord) -> Record:
-    """Look up everything."""
-    registry, acts = ModelRegistry(state), WithdrawalActs(state)
-    policies = acts.of(withdrawal.id, "policy")
-    policy = policies[-1] if policies else None
-    after = before = None
-    if policy is not None:
-        before = registry.get(policy.body["model_before"]["version"])
-        made = (
-            version
-            for version in registry.all(MAIN)
-            if version.kind == "unlearned"
-            and version.created_at >= policy.at
-            and set(withdrawal.sites) <= set(version.forgotten)
-        )
-        after = next(made, None)
-    erasures = acts.of(withdrawal.id, "erasure")
-    with state.reading() as session:
-        query = select(ContributionRow).where(ContributionRow.site.in_(withdrawal.sites))
-        # A site that was readmitted since contributes anew.
-        end = withdrawal.closed_at or dt.datetime.now(dt.UTC)
-        left = sum(row.created_at <= end for row in session.scalars(query))
-    return Record(
-        withdrawal=withdrawal,
-        policy=None if policy is None else policy.body,
-        fixed_at=None if policy is None else policy.at,
-        before=before,
-        after=after,
-        ancestry=None if after is None else ancestry_of(registry, after),
-        erased=[file for act in erasures for file in act.body["files"]],
-        revoked=[version for act in erasures for version in act.body["revoked"]],
-        left=left,
-    )
+    def with_files(self, files: Mapping[str, bytes]) -> Draft:
+        """The same with more files."""
+        every = {**self.files, **files}
+        digests = {name: sha256_of(content) for name, content in sorted(every.items())}
+        return Draft(self.certificate.model_copy(update={"files": digests}), every)
 
 
 def draft(
@@ -120,6 +57,7 @@ def draft(
     secret: bytes,
     figures: Sequence[Figure] = (),
     certified: Certified | None = None,
+    witnessed: Collection[int] = (),
 ) -> Draft:
     """Assemble a certificate.
 
@@ -135,11 +73,13 @@ def draft(
         Measurements beside those of the remaining sites, which are in the state.
     certified
         A bound of removal, if there is one.
+    witnessed
+        Sizes of the ledger that sites say they have seen.
 
     Raises
     ------
     LedgerError
-        If the ledger was altered.
+        If the ledger was altered, or never had one of these sizes.
     """
     record = record_on(state, withdrawal)
     ledger = Ledger(state)
@@ -152,22 +92,11 @@ def draft(
     evidence = _evidence(state, record, figures, alias)
     claim = claim_of(_facts(record, evidence, certified))
     outcome = outcome_of(withdrawal)
-    recipients = _recipients(state, withdrawal, alias)
+    recipients = recipients_without_names(state, withdrawal, alias)
     told = sum(entry["notified_at"] is not None for entry in recipients)
-    # Of a round whose update was not kept there was no file: its share and norm were erased.
-    residuals = [
-        {**entry, "site": alias(entry["site"]), "sha256": entry["sha256"] or None} for entry in record.erased
-    ]
-    decisions = decisions_of(state, withdrawal)
-    files = {
-        "decisions.json": canonical([item.model_dump(mode="json") for item in decisions]),
-        "lineage.json": canonical(_lineage_shown(record, alias)),
-        "recipients.json": canonical(recipients),
-        "residuals.json": canonical(residuals),
-    }
-    if record.policy is not None:
-        files["policy.json"] = canonical(record.policy)
-    simulated = withdrawal.simulated
+    now, simulated = dt.datetime.now(dt.UTC), withdrawal.simulated
+    how = _how_erased(state, withdrawal)
+    listed = residuals(state, record, how, alias, now)
     certificate = said.Certificate(
         claim_level=claim.level,
         claim=claim.sentence,
@@ -176,7 +105,7 @@ def draft(
         notice=said.SIMULATION if simulated else "",
         outcome=outcome,
         certificate_id=f"C-{uuid.uuid4().hex[:12]}",
-        issued_at=dt.datetime.now(dt.UTC),
+        issued_at=now,
         consortium=said.Consortium(
             name=consortium.name,
             ledger=ledger_id,
@@ -185,30 +114,39 @@ def draft(
         ),
         request=_request(state, withdrawal),
         sites=tuple(_site(state, withdrawal, site, alias) for site in withdrawal.sites),
-        decisions=decisions,
+        decisions=decisions_of(state, withdrawal),
         model_before=_model(record.before),
         model_after=_model(record.after),
         lineage=_lineage(record),
         method=_method(record),
         evidence=tuple(_item(item) for item in evidence),
         not_shown=not_shown(claim.level, evidence, simulated=simulated),
-        erasure=_erasure(state, record, files["residuals.json"]),
+        erasure=_erasure(record, how, listed),
         revoked=tuple(
             said.Model(version=entry["version"], round=entry["round"], sha256=entry["sha256"])
             for entry in record.revoked
         ),
         recipients=said.Recipients(total=len(recipients), notified=told, pending=len(recipients) - told),
-        ledger=ledger_position(ledger, withdrawal),
+        ledger=ledger_position(ledger, withdrawal, checkpoint),
         exceptions=exceptions_of(state, withdrawal, [e["version"] for e in record.revoked], recipients),
         environment={
             "kind": "simulation" if simulated else "deployment",
             "platform": platform.system(),
             "python": platform.python_version(),
         },
-        files={name: sha256_of(content) for name, content in sorted(files.items())},
+        files={},
         signers=signers,
     )
-    return Draft(certificate, files)
+    files = {
+        **evidence_files(state, consortium, record, certificate, recipients, alias),
+        "residuals.json": listed,
+    }
+    if checkpoint is not None:
+        after = None if record.after is None else record.after.id
+        files[SLICE] = slice_of(
+            ledger, withdrawal, checkpoint, after=after, notice=certificate.notice, witnessed=witnessed
+        )
+    return Draft(certificate, {}).with_files(files)
 
 
 def _facts(record: Record, evidence: Sequence[Evidence], certified: Certified | None) -> Facts:
@@ -291,16 +229,6 @@ def _site(
     )
 
 
-def _recipients(
-    state: StateDirectory, withdrawal: WithdrawalRecord, alias: Callable[[str], str]
-) -> list[dict[str, Any]]:
-    def named(name: str) -> str:
-        return alias(name.removeprefix("site:")) if name.startswith("site:") else name
-
-    shown = recipients_shown(state, withdrawal)
-    return [{**entry, "recipient": named(entry["recipient"]), "how": None} for entry in shown]
-
-
 def _model(version: ModelVersion | None) -> said.Model | None:
     if version is None:
         return None
@@ -315,22 +243,6 @@ def _lineage(record: Record) -> said.Lineage | None:
         edges=len(record.ancestry.edges(record.withdrawal.sites)),
         method_reads_history=bool(record.policy["reads_history"]),
     )
-
-
-def _lineage_shown(record: Record, alias: Callable[[str], str]) -> list[dict[str, Any]]:
-    if record.ancestry is None:
-        return []
-    return [
-        {
-            "version": version.id,
-            "parent": version.parent,
-            "kind": version.kind,
-            "round": version.round,
-            "sha256": version.digest,
-            "shares": {alias(site): share for site, share in version.sites.items()},
-        }
-        for version in record.ancestry.versions
-    ]
 
 
 def _method(record: Record) -> said.Method | None:
@@ -348,18 +260,24 @@ def _method(record: Record) -> said.Method | None:
     )
 
 
-def _erasure(state: StateDirectory, record: Record, listed: bytes) -> said.Erasure | None:
-    if record.withdrawal.state is not WithdrawalState.COMPLETED:
-        return None
-    purge = purge_after(state, record.withdrawal)
+def _how_erased(state: StateDirectory, withdrawal: WithdrawalRecord) -> str:
+    purge = purge_after(state, withdrawal)
     emptied = ""
     if purge is not None:
         emptied = f"; the SuperLink's database emptied of messages on {purge.at:%Y-%m-%d}"
+    return (
+        "files unlinked, rows overwritten (SQLite secure_delete), sealing keys of the site destroyed "
+        f"where contributions were encrypted{emptied}"
+    )
+
+
+def _erasure(record: Record, how: str, listed: bytes) -> said.Erasure | None:
+    if record.withdrawal.state is not WithdrawalState.COMPLETED:
+        return None
     return said.Erasure(
         contributions=sum(1 for entry in record.erased if entry["sha256"]),
         bytes=sum(int(entry["bytes"]) for entry in record.erased),
         list_sha256=sha256_of(listed),
         remaining=record.left,
-        how="files unlinked, rows overwritten (SQLite secure_delete), sealing keys of the site destroyed "
-        f"where contributions were encrypted{emptied}",
+        how=how,
     )

@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Certificates of withdrawals, signed by two people: issue, countersign, verify, show.",
 )
 
-FileArgument = Annotated[Path, typer.Argument(help="The certificate, or the directory it came in.")]
+FileArgument = Annotated[Path, typer.Argument(help="The signed file, or the directory it came in.")]
 
 
 @app.command()
@@ -52,6 +52,10 @@ def issue(
     evidence: Annotated[
         list[Path] | None, typer.Option("--evidence", help="Figures measured elsewhere (JSON); repeatable.")
     ] = None,
+    receipts: Annotated[
+        list[Path] | None,
+        typer.Option("--receipt", help="What the site signed itself (`reconsent site receipt`); repeatable."),
+    ] = None,
     state: StateOption = None,
     by: ByOption = None,
 ) -> None:
@@ -60,27 +64,30 @@ def issue(
     Any withdrawal can be certified, also one that was refused or is on legal hold: the claim says so. In a
     simulation the figures are those of its results.json.
     """
-    from cli.certificate.bundle import directory_name, write_bundle
-    from cli.certificate.issuing import OPERATOR, issue_certificate, keep_officer_key, officer_key
+    from cli.certificate.bundle import check_target, target_name, write_bundle
+    from cli.certificate.issuing import issue_certificate, keep_officer_key, officer_key
+    from server.persistence import Withdrawals
     from unlearning.signing import load_public_key
 
     consortium = consortium_of(state)
     with opened(state, writable=True) as directory:
+        id_ = full_id(directory, withdrawal)
+        target = out / target_name(id_, simulation=Withdrawals(directory).get(id_).simulated)
+        check_target(target)
         if officer is not None:
             key = load_public_key(officer)
             keep_officer_key(directory, key, actor=actor(by), replace=replace_officer)
         issued = issue_certificate(
             directory,
             consortium,
-            full_id(directory, withdrawal),
+            id_,
             officer=officer_key(directory.path),
             actor=actor(by),
             evidence=evidence or [],
+            receipts=receipts or [],
         )
     made = issued.draft
-    target = out / directory_name(made.certificate)
     file = write_bundle(target, issued.signed, made.files)
-    write_atomically(target / OPERATOR, issued.operator.pem())
     _say(made.certificate)
     typer.echo(f"{file}: signed by the operator ({issued.operator.key_id[:16]}…).")
     typer.echo(f"The privacy officer reads {file.with_name('certificate.html')}, and signs on their machine:")
@@ -93,19 +100,24 @@ def countersign(
     private_key: Annotated[Path, typer.Option("--key", help="The privacy officer's private key.")],
 ) -> None:
     """Sign a certificate as the privacy officer; needs no state directory."""
-    from cli.certificate.bundle import PAGE, check_files, find_signed
-    from cli.certificate.page import page_of
+    from cli.certificate.checking import check_files, check_page
+    from cli.certificate.reading import Bundle, find_signed
+    from unlearning.certificate.layout import MANIFEST
     from unlearning.certificate.signed import countersign as sign
     from unlearning.signing import load_key
 
     path = find_signed(file)
     signed = sign(path.read_bytes(), load_key(private_key))
-    if (path.parent / PAGE).is_file():
-        check_files(path.parent, signed.certificate)
-        write_atomically(path.parent / PAGE, page_of(signed).encode())
+    whole = file.is_dir() or (path.parent / MANIFEST).is_file()
+    if whole:
+        bundle = Bundle.at(path.parent)
+        check_files(bundle, signed.certificate)
+        check_page(bundle, signed.certificate)
     write_atomically(path, signed.content)
     _say(signed.certificate)
     typer.echo(f"{path}: signed by operator and privacy officer.")
+    if not whole:
+        typer.echo("Only this file was looked at; the files of the bundle were not there.")
 
 
 @app.command()
@@ -122,25 +134,36 @@ def verify(
 ) -> None:
     """Verify a certificate, offline: both signatures, every byte, its place in the ledger.
 
-    Given the directory, the files beside it are compared with the hashes that were signed, too.
+    Given the directory or the zip archive, also every file of the evidence bundle: as it was signed, none
+    missing, none added; and the proofs that its ledger entries are in the ledger.
     """
-    from cli.certificate.bundle import check_files, find_signed
+    from cli.certificate.checking import ALONE, check_bundle
+    from cli.certificate.reading import Bundle, is_bundle
     from unlearning.certificate.signed import verify as check
     from unlearning.signing import load_public_key
 
-    path = find_signed(file)
-    certificate = check(path.read_bytes(), [load_public_key(key) for key in keys])
+    trusted = [load_public_key(key) for key in keys]
+    if is_bundle(file):
+        checked = check_bundle(Bundle.at(file), trusted)
+        certificate, found = checked.certificate, checked.words
+    else:
+        if not file.is_file():
+            raise SignatureError(f"There is no certificate {file}.", "Check the path.")
+        certificate = check(file.read_bytes(), trusted)
+        found = [ALONE]
     if consortium is not None and certificate.consortium.name != consortium:
         raise SignatureError(
             f"This is a certificate of the consortium '{certificate.consortium.name}', not of '{consortium}'."
         )
-    files = check_files(path.parent, certificate) if file.is_dir() else None
     if json_output:
         typer.echo(json.dumps(certificate.model_dump(mode="json"), indent=2, ensure_ascii=False))
         return
     _say(certificate)
-    beside = "" if files is None else f"; {files} files of the bundle as they were signed"
-    typer.echo(f"VERIFIED: both signatures hold, nothing was altered{beside}.")
+    typer.echo("VERIFIED: both signatures hold, nothing was altered.")
+    for words in found:
+        typer.echo(f"  - {words}")
+    if certificate.notice:
+        typer.echo(certificate.notice)
 
 
 @app.command()
@@ -149,8 +172,8 @@ def show(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("certificate.html"),
 ) -> None:
     """Write a certificate as a page to read. It verifies nothing: see `verify`."""
-    from cli.certificate.bundle import find_signed
     from cli.certificate.page import page_of
+    from cli.certificate.reading import find_signed
     from unlearning.certificate.signed import read_unverified
 
     signed = read_unverified(find_signed(file).read_bytes())

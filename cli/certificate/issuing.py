@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.certificate.bundle import bundle_files
+from cli.certificate.bundle import bundle_files, completed
 from cli.certificate.figures import figures_of_file, figures_of_results
+from cli.certificate.receipts import receipts_of
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import SignatureError
 from reconsent.files import write_atomically
-from server.certifying import Draft, draft, record_on
+from server.certifying import Draft, draft
+from server.on_record import record_on
 from server.persistence import Certificates, KeptCertificate, Ledger, PrivacyDesk, StateDirectory, Withdrawals
 from server.persistence.ledger_entries import OFFICER_KEY, officer_body
 from server.persistence.state import explaining_os_errors
@@ -25,7 +27,7 @@ from unlearning.signing import PublicKey, load_public_key
 OFFICER = "privacy-officer.pub"
 """File in the state directory: the public key of the privacy officer."""
 OPERATOR = "operator.pub"
-"""File in a bundle: the public key of the operator."""
+"""Name under which the console hands out the public key of the operator."""
 SECRET = "pseudonym.key"  # noqa: S105 - the name of a file
 """File in the state directory: the secret of the pseudonyms."""
 
@@ -47,6 +49,7 @@ def issue_certificate(
     officer: PublicKey,
     actor: str,
     evidence: Sequence[Path] = (),
+    receipts: Sequence[Path] = (),
 ) -> Issued:
     """Assemble the certificate of a withdrawal, sign it as the operator, keep it, and put that on record.
 
@@ -60,17 +63,21 @@ def issue_certificate(
         Who issues it.
     evidence
         Files with figures that were measured elsewhere.
+    receipts
+        Files that the sites signed (``reconsent site receipt``).
 
     Raises
     ------
     SignatureError
-        If operator and officer have the same key.
+        If operator and officer have the same key, or a receipt is not one of these sites or contradicts the
+        ledger.
     ConfigError
         If a file with figures is none, or the results beside the state are of another model.
     """
     operator = Ledger(state).signing_key()
     record = Withdrawals(state).get(withdrawal)
     after = record_on(state, record).after
+    given = receipts_of(state, record, receipts)
     made = draft(
         state,
         consortium,
@@ -78,7 +85,9 @@ def issue_certificate(
         signers=Signers(operator=operator.key_id, privacy_officer=officer.key_id),
         secret=load_or_create_secret(state.path / SECRET),
         figures=_figures(state.path, evidence, None if after is None else after.digest),
+        witnessed=[r.checkpoint.size for r in given.receipts if r.checkpoint is not None],
     )
+    made = completed(made, operator.public, officer, given.files)
     signed = sign(made.certificate, operator)
     with state.session() as session:
         id_ = made.certificate.certificate_id
@@ -170,14 +179,9 @@ def officer_key(path: Path) -> PublicKey:
     return load_public_key(kept)
 
 
-def kept_bundle(state: StateDirectory, kept: KeptCertificate) -> dict[str, bytes]:
+def kept_bundle(kept: KeptCertificate) -> dict[str, bytes]:
     """Every file of the bundle of a kept certificate, by name."""
-    signed = read_unverified(kept.content)
-    files = bundle_files(signed, kept.files)
-    for key in Ledger(state).named_keys():
-        if key.key_id == signed.certificate.signers.operator:
-            files[OPERATOR] = key.pem()
-    return files
+    return bundle_files(read_unverified(kept.content), kept.files)
 
 
 def _figures(path: Path, files: Sequence[Path], after: str | None) -> list[Figure]:

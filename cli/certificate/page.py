@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from reconsent.files import sha256_of
 from unlearning.certificate.evidence import About
 from unlearning.certificate.signed import SignedCertificate
-from unlearning.certificate.statement import EvidenceItem, payload_of
+from unlearning.certificate.statement import Certificate, EvidenceItem, payload_of
 
 LEVELS = {
     "exact_retrain": "Retrained without the site",
@@ -35,7 +35,15 @@ def page_of(signed: SignedCertificate) -> str:
 
     The same certificate gives the same bytes.
     """
-    certificate = signed.certificate
+    return _page(signed.certificate, signed.signatures)
+
+
+def bundle_page(certificate: Certificate) -> bytes:
+    """The page of a bundle, which is signed itself: so it knows neither signatures nor hashes of files."""
+    return _page(certificate.model_copy(update={"files": {}}), None).encode()
+
+
+def _page(certificate: Certificate, signatures: int | None) -> str:
     environment = Environment(
         loader=PackageLoader("cli.certificate", "."),
         autoescape=True,
@@ -46,8 +54,8 @@ def page_of(signed: SignedCertificate) -> str:
         c=certificate,
         level=LEVELS[certificate.claim_level.value],
         outcome=OUTCOMES[certificate.outcome],
-        signatures=signed.signatures,
-        payload_sha256=sha256_of(payload_of(certificate)),
+        signatures=signatures,
+        payload_sha256="" if signatures is None else sha256_of(payload_of(certificate)),
         forgetting=[item for item in certificate.evidence if item.about is About.FORGETTING],
         utility=[item for item in certificate.evidence if item.about is About.UTILITY],
         moment=_moment,

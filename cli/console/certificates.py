@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
-import zipfile
 
 from starlette.responses import Response
 
-from cli.certificate.bundle import directory_name, signed_name
+from cli.certificate.bundle import directory_name, signed_name, zipped
+from cli.certificate.checking import ALONE, check_bundle
 from cli.certificate.issuing import (
     OFFICER,
     OPERATOR,
@@ -22,6 +21,7 @@ from cli.certificate.issuing import (
     trusted_keys,
 )
 from cli.certificate.page import LEVELS, OUTCOMES, page_of
+from cli.certificate.reading import Bundle, is_archive
 from cli.console.guard import POLICY
 from cli.console.visits import Visit, see_other
 from reconsent.errors import SignatureError
@@ -62,12 +62,9 @@ def bundle(visit: Visit) -> Response:
     """Everything, in one archive."""
     kept = _kept(visit)
     directory = directory_name(read_unverified(kept.content).certificate)
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, content in sorted(kept_bundle(visit.state, kept).items()):
-            file.writestr(f"{directory}/{name}", content)
+    archive = zipped(directory, kept_bundle(kept))
     visit.record("certificate-download", kept.id)
-    return _download(archive.getvalue(), f"{directory}.zip", "application/zip")
+    return _download(archive, f"{directory}.zip", "application/zip")
 
 
 def issue(visit: Visit) -> Response:
@@ -100,13 +97,14 @@ def countersigned(visit: Visit) -> Response:
 def verify_kept(visit: Visit) -> Response:
     """Verify one that is kept here."""
     kept = _kept(visit)
-    result = _verified(visit, kept.content, trusted_keys(visit.state))
+    files = Bundle.of_files(kept_bundle(kept), f"The certificate {kept.id}")
+    result = _verified(visit, files, trusted_keys(visit.state))
     visit.record("certificate-verify", kept.id, outcome="holds" if result["holds"] else "fails")
     return _show(visit, kept, result)
 
 
 def verify_upload(visit: Visit) -> Response:
-    """Verify any file, by this consortium's keys or by those that come with it."""
+    """Verify any signed file or archive, by this consortium's keys or by those that come with it."""
     content = _one_upload(visit, "certificate", "a certificate")
     given = [PublicKey.from_pem(upload.content, "the key") for upload in visit.uploads.get("keys", [])]
     result = _verified(visit, content, given or trusted_keys(visit.state))
@@ -159,15 +157,21 @@ def _show(visit: Visit, kept: KeptCertificate, result: dict[str, object] | None 
     )
 
 
-def _verified(visit: Visit, content: bytes, trusted: list[PublicKey]) -> dict[str, object]:
-    """Whether a file holds, in words."""
+def _verified(visit: Visit, given: bytes | Bundle, trusted: list[PublicKey]) -> dict[str, object]:
+    """Whether a signed file, an archive or a bundle holds, in words."""
     try:
-        found = verify(content, trusted)
+        if isinstance(given, bytes) and is_archive(given):
+            given = Bundle.of_archive(given)
+        if isinstance(given, bytes):
+            found, words = verify(given, trusted), [ALONE]
+        else:
+            checked = check_bundle(given, trusted)
+            found, words = checked.certificate, checked.words
     except SignatureError as error:
         return {"holds": False, "problem": f"{error.problem} {error.remedy}", "c": None}
     own = Ledger(visit.state).checkpoint()
     here = own is not None and found.consortium.ledger == own.ledger
-    return {"holds": True, "problem": "", "c": found, "here": here}
+    return {"holds": True, "problem": "", "c": found, "here": here, "words": words}
 
 
 def _kept(visit: Visit) -> KeptCertificate:

@@ -95,22 +95,26 @@ def test_a_certificate_from_issue_to_verification(officer: Officer, tmp_path: Pa
     officer("withdrawals", "refuse", "W-", "--reason", "manifestly unfounded")
     officer("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(out))
     (bundle,) = out.iterdir()
-    keys = ("--key", str(bundle / "operator.pub"), "--key", f"{key}.pub")
+    keys = ("--key", str(bundle / "keys" / "operator.pub"), "--key", f"{key}.pub")
     alone = officer("certificate", "verify", str(bundle), *keys, status=1, state=False)
     assert "privacy officer is missing" in alone
-    assert "Not valid yet" in (bundle / "certificate.html").read_text()
+    shown = ("certificate", "show", str(bundle), "--out", str(tmp_path / "page.html"))
+    officer(*shown, state=False)
+    assert "Not valid yet" in (tmp_path / "page.html").read_text()
     officer("certificate", "countersign", str(bundle), "--key", key, state=False)
-    page = (bundle / "certificate.html").read_text()
-    assert "Not valid yet" not in page
-    assert "manifestly unfounded" in page
+    officer(*shown, state=False)
+    assert "Not valid yet" not in (tmp_path / "page.html").read_text()
+    assert "manifestly unfounded" in (bundle / "certificate.html").read_text()
     shutil.rmtree(officer.path)
     assert "VERIFIED" in officer("certificate", "verify", str(bundle), *keys, state=False)
     found = json.loads(officer("certificate", "verify", str(bundle), *keys, "--json", state=False))
     assert (found["claim_level"], found["outcome"]) == ("none", "refused")
     other = (*keys, "--consortium", "other")
     assert "not of 'other'" in officer("certificate", "verify", str(bundle), *other, status=1, state=False)
-    (bundle / "decisions.json").write_bytes(b"[]")
-    assert "was altered" in officer("certificate", "verify", str(bundle), *keys, status=1, state=False)
+    (bundle / "decisions.jsonl").write_bytes(b"[]")
+    assert "decisions.jsonl was altered" in officer(
+        "certificate", "verify", str(bundle), *keys, status=1, state=False
+    )
 
 
 def test_the_officers_key_is_not_replaced_unasked(officer: Officer, tmp_path: Path) -> None:

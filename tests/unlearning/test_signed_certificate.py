@@ -224,7 +224,11 @@ def test_what_would_deceive_a_reader_is_neither_signed_nor_read(hostile: dict[st
         read_payload(base64.b64decode(envelope["payload"]))
 
 
-@pytest.mark.parametrize("name", ["../state.sqlite", "..", "/etc/passwd", "a\0b.json", ".json", "A.json", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["../state.sqlite", "..", "/etc/passwd", "a\0b.json", ".json", "A.json", "", "keys/../x.pub",
+     "a/b/c.json", "/a.json", "keys/.pub", "a..json", "x/MANIFEST.json", "policy.json\n"],
+)  # fmt: skip
 def test_files_of_a_bundle_have_plain_names(name: str) -> None:
     """A certificate cannot name a file that lies elsewhere, or has a name that is none."""
     with pytest.raises(ValidationError):

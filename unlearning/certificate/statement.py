@@ -18,7 +18,9 @@ PREDICATE_TYPE = "urn:reconsent:erasure-certificate:v1"
 SIMULATION = "SIMULATION: not evidence"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}\.[a-z0-9]{1,8}$")]
+_FILE = r"([a-z]{1,20}/)?[a-z0-9][a-z0-9-]{0,60}(\.[a-z0-9]{1,8}){1,2}"
+FileName = Annotated[str, Field(pattern=rf"^({_FILE}|MANIFEST\.json|VERIFY\.md)$")]
+"""Of a file in the bundle, at most one directory down: it can lead nowhere else."""
 Count = Annotated[int, Field(ge=0)]
 Outcome = Literal["granted", "granted_in_part", "refused", "cancelled", "legal_hold", "pending"]
 
@@ -124,7 +126,7 @@ class Erasure(Part):
 
     contributions: Count
     bytes: Count
-    list_sha256: Digest = Field(description="of the canonical JSON of the list: residuals.json")
+    list_sha256: Digest = Field(description="of residuals.json, which lists them")
     remaining: Count
     how: str
 

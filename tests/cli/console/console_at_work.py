@@ -50,12 +50,11 @@ class Keyed(LocalGrid):
         return [NodeInfo(node_id=number, public_key=KEYS[number]) for number in self.get_node_ids()]
 
 
-def _new_key() -> bytes:
-    public = ec.generate_private_key(ec.SECP384R1()).public_key()
-    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-KEYS = {number: _new_key() for number in range(1, len(SITES) + 1)}
+PRIVATE_KEYS = {number: ec.generate_private_key(ec.SECP384R1()) for number in range(1, len(SITES) + 1)}
+KEYS = {
+    number: key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for number, key in PRIVATE_KEYS.items()
+}
 
 
 def carry_out(path: Path, kind: Any, rounds: int = 0) -> None:

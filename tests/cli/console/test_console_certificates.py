@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -58,13 +56,20 @@ def test_a_certificate_needs_two_people_and_holds_to_the_byte(
         assert words in text_of(officer.send("/certificates", upload, files=files, status=200))
     other = {"certificate": ("c.json", signed), "keys": ("k.pub", SigningKey.generate().public.pem())}
     assert "was not given" in text_of(officer.send("/certificates", upload, files=other, status=200))
-    with zipfile.ZipFile(io.BytesIO(officer.get(f"{where}/bundle").content)) as archive:
-        archive.extractall(place / "out")
-    directory = place / "out" / record.id
+    archive = place / "bundle.zip"
+    archive.write_bytes(officer.get(f"{where}/bundle").content)
+    assert officer.get(f"{where}/bundle").content == archive.read_bytes()
     (place / "officer.pub").write_bytes(key.public.pem())
-    keys = ["--key", str(directory / "operator.pub"), "--key", str(place / "officer.pub")]
+    (place / "operator.pub").write_bytes(officer.get("/keys/operator").content)
+    keys = ["--key", str(place / "operator.pub"), "--key", str(place / "officer.pub")]
+    for content, words in (
+        (archive.read_bytes(), "files of the bundle are as they were signed"),
+        (archive.read_bytes().replace(b"lineage.json", b"lineage.jsom"), "lineage.jsom was added"),
+    ):
+        files = {"certificate": ("bundle.zip", content)}
+        assert words in text_of(officer.send("/certificates", upload, files=files, status=200))
     with pytest.raises(SystemExit) as ended:
-        main(["certificate", "verify", str(directory), *keys])
+        main(["certificate", "verify", str(archive), *keys])
     assert not ended.value.code
     done = [(e["action"], e["outcome"]) for e in entries(place / "state", "console-action")]
     assert ("certificate-issue", "done") in done
