@@ -199,7 +199,7 @@ def test_problem_keeps_the_node_from_starting(node: Path, monkeypatch: pytest.Mo
     def never(*_: object) -> None:
         raise AssertionError("it started")
 
-    monkeypatch.setattr("cli.site.os.execve", never)
+    monkeypatch.setattr("client.node.launch.os.execve", never)
     (node.parent / "node.key").chmod(0o640)
     assert invoke("run", node, "--skip-data").exit_code == 1
 
@@ -339,7 +339,7 @@ def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_installed_code_comes_first(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The node finds our flwr-clientapp before Flower's, unless the site wants what the server sends."""
     started: list[dict[str, str]] = []
-    monkeypatch.setattr("cli.site.os.execve", lambda _program, _arguments, e: started.append(e))
+    monkeypatch.setattr("client.node.launch.os.execve", lambda _program, _arguments, e: started.append(e))
     change(node, "flower-home", "it's flower")
     assert invoke("run", node, "--skip-data").exit_code == 0
     found = shutil.which("flwr-clientapp", path=started[0]["PATH"])
