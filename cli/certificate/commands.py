@@ -81,7 +81,7 @@ def issue(
             directory,
             consortium,
             id_,
-            officer=officer_key(directory.path),
+            officer=officer_key(directory),
             actor=actor(by),
             evidence=evidence or [],
             receipts=receipts or [],
@@ -118,6 +118,24 @@ def countersign(
     typer.echo(f"{path}: signed by operator and privacy officer.")
     if not whole:
         typer.echo("Only this file was looked at; the files of the bundle were not there.")
+
+
+@app.command()
+def accept(file: FileArgument, state: StateOption = None, by: ByOption = None) -> None:
+    """Keep a certificate that came back countersigned: from then on it is on record that both had signed.
+
+    Without that record the console refuses it once the officer's key is replaced: nobody could tell whether
+    the officer, or somebody who found the old key, had signed it.
+    """
+    from cli.certificate.issuing import accept_countersigned
+    from cli.certificate.reading import find_signed
+
+    content = find_signed(file).read_bytes()
+    with opened(state, writable=True) as directory:
+        kept = accept_countersigned(directory, content, actor=actor(by))
+    typer.echo(
+        f"{kept.id}: signed by operator and privacy officer, kept since {kept.countersigned_at:%Y-%m-%d}."
+    )
 
 
 @app.command()

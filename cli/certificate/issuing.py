@@ -17,15 +17,15 @@ from server.on_record import record_on
 from server.persistence import Certificates, KeptCertificate, Ledger, PrivacyDesk, StateDirectory, Withdrawals
 from server.persistence.ledger_entries import OFFICER_KEY, officer_body
 from server.persistence.state import explaining_os_errors
+from server.signing_terms import OFFICER, officer_in_force, signing_terms
 from unlearning.certificate.evidence import Figure
 from unlearning.certificate.pseudonym import load_or_create_secret
-from unlearning.certificate.signed import SignedCertificate, read_unverified, verify
+from unlearning.certificate.signed import SignedCertificate, read_unverified
 from unlearning.certificate.signed import issue as sign
-from unlearning.certificate.statement import Signers
-from unlearning.signing import PublicKey, load_public_key
+from unlearning.certificate.statement import Certificate, Signers
+from unlearning.certificate.terms import verify_by_terms
+from unlearning.signing import PublicKey
 
-OFFICER = "privacy-officer.pub"
-"""File in the state directory: the public key of the privacy officer."""
 OPERATOR = "operator.pub"
 """Name under which the console hands out the public key of the operator."""
 SECRET = "pseudonym.key"  # noqa: S105 - the name of a file
@@ -96,34 +96,53 @@ def issue_certificate(
     return Issued(made, signed, operator.public)
 
 
-def accept_countersigned(state: StateDirectory, content: bytes) -> KeptCertificate:
+def accept_countersigned(state: StateDirectory, content: bytes, *, actor: str) -> KeptCertificate:
     """Keep a certificate that came back from the privacy officer, if it is the one that was issued here.
+
+    From then on it holds also when the officer's key is replaced: that it was signed before is on record.
 
     Raises
     ------
     SignatureError
-        If it was not issued here, was altered, or a signature is missing or wrong.
+        If it was not issued here, was altered, a signature is missing or wrong, or a key is not in force any
+        more.
     """
-    certificate = verify(content, trusted_keys(state))
+    certificate = verify_here(state, content)
     register = Certificates(state)
     kept = register.get(certificate.certificate_id)
     if kept is None or read_unverified(kept.content).certificate != certificate:
         raise SignatureError(
             f"The certificate {certificate.certificate_id} was not issued here.", "Give the one from here."
         )
-    register.countersigned(kept.id, content)
+    if kept.countersigned_at is not None:
+        return kept
+    with state.session() as session:
+        register.countersigned(kept.id, content, session=session)
+        PrivacyDesk(state, actor).countersigned(kept.withdrawal, kept.id, content)
     found = register.get(kept.id)
     assert found is not None  # noqa: S101 - it was there a moment ago, and none is ever removed
     return found
 
 
-def trusted_keys(state: StateDirectory) -> list[PublicKey]:
-    """The keys this consortium knows: every one its ledger has named, and the privacy officer's."""
-    ledger = Ledger(state)
-    found = ledger.named_keys()
-    if (state.path / OFFICER).is_file():
-        found.append(load_public_key(state.path / OFFICER))
-    return found
+def verify_here(state: StateDirectory, content: bytes) -> Certificate:
+    """What a certificate of this consortium says, if each key was in force for its role when it signed.
+
+    Raises
+    ------
+    SignatureError
+        If it does not hold; see :func:`~unlearning.certificate.terms.verify_by_terms`.
+    """
+    certificate = read_unverified(content).certificate
+    kept = Certificates(state).get(certificate.certificate_id)
+    issued_here = kept is not None and read_unverified(kept.content).certificate == certificate
+    checkpoint = Ledger(state).checkpoint()
+    return verify_by_terms(
+        content,
+        None if checkpoint is None else checkpoint.ledger,
+        signing_terms(state),
+        issued_here=issued_here,
+        countersigned_at=kept.countersigned_at if kept is not None and issued_here else None,
+    )
 
 
 def keep_officer_key(state: StateDirectory, key: PublicKey, *, actor: str, replace: bool = False) -> None:
@@ -138,7 +157,8 @@ def keep_officer_key(state: StateDirectory, key: PublicKey, *, actor: str, repla
     actor
         Who keeps it.
     replace
-        Also if another one is kept; what that one has signed is then not trusted here any more.
+        Also if another one is kept; that one signs no more, and what it is on record to have signed still
+        holds.
 
     Raises
     ------
@@ -147,8 +167,8 @@ def keep_officer_key(state: StateDirectory, key: PublicKey, *, actor: str, repla
     StateError
         If it cannot be written; nothing is on record then.
     """
-    file = state.path / OFFICER
-    before = load_public_key(file).key_id if file.is_file() else None
+    file, known = state.path / OFFICER, officer_in_force(state)
+    before = None if known is None else known.key_id
     if before == key.key_id:
         return
     if before is not None and not replace:
@@ -157,26 +177,26 @@ def keep_officer_key(state: StateDirectory, key: PublicKey, *, actor: str, repla
             "Compare it with the officer's. If the officer has a new one: --replace-officer.",
         )
     with state.session() as session, explaining_os_errors(f"The file {file}"):
-        Ledger(state).append(OFFICER_KEY, officer_body(key.key_id, before, actor), session=session)
+        Ledger(state).append(OFFICER_KEY, officer_body(key, before, actor), session=session)
         # Last, so that no key is kept that is not on record.
         write_atomically(file, key.pem())
 
 
-def officer_key(path: Path) -> PublicKey:
-    """The privacy officer's public key that is kept in a state directory.
+def officer_key(state: StateDirectory) -> PublicKey:
+    """The privacy officer's public key that is in force.
 
     Raises
     ------
     SignatureError
-        If none is known, or the file is no key.
+        If none is known.
     """
-    kept = path / OFFICER
-    if not kept.is_file():
+    found = officer_in_force(state)
+    if found is None:
         raise SignatureError(
             "It is not known which key the privacy officer signs with.",
             "The officer makes one (`reconsent certificate key FILE`); give FILE.pub with --officer.",
         )
-    return load_public_key(kept)
+    return found
 
 
 def kept_bundle(kept: KeptCertificate) -> dict[str, bytes]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 
 from starlette.responses import Response
 
 from cli.certificate.bundle import directory_name, signed_name, zipped
-from cli.certificate.checking import ALONE, check_bundle
+from cli.certificate.checking import ALONE, check_files
 from cli.certificate.issuing import (
-    OFFICER,
     OPERATOR,
     accept_countersigned,
     issue_certificate,
     keep_officer_key,
     kept_bundle,
     officer_key,
-    trusted_keys,
+    verify_here,
 )
 from cli.certificate.page import LEVELS, OUTCOMES, page_of
 from cli.certificate.reading import Bundle, is_archive
@@ -26,6 +26,7 @@ from cli.console.guard import POLICY
 from cli.console.visits import Visit, see_other
 from reconsent.errors import SignatureError
 from server.persistence import Certificates, Enrolments, KeptCertificate, Ledger, Withdrawals
+from server.signing_terms import officer_in_force, signing_terms
 from unlearning.certificate.signed import read_unverified, verify
 from unlearning.signing import PublicKey
 
@@ -72,7 +73,7 @@ def issue(visit: Visit) -> Response:
     id_ = visit.request.path_params["id"]
     state = visit.state
     record = Withdrawals(state).get(id_)
-    officer = officer_key(state.path)
+    officer = officer_key(state)
     with state.session() as session:
         issued = issue_certificate(
             state, visit.console.opened.consortium(), record.id, officer=officer, actor=visit.who.name
@@ -88,7 +89,7 @@ def countersigned(visit: Visit) -> Response:
     state = visit.state
     content = _one_upload(visit, "certificate", "the countersigned certificate")
     with state.session() as session:
-        kept = accept_countersigned(state, content)
+        kept = accept_countersigned(state, content, actor=visit.who.name)
         visit.record("certificate-countersigned", kept.id, state=state, session=session)
     visit.say("Both signatures hold. The certificate is valid.")
     return see_other(f"/certificates/{kept.id}")
@@ -98,7 +99,7 @@ def verify_kept(visit: Visit) -> Response:
     """Verify one that is kept here."""
     kept = _kept(visit)
     files = Bundle.of_files(kept_bundle(kept), f"The certificate {kept.id}")
-    result = _verified(visit, files, trusted_keys(visit.state))
+    result = _verified(visit, files)
     visit.record("certificate-verify", kept.id, outcome="holds" if result["holds"] else "fails")
     return _show(visit, kept, result)
 
@@ -107,7 +108,7 @@ def verify_upload(visit: Visit) -> Response:
     """Verify any signed file or archive, by this consortium's keys or by those that come with it."""
     content = _one_upload(visit, "certificate", "a certificate")
     given = [PublicKey.from_pem(upload.content, "the key") for upload in visit.uploads.get("keys", [])]
-    result = _verified(visit, content, given or trusted_keys(visit.state))
+    result = _verified(visit, content, given)
     visit.record("certificate-verify", outcome="holds" if result["holds"] else "fails")
     kept = [(entry, read_unverified(entry.content)) for entry in Certificates(visit.state).all()]
     return visit.page("certificates.html.j2", kept=kept, levels=LEVELS, outcomes=OUTCOMES, result=result)
@@ -119,7 +120,8 @@ def keys(visit: Visit) -> Response:
     return visit.page(
         "keys.html.j2",
         operator=Ledger(state).public_key(),
-        officer=officer_key(state.path) if (state.path / OFFICER).is_file() else None,
+        officer=officer_in_force(state),
+        terms=list(reversed(signing_terms(state))),
         sites=Enrolments(state).all(),
     )
 
@@ -157,16 +159,19 @@ def _show(visit: Visit, kept: KeptCertificate, result: dict[str, object] | None 
     )
 
 
-def _verified(visit: Visit, given: bytes | Bundle, trusted: list[PublicKey]) -> dict[str, object]:
-    """Whether a signed file, an archive or a bundle holds, in words."""
+def _verified(
+    visit: Visit, given: bytes | Bundle, keys: Sequence[PublicKey] = ()
+) -> dict[str, object]:
+    """Whether a signed file, an archive or a bundle holds, in words.
+
+    By the keys given, or by those that were in force here.
+    """
     try:
         if isinstance(given, bytes) and is_archive(given):
             given = Bundle.of_archive(given)
-        if isinstance(given, bytes):
-            found, words = verify(given, trusted), [ALONE]
-        else:
-            checked = check_bundle(given, trusted)
-            found, words = checked.certificate, checked.words
+        content = given if isinstance(given, bytes) else given.read(given.signed)
+        found = verify(content, keys) if keys else verify_here(visit.state, content)
+        words = [ALONE] if isinstance(given, bytes) else check_files(given, found).words
     except SignatureError as error:
         return {"holds": False, "problem": f"{error.problem} {error.remedy}", "c": None}
     own = Ledger(visit.state).checkpoint()

@@ -214,6 +214,11 @@ class PrivacyDesk:
         body = {"certificate": certificate, "sha256": hashlib.sha256(content).hexdigest()}
         self._record(id, "certificate", body)
 
+    def countersigned(self, id: str, certificate: str, content: bytes) -> None:
+        """Put on record that it came back with the privacy officer's signature, and its hash."""
+        body = {"certificate": certificate, "sha256": hashlib.sha256(content).hexdigest()}
+        self._record(id, "countersigned", body)
+
     def acts(self, id: str, *kinds: ActKind) -> list[WithdrawalAct]:
         """What was done about it, oldest first.
 

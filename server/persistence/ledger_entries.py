@@ -19,6 +19,7 @@ from server.persistence.round_records import RoundRecord, SiteOutcome
 from server.persistence.tables import ModelRow, WithdrawalRow
 from unlearning.database import ContributionRow
 from unlearning.ledger.canonical import canonical
+from unlearning.signing import PublicKey
 
 KEY_ENROLLED: Final = "key-enrolled"
 KEY_REVOKED: Final = "key-revoked"
@@ -84,7 +85,7 @@ RefusalKind = Literal["consortium", "examples"]
 _REFUSAL = re.compile(r"refused-by-site: ([a-z-]{1,40})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ROLES = frozenset({"server", "operator", "simulation"})
-_HASHED_ACTS = frozenset({"policy", "figures", "erasure", "certificate"})
+_HASHED_ACTS = frozenset({"policy", "figures", "erasure", "certificate", "countersigned"})
 """Acts whose body has no persons in it; a hash of the others' could be guessed."""
 
 
@@ -156,9 +157,9 @@ def act_body(withdrawal: str, kind: str, body: Mapping[str, Any], actor: str) ->
     return found
 
 
-def officer_body(key: str, replaced: str | None, actor: str) -> dict[str, Any]:
-    """Of :data:`OFFICER_KEY`; keys by their fingerprints."""
-    return {"key": key, "replaced": replaced, "by": role(actor)}
+def officer_body(key: PublicKey, replaced: str | None, actor: str) -> dict[str, Any]:
+    """Of :data:`OFFICER_KEY`; keys by their fingerprints, and the new one itself, to verify with."""
+    return {"key": key.key_id, "public": key.raw.hex(), "replaced": replaced, "by": role(actor)}
 
 
 def revocation_body(site: str, versions: Iterable[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from unlearning.ledger.entries import Entry
 
 ActKind = Literal[
     "note", "attachment", "owner", "extended", "hold", "in-part", "notice", "repeated",
-    "policy", "figures", "erasure", "certificate",
+    "policy", "figures", "erasure", "certificate", "countersigned",
 ]  # fmt: skip
 
 CLOCK_SLACK = dt.timedelta(minutes=1)

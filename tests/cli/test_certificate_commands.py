@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.certificate.issuing import OFFICER
+from cli.certificate.issuing import verify_here
 from cli.main import main
 from reconsent.config import dump_consortium
 from server.persistence import Exports, Ledger, ModelRegistry, StateDirectory, Withdrawals
+from server.signing_terms import OFFICER, signing_terms
 from tests.server.hospitals import consortium, opened
 from unlearning.signing import load_public_key
 
@@ -132,10 +133,41 @@ def test_the_officers_key_is_not_replaced_unasked(officer: Officer, tmp_path: Pa
     assert load_public_key(officer.path / "state" / OFFICER).key_id == ids[1]
     with StateDirectory.open(officer.path / "state", url="", writable=False) as state:
         bodies = [entry.body for entry in Ledger(state).entries(kinds=["officer-key"])]
-    assert bodies == [
-        {"key": ids[0], "replaced": None, "by": "person"},
-        {"key": ids[1], "replaced": ids[0], "by": "person"},
+        terms = [term for term in signing_terms(state) if term.role == "privacy_officer"]
+    assert [(body["key"], body["replaced"], body["by"]) for body in bodies] == [
+        (ids[0], None, "person"),
+        (ids[1], ids[0], "person"),
     ]
+    assert [term.key and term.key.key_id for term in terms] == ids
+    assert (terms[0].last, terms[1].last) == (terms[1].first, None)
+
+
+def test_a_certificate_taken_back_in_time_holds_after_the_officers_key_is_replaced(
+    officer: Officer, tmp_path: Path
+) -> None:
+    """Accepted before: it holds, and accepting it again changes nothing. Brought later: refused, and why."""
+    officer("withdrawals", "refuse", "W-", "--reason", "manifestly unfounded")
+    for name in ("first", "second"):
+        officer("certificate", "key", str(tmp_path / name), state=False)
+    issue = ("certificate", "issue", "W-", "--out")
+    files = []
+    for name in ("taken", "late"):
+        out = tmp_path / name
+        officer(*issue, str(out), "--officer", str(tmp_path / "first.pub"))
+        (bundle,) = out.iterdir()
+        officer("certificate", "countersign", str(bundle), "--key", str(tmp_path / "first"), state=False)
+        files.append(bundle / "certificate.dsse.json")
+    assert "signed by operator and privacy officer" in officer("certificate", "accept", str(files[0]))
+    officer(*issue, str(tmp_path / "new"), "--officer", str(tmp_path / "second.pub"), "--replace-officer")
+    officer("ledger", "key", "--replace")
+    assert "signed by operator and privacy officer" in officer("certificate", "accept", str(files[0]))
+    said = officer("certificate", "accept", str(files[1]), status=1)
+    assert "privacy officer's key" in said
+    assert "was replaced on" in said
+    with StateDirectory.open(officer.path / "state", url="", writable=False) as state:
+        acts = [e.body["act"] for e in Ledger(state).entries(["withdrawal-act"])]
+        assert verify_here(state, files[0].read_bytes()).outcome == "refused"
+    assert (acts.count("certificate"), acts.count("countersigned")) == (3, 1)
 
 
 def test_hostile_words_do_not_become_markup(officer: Officer, tmp_path: Path) -> None:

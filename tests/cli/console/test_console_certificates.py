@@ -71,6 +71,18 @@ def test_a_certificate_needs_two_people_and_holds_to_the_byte(
     with pytest.raises(SystemExit) as ended:
         main(["certificate", "verify", str(archive), *keys])
     assert not ended.value.code
+    # The officer has a new key: what is on record as signed before holds, what comes later does not.
+    late = operator.send(page, f"{page}/certificate").headers["location"]
+    late_signed = countersign(officer.get(f"{late}/signed").content, key).content
+    new = {"key": ("new.pub", SigningKey.generate().public.pem())}
+    officer.send("/keys", "/keys/officer", files=new)
+    assert "Verified" in text_of(officer.send(where, f"{where}/verify", status=200))
+    assert text_of(officer.get("/keys")).count("in force") == 4
+    for content, words in ((signed, "✓ Verified"), (late_signed, f"{key.key_id[:16]}… was replaced on")):
+        files = {"certificate": ("c.json", content)}
+        assert words in text_of(officer.send("/certificates", upload, files=files, status=200))
+    refused = officer.send("/certificates", "/certificates/countersigned", files=files, status=400)
+    assert "was replaced on" in text_of(refused)
     done = [(e["action"], e["outcome"]) for e in entries(place / "state", "console-action")]
     assert ("certificate-issue", "done") in done
     assert ("certificate-countersigned", "done") in done
