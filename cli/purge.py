@@ -18,9 +18,10 @@ def purge(
     """Remove every message from the SuperLink's database, and kept updates that are older than they may be.
 
     `reconsent train`, `resume`, `unlearn` and `attach` empty the SuperLink by themselves when a withdrawal
-    has completed, and so does its every start. This is for runs that nobody watched, and for a daily job
-    where months may pass between runs: a run removes what is too old, but only while it runs. The ledger
-    says when it was done. The SuperLink may run, but no run may be under way.
+    has completed, whether they watched the run or come later, and so does its every start. This is for runs
+    after which none of them was given, and for a daily job where months may pass between runs: a run
+    removes what is too old, but only while it runs. The ledger says when it was done. The SuperLink may
+    run, but no run may be under way.
 
     Example
     -------

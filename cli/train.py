@@ -59,11 +59,14 @@ def unlearn(state: StateOption = None, detach: Detach = False, quiet: Quiet = Fa
 
 
 def attach(state: StateOption = None, quiet: Quiet = False) -> None:
-    """Watch the run that is under way."""
+    """Watch the run that is under way.
+
+    If it has ended meanwhile, what it has left of a withdrawn site at the SuperLink is removed all the same.
+    """
     from server.persistence import RunEvents
 
     deployment = Deployment.find(state)
-    run = deployment.running()
+    run = _under_way(deployment)
     if run is None:
         raise DeployError("No run is under way.", "`reconsent status` says how the last one ended.")
     with deployment.reading() as opened:
@@ -78,7 +81,7 @@ def _submit(deployment: Deployment, task: str, rounds: int, *, detach: bool, qui
     from deploy.application import application_directory
     from server.persistence import RunEvents
 
-    running = deployment.running()
+    running = _under_way(deployment)
     if running is not None:
         raise DeployError(
             f"Run {running} is under way, and a consortium runs one at a time.",
@@ -135,6 +138,14 @@ def _follow(deployment: Deployment, run: int, last: int, *, quiet: bool) -> None
     _empty(deployment)
     if not quiet:
         console.print("The run has ended. `reconsent status` shows where the consortium stands.")
+
+
+def _under_way(deployment: Deployment) -> int | None:
+    """Id of the run under way; if there is none, one that nobody watched to its end is cleared up after."""
+    run = deployment.running()
+    if run is None:
+        _empty(deployment)
+    return run
 
 
 def _empty(deployment: Deployment) -> None:

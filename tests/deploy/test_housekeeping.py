@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cli.deployment import Deployment
-from cli.train import _empty
+from cli.train import _empty, attach, train
 from deploy.flower_control import FlowerControl
 from deploy.housekeeping import empty_superlink, tidy
 from deploy.layout import Layout
 from deploy.residue import residue_of
+from reconsent.config import dump_consortium
+from reconsent.errors import DeployError
 from server.persistence import Ledger, Roster, StateDirectory, Withdrawals
 from server.residues import purge_after, unpurged
 from tests.deploy.test_residue import MARKER, crashed, files, without_messages
@@ -61,6 +65,26 @@ def test_a_run_that_has_ended_leaves_nothing(layout: Layout) -> None:
         purge = purge_after(state, record)
         assert purge is not None
         assert purge.objects == 3
+
+
+@pytest.mark.parametrize("command", [attach, partial(train, 1)], ids=["attach", "train"])
+def test_who_comes_after_the_end_of_a_run_clears_up(
+    layout: Layout, command: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`attach` says that no run is under way, `train` submits one; both remove the messages first."""
+    layout.consortium.parent.mkdir(parents=True, exist_ok=True)
+    layout.consortium.write_text(dump_consortium(consortium()))
+    monkeypatch.setattr(FlowerControl, "list_runs", lambda _: [])  # as a SuperLink without a run says
+    monkeypatch.setattr(FlowerControl, "submit_run", refuse)
+    with pytest.raises(DeployError, match=r"No run is under way|refused here"):
+        command(state=layout.state)
+    assert MARKER[:16] not in files(layout.database(insecure=False))
+    assert left(layout) == []
+
+
+def refuse(*_: object) -> int:
+    """A SuperLink that takes no run."""
+    raise DeployError("The run was refused here.")
 
 
 def test_what_cannot_be_emptied_is_told(
