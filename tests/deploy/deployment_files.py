@@ -37,6 +37,8 @@ def parse_command(words: Sequence[str]) -> Any:
     context = command.context_class(command, info_name="reconsent")
     rest = list(words)
     while hasattr(command, "resolve_command"):
+        if command.invoke_without_command and rest[:1] and rest[0].startswith("-"):
+            break  # options of a group that is a command, too
         name, command, rest = command.resolve_command(context, rest)
         context = command.context_class(command, parent=context, info_name=name)
     return command.make_context(context.info_name, rest, parent=context.parent)

@@ -122,9 +122,23 @@ def test_only_the_sites_port_is_published() -> None:
     published = {name: s["ports"] for name, s in SERVICES.items() if "ports" in s}
     assert published.pop("server-superlink") == ["9092:9092"]
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
-    assert set(published) == {"site-metrics", "monitoring-grafana"}
+    assert set(published) == {"site-metrics", "monitoring-grafana", "console-console"}
     for name in ("server", "monitoring"):
         assert tables[name]["networks"]["monitoring"] == {"internal": True}
+
+
+def test_the_console_shares_the_servers_state_and_nothing_else() -> None:
+    """Its volume is the server's; sites and Prometheus are in other networks; it has TLS of its own."""
+    server, console = (services(COMPOSE / f"{name}.yaml") for name in ("server", "console"))
+    names = {yaml_documents(COMPOSE / f"{name}.yaml")[0]["name"] for name in ("server", "console")}
+    assert names == {"reconsent-server"}
+    assert console["console"]["volumes"] == server["superlink"]["volumes"]
+    assert not {n for s in server.values() for n in s["networks"]} & set(console["console"]["networks"])
+    assert "server.key" not in console["console"]["secrets"]
+    parameters = parse_command(console["console"]["command"]).params
+    assert [str(parameters[name]) for name in ("certificate", "key")] == [
+        f"/run/secrets/{name}" for name in console["console"]["secrets"]
+    ]
 
 
 def test_scans_and_policy_are_mounted_read_only() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -74,7 +75,8 @@ def test_kustomize_lists_files_that_exist_and_all_of_them() -> None:
     for file in KUBERNETES.glob("*/kustomization.yaml"):
         table = yaml_documents(file)[0]
         generated = {name for entry in table.get("configMapGenerator", []) for name in entry["files"]}
-        listed = {*table.get("resources", []), *generated}
+        patched = {entry["path"] for entry in table.get("patches", [])}
+        listed = {*table.get("resources", []), *generated, *patched}
         assert all((file.parent / name).exists() for name in listed)
         present = {path.name for path in file.parent.iterdir()} - {"kustomization.yaml"}
         assert present == {name for name in listed if not name.startswith("../")}
@@ -162,6 +164,42 @@ def test_a_sites_exporter_sees_neither_scans_nor_key() -> None:
     (exporter,) = (c for c in workload["spec"]["template"]["spec"]["containers"] if c["name"] == "metrics")
     assert all(mount["readOnly"] for mount in exporter["volumeMounts"])
     assert {mount["name"] for mount in exporter["volumeMounts"]}.isdisjoint({"data", "key", "secret"})
+
+
+def test_the_console_fits_into_the_servers_pod() -> None:
+    """With its container the pod is valid and confined; no other pod reaches it, nor it the secrets."""
+    (patch,) = yaml_documents(KUBERNETES / "console" / "statefulset.yaml")
+    (workload,) = named(plain_objects(BASES[0]), "StatefulSet").values()
+    assert patch["metadata"] == {"name": workload["metadata"]["name"]}
+    (console,) = patch["spec"]["template"]["spec"]["containers"]
+    spec = workload["spec"]["template"]["spec"]
+    spec["containers"].append(console)
+    for release in RELEASES:
+        kubernetes_validate.validate(completed(workload), release, strict=True)
+    test_pods_are_confined(spec)
+    parameters = parse_command(console["args"]).params
+    assert parameters["address"].startswith("127.0.0.1:")
+    assert "ports" not in console
+    assert {mount["name"] for mount in console["volumeMounts"]} == {"state", "tmp"}
+    for probe in ("startupProbe", "livenessProbe"):
+        assert f"http://{parameters['address']}/" in console[probe]["exec"]["command"][-1]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_puts_the_console_into_the_servers_pod(tmp_path: Path) -> None:
+    """An overlay that names the component has three containers, two without it."""
+    for name, containers in (("with", 3), ("without", 2)):
+        overlay = tmp_path / name
+        overlay.mkdir()
+        table = {"resources": [os.path.relpath(BASES[0], overlay)]}
+        if name == "with":
+            table["components"] = [os.path.relpath(KUBERNETES / "console", overlay)]
+        (overlay / "kustomization.yaml").write_text(yaml.safe_dump(table))
+        command = ["kubectl", "kustomize", str(overlay)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        (workload,) = named([o for o in yaml.safe_load_all(done.stdout) if o], "StatefulSet").values()
+        assert len(workload["spec"]["template"]["spec"]["containers"]) == containers
 
 
 def test_nothing_but_sites_and_prometheus_is_let_in() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from cli.main import main
 from deploy.certificates import make_certificates
+from deploy.probe import main as probe
 from tests.cli.console.console_at_work import PASSWORD, entries
 
 
@@ -94,6 +95,7 @@ def test_a_real_process_serves_tls_and_stops_when_told(place: Path) -> None:
             answer = httpx.get(f"{url}login", verify=context, trust_env=False, timeout=60)
             assert answer.status_code == 200
             assert "strict-transport-security" in answer.headers
+            assert probe([f"{url}login"]) == 0
             with pytest.raises(httpx.HTTPError):
                 httpx.get(url.replace("https", "http"), trust_env=False, timeout=10)
         finally:
