@@ -188,6 +188,9 @@ def verify(
 def show(
     file: FileArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("certificate.html"),
+    pdf: Annotated[
+        Path | None, typer.Option("--pdf", help="Write it as PDF to this file, instead of the page.")
+    ] = None,
 ) -> None:
     """Write a certificate as a page to read. It verifies nothing: see `verify`."""
     from cli.certificate.page import page_of
@@ -195,8 +198,13 @@ def show(
     from unlearning.certificate.signed import read_unverified
 
     signed = read_unverified(find_signed(file).read_bytes())
-    write_atomically(out, page_of(signed).encode())
-    typer.echo(f"{out}: not verified; `reconsent certificate verify` does that.")
+    if pdf is None:
+        write_atomically(out, page_of(signed).encode())
+    else:
+        from cli.certificate.pdf import pdf_of
+
+        write_atomically(pdf, pdf_of(signed))
+    typer.echo(f"{pdf or out}: not verified; `reconsent certificate verify` does that.")
 
 
 def _say(certificate: Certificate) -> None:

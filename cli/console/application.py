@@ -70,6 +70,7 @@ def _routes(console: Console) -> list[BaseRoute]:
         post("/certificates/countersigned", certificates.countersigned, Right.COUNTERSIGN),
         get("/certificates/{id}", certificates.certificate),
         get("/certificates/{id}/whole", certificates.whole),
+        get("/certificates/{id}/pdf", certificates.pdf),
         get("/certificates/{id}/signed", certificates.signed_file),
         get("/certificates/{id}/bundle", certificates.bundle),
         post("/certificates/{id}/verify", certificates.verify_kept, read),

@@ -51,6 +51,16 @@ def whole(visit: Visit) -> Response:
     return Response(page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
 
 
+def pdf(visit: Visit) -> Response:
+    """The same as PDF."""
+    from cli.certificate.pdf import pdf_of  # it reads fonts, which takes its time
+
+    kept = _kept(visit)
+    signed = read_unverified(kept.content)
+    visit.record("certificate-download", kept.id)
+    return _download(pdf_of(signed), f"{directory_name(signed.certificate)}.pdf", "application/pdf")
+
+
 def signed_file(visit: Visit) -> Response:
     """The signed file."""
     kept = _kept(visit)

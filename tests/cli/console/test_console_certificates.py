@@ -50,6 +50,7 @@ def test_a_certificate_needs_two_people_and_holds_to_the_byte(
     whole = officer.get(f"{where}/whole")
     assert "Not valid yet" not in whole.text
     assert "style-src 'sha256-" in whole.headers["content-security-policy"]
+    assert officer.get(f"{where}/pdf").content.startswith(b"%PDF-")
     upload = "/certificates/verify"
     for content, words in ((signed, "✓ Verified"), (signed[:-2] + b" \n", "✗ Not verified")):
         files = {"certificate": ("c.json", content)}
