@@ -19,6 +19,8 @@ OFFICER = "privacy-officer.pub"
 def signing_terms(state: StateDirectory) -> list[KeyTerm]:
     """Every key that was named as the operator's or the officer's, in the order of the ledger.
 
+    Where an entry has the fingerprint alone, the key is taken from the file if it is that one.
+
     Raises
     ------
     LedgerError, SignatureError
@@ -38,10 +40,11 @@ def signing_terms(state: StateDirectory) -> list[KeyTerm]:
 def officer_in_force(state: StateDirectory) -> PublicKey | None:
     """The privacy officer's key to be named in the next certificate; ``None`` if none is known.
 
-    The ledger says which; the file has the key where an older release wrote its fingerprint alone.
+    The ledger says which: a file without an entry, as where the disk was full when that was to be written, is
+    no key of anybody's.
     """
     named = [term for term in signing_terms(state) if term.role == "privacy_officer"]
-    return named[-1].key if named else _kept(state.path)
+    return named[-1].key if named else None
 
 
 def _term(entry: Entry, kept: PublicKey | None) -> KeyTerm:

@@ -16,6 +16,8 @@ from server.persistence import (
     StateDirectory,
     Withdrawals,
 )
+from server.persistence.lock import is_held
+from server.persistence.state import LOCK
 from server.privacy import privacy_of
 from server.residues import unpurged
 from server.safekeeping import cache_policy
@@ -51,7 +53,7 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
         "consortium": consortium.name,
         "round": done,
         "target": max(done, int(progress.get(TARGET, 0))),
-        "run": progress.get(RUN),
+        "run": run_of(state),
         "model": None
         if latest is None
         else {
@@ -72,6 +74,17 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
         "privacy": privacy_of(rounds),
         "contributions": {"sites": cache.sites(), "bytes": cache.size_bytes()},
     }
+
+
+def run_of(state: StateDirectory) -> dict[str, Any] | None:
+    """The last run: ``id``, ``task``, ``status``, ``error``; ``None`` if there was none.
+
+    One that is on record as running while no server holds the state was killed: it is ``interrupted``.
+    """
+    run: dict[str, Any] | None = RunProgress(state).get(RUN)
+    if run is not None and run["status"] == "running" and not is_held(state.path / LOCK):
+        return {**run, "status": "interrupted"}
+    return run
 
 
 def _sites(state: StateDirectory, consortium: ConsortiumConfig) -> list[dict[str, Any]]:

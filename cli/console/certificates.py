@@ -169,9 +169,7 @@ def _show(visit: Visit, kept: KeptCertificate, result: dict[str, object] | None 
     )
 
 
-def _verified(
-    visit: Visit, given: bytes | Bundle, keys: Sequence[PublicKey] = ()
-) -> dict[str, object]:
+def _verified(visit: Visit, given: bytes | Bundle, keys: Sequence[PublicKey] = ()) -> dict[str, object]:
     """Whether a signed file, an archive or a bundle holds, in words.
 
     By the keys given, or by those that were in force here.

@@ -11,17 +11,16 @@ from starlette.responses import Response
 
 from cli.console.visits import Visit, see_other
 from reconsent.errors import WithdrawalError
-from server.names import RUN
 from server.persistence import (
     Certificates,
     PrivacyDesk,
     RunEvents,
-    RunProgress,
     StateDirectory,
     WithdrawalRecord,
     Withdrawals,
 )
 from server.recipients import recipients_of
+from server.status import run_of
 from server.withdrawal_view import details_of, summary_of
 from unlearning.certificate.signed import read_unverified
 from unlearning.request import Ground
@@ -208,7 +207,7 @@ def _progress(state: StateDirectory, found: Mapping[str, Any]) -> dict[str, Any]
     """Steps done, the one under way, and what the run says of it."""
     present = found["failed_in"] if found["state"] == "failed" else found["state"]
     at = STEPS.index(present) if present in STEPS else None
-    run = RunProgress(state).get(RUN)
+    run = run_of(state)
     running = run is not None and run["status"] == "running"
     events = RunEvents(state).after(max(0, RunEvents(state).last_number() - 200))
     own = [event for event in events if run is not None and event.run == run["id"]]
@@ -217,6 +216,7 @@ def _progress(state: StateDirectory, found: Mapping[str, Any]) -> dict[str, Any]
         "steps": STEPS,
         "at": at,
         "running": running,
+        "interrupted": run is not None and run["status"] == "interrupted",
         "event": own[-1].text if own and running else "",
         "counted": counted if running and present in ("unlearning", "verifying") else None,
         "over": found["days_left"] is None,

@@ -64,6 +64,18 @@ class DirectoryLock:
             self._file = None
 
 
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock of this file; asked by a shared one, for a moment."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
 _held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +12,10 @@ import pytest
 from cli.certificate.issuing import verify_here
 from cli.main import main
 from reconsent.config import dump_consortium
-from server.persistence import Exports, Ledger, ModelRegistry, StateDirectory, Withdrawals
+from server.persistence import Certificates, Exports, Ledger, ModelRegistry, StateDirectory, Withdrawals
 from server.signing_terms import OFFICER, signing_terms
 from tests.server.hospitals import consortium, opened
+from tests.small_disk import fill, small_disk
 from unlearning.signing import load_public_key
 
 
@@ -106,6 +105,8 @@ def test_a_certificate_from_issue_to_verification(officer: Officer, tmp_path: Pa
     officer(*shown, state=False)
     assert "Not valid yet" not in (tmp_path / "page.html").read_text()
     assert "manifestly unfounded" in (bundle / "certificate.html").read_text()
+    officer("certificate", "show", str(bundle), "--pdf", str(tmp_path / "c.pdf"), state=False)
+    assert (tmp_path / "c.pdf").read_bytes().startswith(b"%PDF-")
     shutil.rmtree(officer.path)
     assert "VERIFIED" in officer("certificate", "verify", str(bundle), *keys, state=False)
     found = json.loads(officer("certificate", "verify", str(bundle), *keys, "--json", state=False))
@@ -193,23 +194,8 @@ def test_the_record_of_processing_is_written(officer: Officer) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of four mebibytes."""
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", str(mounted)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    try:
+    with small_disk(tmp_path / "disk", 4 * 2**20) as mounted:
         yield mounted
-    finally:
-        subprocess.run(["umount", "-l", mounted], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Take all that is left of it, as somebody else's file."""
-    free = os.statvfs(disk)
-    filler = disk / "filler"
-    filler.write_bytes(bytes(free.f_bavail * free.f_frsize))
-    return filler
 
 
 def test_no_output_is_half_written_to_a_full_disk(officer: Officer, disk: Path, tmp_path: Path) -> None:
@@ -260,3 +246,59 @@ def test_a_register_on_a_full_disk_loses_nothing(officer: Officer, disk: Path) -
     assert officer("withdrawals", "show", "W-", "--json") == before
     assert "Every entry is as it was written" in officer("ledger", "verify")
     officer("withdrawals", "extend", "W-", "--reason", "again")
+
+
+@pytest.mark.parametrize("leaving", [0, 48 * 1024])
+def test_a_certificate_on_a_full_disk_is_issued_later(
+    officer: Officer, disk: Path, tmp_path: Path, leaving: int
+) -> None:
+    """Nothing half-issued is kept or on record; with room again it is issued, the officer's key kept."""
+    shutil.move(officer.path, disk / "run")
+    officer.path = disk / "run"
+    key, out = str(tmp_path / "officer"), tmp_path / "out"
+    officer("certificate", "key", key, state=False)
+    issue = ("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(out))
+    before = officer("withdrawals", "show", "W-", "--json")
+    filler = fill(disk, leaving)
+    said = officer(*issue, status=1)
+    assert "space" in said or "full" in said, said
+    filler.unlink()
+    assert not out.exists()
+    assert officer("withdrawals", "show", "W-", "--json") == before
+    assert list((officer.path / "state").rglob("*.part")) == []
+    assert "Every entry is as it was written" in officer("ledger", "verify")
+    officer(*issue)
+    with StateDirectory.open(officer.path / "state", url="", writable=False) as state:
+        assert len(Certificates(state).all()) == 1
+        terms = [term.key for term in signing_terms(state) if term.role == "privacy_officer"]
+        assert terms == [load_public_key(Path(f"{key}.pub"))]
+
+
+@pytest.mark.parametrize("full", ["state", "target", "keys"])
+def test_a_backup_on_a_full_disk_is_made_later(
+    officer: Officer, disk: Path, tmp_path: Path, full: str
+) -> None:
+    """Full where the state is, the backup or the keys: said, and what is there passes for no backup.
+
+    With room again the same command makes one, which can be restored.
+    """
+    target, keys = tmp_path / "backup", tmp_path / "keys.json"
+    if full == "state":
+        shutil.move(officer.path, disk / "run")
+        officer.path = disk / "run"
+    elif full == "target":
+        target = disk / "backup"
+    else:
+        keys = disk / "keys.json"
+    backup = ("backup", str(target), "--keys", str(keys))
+    before = officer("withdrawals", "show", "W-", "--json")
+    filler = fill(disk)
+    said = officer(*backup, status=1)
+    assert "space" in said.lower() or "full" in said, said
+    filler.unlink()
+    assert officer("withdrawals", "show", "W-", "--json") == before
+    assert "Every entry is as it was written" in officer("ledger", "verify")
+    officer(*backup)
+    officer.path = tmp_path / "again"
+    officer("restore", str(target), "--keys", str(keys))
+    assert officer("withdrawals", "show", "W-", "--json") == before

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from server.service import Task, recording
 from tests.server.hospitals import opened
 from tests.server.killable import CONFIG, work
 from tests.server.test_kill_points import checked
+from tests.small_disk import fill, small_disk
 
 SIZE = 8 * 2**20
 
@@ -22,25 +21,8 @@ SIZE = 8 * 2**20
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of eight mebibytes."""
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", mounted], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    try:
+    with small_disk(tmp_path / "disk", SIZE) as mounted:
         yield mounted
-    finally:
-        subprocess.run(["umount", "-l", mounted], check=True)
-
-
-def fill(disk: Path, leaving: int) -> None:
-    """Take all but about ``leaving`` bytes, as somebody else's file."""
-    filler = disk / "filler"
-    filler.unlink(missing_ok=True)
-    free = os.statvfs(disk)
-    filler.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - leaving)))
 
 
 def check_whole(path: Path) -> None:

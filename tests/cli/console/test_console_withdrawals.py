@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from server.persistence import Enrolments, StateDirectory, WithdrawalActs, Withdrawals
-from tests.cli.console.console_at_work import Visitor, entries, hidden_fields, text_of
+from server.names import RUN
+from server.persistence import Enrolments, RunProgress, StateDirectory, WithdrawalActs, Withdrawals
+from server.residues import note_purge
+from tests.cli.console.console_at_work import Visitor, carry_out, entries, hidden_fields, text_of
 
 
 def records(place: Path) -> list[tuple[str, str]]:
@@ -128,6 +130,31 @@ def test_the_console_works_while_a_server_holds_the_state(officer: Visitor, plac
         officer.confirm(officer.file("delta"))
         assert "restricted" in str(records(place))
         officer.get("/")
+
+
+def test_a_run_whose_server_was_killed_is_not_shown_as_under_way(officer: Visitor, place: Path) -> None:
+    """As long as somebody holds the state it is under way; after that it was interrupted."""
+    officer.confirm(officer.file("delta"))
+    page = f"/withdrawals/{records(place)[0][0]}"
+    with StateDirectory.open(place / "state", url="") as state:
+        RunProgress(state).put(RUN, {"id": "7", "task": "unlearn", "status": "running", "error": ""})
+        assert "A run is under way" in text_of(officer.get(page))
+        assert "interrupted" not in text_of(officer.get("/"))
+    for shown in (page, "/"):
+        assert "run was interrupted" in text_of(officer.get(shown))
+        assert "A run is under way" not in text_of(officer.get(shown))
+
+
+def test_updates_that_the_superlink_may_hold_are_said(officer: Visitor, place: Path) -> None:
+    """From the completion of a withdrawal until the SuperLink is emptied, the first page names the site."""
+    words = "The SuperLink may still hold updates of delta"
+    officer.confirm(officer.file("delta"))
+    assert words not in text_of(officer.get("/"))
+    carry_out(place, "unlearn")
+    assert words in text_of(officer.get("/"))
+    with StateDirectory.open(place / "state", url="") as state:
+        note_purge(state, 3, 300)
+    assert words not in text_of(officer.get("/"))
 
 
 def test_curves_are_drawn_and_missing_pictures_are_said(officer: Visitor, place: Path) -> None:
