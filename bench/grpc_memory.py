@@ -136,10 +136,10 @@ def _watch(
     peaks: dict[str, tuple[int, int]],
 ) -> None:
     server: psutil.Process | None = None
-    while not ended.wait(0.2):
+    while not ended.wait(0.25):
         if server is None:
             server = _child(link, "flwr-serverapp")
-        if not peaks and not any(_child(node, "flwr-clientapp") for node in nodes):
+        if not peaks and not any(_child(node, "knock.py") for node in nodes):
             continue
         for name, process in (("superlink", link), ("serverapp", server)):
             if process is not None:
@@ -154,7 +154,7 @@ def _watch(
 def _child(parent: psutil.Process, name: str) -> psutil.Process | None:
     for child in parent.children(recursive=True):
         try:
-            if any(name in word for word in child.cmdline()[:3]):
+            if any(name in word for word in child.cmdline()[:4]):
                 return child
         except psutil.Error:
             continue

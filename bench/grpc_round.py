@@ -7,13 +7,15 @@ three SuperNodes) is started twice:
 
 ``stock``
     Flower's ``FedAvg`` and its ``send_and_receive``, the default interval at which a SuperExec looks for
-    work, and an evaluation phase of its own in every round. The ClientApp is ours.
+    work, a new process with its imports for every message, and an evaluation phase of its own in every round.
+    The ClientApp is ours.
 ``ours``
-    ``reconsent train``, evaluation in every round, fused into the training message.
+    ``reconsent train``, evaluation in every round, fused into the training message; a message's process is
+    forked from one that has the imports.
 
 Medians over the rounds but the first and the last: ``wall`` from the end of one round to the end of the next;
 ``work``, the longest time that a site itself worked in a round, as it says; ``rest``, the difference; and the
-whole life of a ClientApp process. Each message is a process of its own, which imports PyTorch. What ours
+whole life of a ClientApp process. What ours
 takes for the evaluation counts as rest: the round's record keeps the time of the training alone.
 """
 
@@ -48,7 +50,8 @@ from reconsent.errors import DeployError
 from server.bookkeeping import MAIN
 from server.persistence import RoundLog, StateDirectory
 
-CLIENT = "flwr-clientapp"
+CLIENT = ("flwr-clientapp", "knock.py")
+"""Flower's program for a message, and ours."""
 RUN_SECONDS = 500.0
 
 
@@ -105,6 +108,8 @@ def _stock(directory: Path, rounds: int) -> dict[str, Any]:
     try:
         out = directory / "rounds.json"
         with _consortium(directory, rounds) as local:
+            for site in _config(rounds).sites:
+                (local.layout.programs(site.name) / "flwr-clientapp").unlink()
             lives = _run(local, _stock_app(directory / "app"), {"rounds": rounds, "out": str(out)})
         told = json.loads(out.read_text(encoding="utf-8"))
     finally:
@@ -164,15 +169,19 @@ def _run(local: LocalConsortium, app: Path, settings: dict[str, RunValue]) -> li
 
 
 def _watch(nodes: list[int], ended: threading.Event, lives: dict[int, tuple[float, float]]) -> None:
-    """Note the beginning and the end of every ClientApp process, to a tenth of a second."""
-    while not ended.wait(0.1):
+    """Note the beginning and the end of every ClientApp process, to a quarter of a second."""
+    while not ended.wait(0.25):
         for node in nodes:
             for child in psutil.Process(node).children(recursive=True):
                 try:
-                    if child.pid in lives or any(CLIENT in word for word in child.cmdline()[:3]):
+                    if child.pid in lives or _is_client(child):
                         lives[child.pid] = (child.create_time(), time.time())
                 except psutil.Error:
                     continue
+
+
+def _is_client(process: psutil.Process) -> bool:
+    return any(name in word for word in process.cmdline()[:4] for name in CLIENT)
 
 
 def _summary(ends: list[float], work: list[float], lives: list[float]) -> dict[str, Any]:

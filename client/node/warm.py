@@ -37,8 +37,12 @@ from client.node.knock import MESSAGE_LENGTH, SOCKET, TAKEN
 LIGHT = ("flwr.supernode.cli", "flwr.supernode.runtime.run_clientapp", "client.app")
 """What every message needs."""
 
-HEAVY = ("client.work",)
-"""What training and evaluation need besides, PyTorch above all; imported once the first message is served."""
+HEAVY = ("client.work", "torch._dynamo", "fastmri.evaluate", "skimage.metrics")
+"""What training and evaluation need besides; imported once the first message is served.
+
+PyTorch above all; and what is otherwise imported when an optimiser takes its first step (``torch._dynamo``,
+for its decorators alone) or the first image is measured, which takes as long again.
+"""
 
 OURS = ("client", "mri", "reconsent", "strategies", "unlearning")
 
