@@ -11,9 +11,16 @@ from deploy.residue import purged_copy
 from reconsent.config import ConsortiumConfig, load_consortium
 from reconsent.errors import StateError
 from server.persistence import Ledger, StateDirectory
-from server.persistence.backup import Manifest, Unfinished, finish_restore, make_backup, restore_backup
+from server.persistence.backup import (
+    Manifest,
+    Unfinished,
+    discard_backup,
+    finish_restore,
+    make_backup,
+    restore_backup,
+)
 from server.persistence.ledger_entries import STATE_COPIED, STATE_RESTORED
-from server.persistence.state import DATABASE, KEYS, LOCK
+from server.persistence.state import DATABASE, KEYS, LOCK, explaining_os_errors
 from server.restoring import Reapplied, reapply_erasures, unreadable
 from server.safekeeping import expire_between_runs, key_policy
 from unlearning.contributions import ContributionCache
@@ -102,9 +109,12 @@ def back_up(state: Path, target: Path, key_copy: Path | None = None) -> Backup:
         manifest = make_backup(opened, target, partial(_others, layout), erased)
         failed = store.add_copy(copied_to)
     if any(text.startswith(f"{copied_to} ") for text in failed):
+        with explaining_os_errors(f"The backup {target}"):
+            discard_backup(target)
         raise StateError(
-            f"The copy of the keys {copied_to} cannot be written, so the backup {target} could not be read.",
-            "Free space there, or name another file with --keys; then take another backup.",
+            f"The copy of the keys {copied_to} cannot be written. Without it the backup {target} could not "
+            "be read, so it was removed.",
+            "Free space there, or name another file with --keys; then ask again.",
         )
     return Backup(manifest, copied_to, tuple(failed))
 

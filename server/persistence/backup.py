@@ -154,7 +154,8 @@ def make_backup(
     Raises
     ------
     StateError
-        If the database is not SQLite's, the target holds something, or a disk is full.
+        If the database is not SQLite's, the target holds something, or a disk is full; the target is empty
+        then, as it was.
     """
     if state.engine.url.get_backend_name() != "sqlite":
         raise StateError(
@@ -166,17 +167,37 @@ def make_backup(
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise StateError(f"{target} is not empty.", "Name a new directory for each backup.")
-        with _staging(state) as staging:
+        with _nothing_left(target), _staging(state) as staging:
             further = others(_made(staging / "others"))
             held = _made(staging / "state")
             _hold(state, held)
             sources = {str(path.relative_to(held)): path for path in sorted(held.rglob("*"))}
             sources = {name: path for name, path in {**sources, **further}.items() if path.is_file()}
             files = {name: _copy(path, target / name) for name, path in sorted(sources.items())}
-        manifest = Manifest(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), files, tuple(erased))
-        # Last: a backup without a manifest was cut off, and is none.
-        write_atomically(target / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+            manifest = Manifest(dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), files, tuple(erased))
+            # Last: a backup without a manifest was cut off, and is none.
+            write_atomically(target / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
     return manifest
+
+
+def discard_backup(target: Path) -> None:
+    """Remove what :func:`make_backup` has written, so that the same command can make it anew."""
+    for path in target.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextmanager
+def _nothing_left(target: Path) -> Iterator[None]:
+    """Half a backup holds updates and is good for nothing: it goes, whatever keeps it from being finished."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            discard_backup(target)
+        raise
 
 
 def restore_backup(backup: Path, target: Path) -> Manifest:

@@ -296,6 +296,7 @@ def test_a_backup_on_a_full_disk_is_made_later(
     said = officer(*backup, status=1)
     assert "space" in said.lower() or "full" in said, said
     filler.unlink()
+    assert not target.exists() or not list(target.iterdir())
     assert officer("withdrawals", "show", "W-", "--json") == before
     assert "Every entry is as it was written" in officer("ledger", "verify")
     officer(*backup)
