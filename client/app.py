@@ -17,8 +17,9 @@ from client.site_log import log_path
 from client.witness import Witness, witness_path
 from reconsent.agreement import shared_parts
 from strategies import messages as msg
+from strategies.packing import packed_records
 
-app = ClientApp(mods=[site_gate])
+app = ClientApp(mods=[packed_records, site_gate])
 
 
 @app.query("identify")
@@ -30,6 +31,7 @@ def identify(message: Message, context: Context) -> Message:
         msg.ORGAN: site.config.organ,
         msg.CONSORTIUM: site.consortium.name,
         msg.NUM_EXAMPLES: site.training_slices(),
+        msg.PACKS: True,
         **{msg.SHARED + part: digest for part, digest in shared_parts(site.consortium, site.name).items()},
     }
     path = log_path(context.node_config, os.environ)

@@ -13,6 +13,7 @@ from reconsent.log_lines import start_logging
 from server.coordinator import Coordinator
 from server.persistence import StateDirectory
 from server.service import Service, Task, recording
+from strategies.packing import PackingGrid
 
 LOG_FILE = "server.log"
 """Of the ServerApp's lines, in the state directory."""
@@ -41,7 +42,9 @@ def _run(grid: Grid, context: Context) -> None:
     with StateDirectory.open(state) as directory:
         # Flower keeps a ServerApp's output to itself, so it has a file of its own.
         start_logging(default="" if simulated else "human", file=directory.path / LOG_FILE)
-        coordinator = Coordinator(grid, load_consortium(source), directory, simulated=simulated)
+        # In a simulation nothing is sent.
+        way = grid if simulated else PackingGrid(grid)
+        coordinator = Coordinator(way, load_consortium(source), directory, simulated=simulated)
         task = Task.of(context.run_config)
         with recording(directory, str(context.run_id), task):
             if task.kind == "plan":

@@ -27,6 +27,11 @@ TEACHER: Final = "teacher"
 CONFIG: Final = "config"
 METRICS: Final = "metrics"
 
+PACKS: Final = "packs"
+"""True in an answer to ``identify``: the node takes packed records; in a message to it: answer in kind.
+
+See :mod:`strategies.packing`."""
+
 # Configuration, server to site
 SERVER_ROUND: Final = "server-round"
 LEARNING_RATE: Final = "learning-rate"

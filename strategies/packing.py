@@ -1,0 +1,178 @@
+"""A model as one object of a Flower message instead of one for each of its arrays.
+
+Over gRPC Flower sends every array of a message as objects of their own, each pulled and pushed with a
+request, a look at the database and a check of who asks, at each of four hops. A network of eighty arrays is
+then over a thousand requests a site and round, which takes longer than everything else that a small
+consortium does. So the arrays of a record travel as one. Bits, order, names and types stay the same.
+
+A node is sent packed records only once it has said that it takes them (:data:`~strategies.messages.PACKS` in
+its answer to ``identify``), and answers in kind; any other ClientApp sees plain records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from strategies import messages as msg
+
+NAME = "packed"
+STYPE = "reconsent.packed.1"
+LENGTH_BYTES = 4
+LARGEST_HEADER = 2**24
+
+
+def pack(record: ArrayRecord) -> ArrayRecord:
+    """The same arrays as one: a header's length, the header, and the bytes of all arrays one after the other.
+
+    The header is JSON: a list of name, dtype, shape, kind and number of bytes. A packed record stays as it
+    is.
+    """
+    if is_packed(record):
+        return record
+    arrays = list(record.items())
+    header = json.dumps([[name, a.dtype, list(a.shape), a.stype, len(a.data)] for name, a in arrays]).encode()
+    data = b"".join([len(header).to_bytes(LENGTH_BYTES, "big"), header, *(a.data for _, a in arrays)])
+    return ArrayRecord({NAME: Array(dtype="uint8", shape=(len(data),), stype=STYPE, data=data)})
+
+
+def is_packed(record: ArrayRecord) -> bool:
+    """Whether a record is one that :func:`pack` made."""
+    return len(record) == 1 and all(a.stype == STYPE for a in record.values())
+
+
+def unpack(record: ArrayRecord) -> ArrayRecord:
+    """The arrays that were packed; any other record stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If it is not whole, or nothing that :func:`pack` made.
+    """
+    if not is_packed(record):
+        return record
+    data = next(iter(record.values())).data
+    length = int.from_bytes(data[:LENGTH_BYTES], "big")
+    if length > min(LARGEST_HEADER, len(data)):
+        raise ValueError("a packed record is cut off")
+    at = LENGTH_BYTES + length
+    found: dict[str, Array] = {}
+    try:
+        for name, dtype, shape, stype, size in json.loads(data[LENGTH_BYTES:at]):
+            if not isinstance(size, int) or size < 0 or at + size > len(data) or name in found:
+                raise ValueError("the arrays of a packed record are cut off")
+            part = bytes(data[at : at + size])
+            found[str(name)] = Array(
+                dtype=str(dtype), shape=tuple(int(n) for n in shape), stype=str(stype), data=part
+            )
+            at += size
+    except (TypeError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"the header of a packed record cannot be read ({error})") from None
+    if at != len(data):
+        raise ValueError("a packed record is longer than its arrays")
+    return ArrayRecord(found)
+
+
+class PackingGrid(Grid):
+    """Flower's way to the nodes, with packed records to and from those nodes that take them.
+
+    Parameters
+    ----------
+    grid
+        What sends and receives.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._able: set[int] = set()
+
+    def set_run(self, run: Run) -> None:
+        """As the grid does."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """As of the grid."""
+        return self._grid.run
+
+    def create_message(self, *args: object, **named: object) -> Message:
+        """As the grid does."""
+        return self._grid.create_message(*args, **named)  # type: ignore[arg-type]
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As the grid does."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """As the grid does."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send; what goes to a node that takes packed records is packed, once for all of them."""
+        group = list(messages)
+        packed: dict[int, tuple[ArrayRecord, ArrayRecord]] = {}
+        for message in group:
+            if message.metadata.dst_node_id in self._able and message.has_content():
+                _ask_packed(message)
+                for key, record in list(message.content.array_records.items()):
+                    # The original stays, so that no other record can get its number.
+                    made = packed.get(id(record)) or (record, pack(record))
+                    packed[id(record)] = made
+                    message.content[key] = made[1]
+        return self._grid.push_messages(group)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Receive; a packed record that cannot be unpacked stays, and is no model to whoever screens it."""
+        for reply in self._grid.pull_messages(message_ids):
+            if reply.has_content():
+                if (
+                    reply.metadata.message_type == msg.IDENTIFY
+                    and msg.config_of(reply).get(msg.PACKS) is True
+                ):
+                    self._able.add(reply.metadata.src_node_id)
+                for key, record in list(reply.content.array_records.items()):
+                    try:
+                        reply.content[key] = unpack(record)
+                    except ValueError:
+                        continue
+            yield reply
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """As the grid does, unpacked."""
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+def packed_records(
+    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+) -> Message:
+    """A Flower mod, the outermost: unpacks what comes, and packs the answer if the server asks for it.
+
+    Raises
+    ------
+    ValueError
+        If what comes cannot be unpacked.
+    """
+    wanted = message.has_content() and msg.config_of(message).get(msg.PACKS) is True
+    if message.has_content():
+        for key, record in list(message.content.array_records.items()):
+            message.content[key] = unpack(record)
+    reply = call_next(message, context)
+    if wanted and reply.has_content():
+        for key, record in list(reply.content.array_records.items()):
+            reply.content[key] = pack(record)
+    return reply
+
+
+def _ask_packed(message: Message) -> None:
+    config = message.content.config_records.get(msg.CONFIG)
+    if config is None:
+        message.content[msg.CONFIG] = ConfigRecord({msg.PACKS: True})
+    else:
+        config[msg.PACKS] = True
