@@ -92,7 +92,12 @@ def _files(settings: NodeSettings) -> list[str]:
         "hash, how many bytes and seconds; no patient and no file name"
         if settings.log_file
         else "writes no log of its own",
-        f"uses {settings.home} for Flower and for the program that works a message",
+        f"uses {settings.home} for Flower and for the program that works a message"
+        + (
+            "; beside the node waits a process with the libraries, asked over a socket there"
+            if settings.code == "installed"
+            else ""
+        ),
     ]
 
 
