@@ -140,6 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/readyz":
             reason = self.not_ready()
             status = HTTPStatus.SERVICE_UNAVAILABLE if reason else HTTPStatus.OK
+            if reason and not self._known():
+                # The words may name a database and its user.
+                reason = "not ready; with a user and a password this page says why"
             self._answer(status, (reason or "ok").encode() + b"\n")
         elif self._admitted():
             if path == "/metrics":
@@ -163,14 +166,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _admitted(self) -> bool:
         try:
-            users = self.access.current().basic_auth_users
-            if not users or self.access.admits(*_credentials(self.headers.get("Authorization", ""))):
+            if self._allowed():
                 return True
         except ConfigError:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"The web configuration cannot be read.\n")
             return False
         self._answer(HTTPStatus.UNAUTHORIZED, b"A user and a password are needed.\n")
         return False
+
+    def _allowed(self) -> bool:
+        users = self.access.current().basic_auth_users
+        return not users or self.access.admits(*_credentials(self.headers.get("Authorization", "")))
+
+    def _known(self) -> bool:
+        try:
+            return self._allowed()
+        except ConfigError:
+            return False
 
     def _answer(self, status: HTTPStatus, content: bytes, kind: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
+from logging import WARNING
 
+from flwr.common import log
 from sqlalchemy import func, select
 
-from reconsent.errors import ReconsentError
+from reconsent.errors import ReconsentError, StateError
 from reconsent.exposition import Metric, Samples, Topic
 from server.metrics.view import View
 from server.persistence import StateDirectory
@@ -109,6 +111,10 @@ class LedgerMetrics:
                 key = ledger.public_key(session=session)
                 audit = ledger.audit([key] if key is not None else [], session=session)
             found = time.time(), audit.size, not audit.sound
+        except StateError as error:
+            # The database did not answer, which says nothing of the ledger: the last finding stays, and ages.
+            log(WARNING, "The ledger could not be verified now: %s", error.problem)
+            return
         except ReconsentError:
             # One that cannot even be read is not what was written.
             found = time.time(), 0, True

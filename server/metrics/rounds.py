@@ -5,6 +5,7 @@ Records are never changed, so each scrape reads only those that came since the l
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -125,15 +126,19 @@ class Rounds:
         if newest < self._last or newest_failed < self._last_failed:
             # An older state was restored: what was counted is not there any more.
             self._forget()
-        query = select(RoundRow).where(RoundRow.number > self._last).order_by(RoundRow.number)
-        for row in view.session.scalars(query.execution_options(yield_per=200)):
-            self._take(row)
-            self._last = row.number
-            view.session.expunge(row)
+        rounds = select(RoundRow).where(RoundRow.number > self._last).order_by(RoundRow.number)
         failures = select(FailedRoundRow).where(FailedRoundRow.number > self._last_failed)
-        for failed in view.session.scalars(failures.order_by(FailedRoundRow.number)):
-            self._take_failed(failed)
-            self._last_failed = failed.number
+        failed = view.session.scalars(failures.order_by(FailedRoundRow.number)).all()
+        kept = view.session.scalars(rounds.execution_options(yield_per=200))
+        # In the order in which they happened: the last word on a site's privacy counts.
+        for row in heapq.merge(kept, failed, key=lambda row: row.created_at):
+            if isinstance(row, RoundRow):
+                self._take(row)
+                self._last = row.number
+            else:
+                self._take_failed(row)
+                self._last_failed = row.number
+            view.session.expunge(row)
 
     def collect(self, samples: Samples, sites: Mapping[str, str]) -> None:
         """Fill in this topic's metrics.

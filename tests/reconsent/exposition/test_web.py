@@ -86,13 +86,17 @@ def test_pages(registry: CollectorRegistry) -> None:
 
 
 def test_passwords(registry: CollectorRegistry, tmp_path: Path) -> None:
-    """Only a known user with the right password reads metrics; health needs none."""
+    """Only a known user with the right password reads metrics, or why there are none; health needs none."""
     config = written(tmp_path / "web.yml", {"basic_auth_users": {"prometheus": hashed(PASSWORD)}})
     web = WebConfigFile(config)
     with (
-        MetricsServer(registry, "127.0.0.1:0", web=web) as server,
+        MetricsServer(registry, "127.0.0.1:0", web=web, unready=lambda: "no database at h:1") as server,
         httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client,
     ):
+        unsaid, said = client.get("/readyz"), client.get("/readyz", auth=("prometheus", PASSWORD))
+        assert (unsaid.status_code, said.status_code) == (503, 503)
+        assert "h:1" not in unsaid.text
+        assert "h:1" in said.text
         refused = client.get("/metrics")
         assert refused.status_code == 401
         assert refused.headers["WWW-Authenticate"].startswith("Basic")

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from deploy.certificates import AUTHORITY, SERVER, certificate_statuses, make_certificates
+from reconsent.errors import StateError
 from reconsent.exposition import Samples
 from server.accountability import PSNR_LOST
 from server.metrics import METRICS, StateCollector, evidence, ledger, privacy, rounds, sites, withdrawals
@@ -24,6 +25,7 @@ from server.metrics import catalogue as names
 from server.metrics.refusals import REASONS, reason_code
 from server.metrics.view import View
 from server.persistence import RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
+from server.persistence.ledger import Ledger
 from server.persistence.state import DATABASE
 from server.persistence.withdrawal_acts import WithdrawalActs
 from server.privacy import privacy_of
@@ -247,6 +249,28 @@ def test_the_ledger_is_verified(state: Path, tmp_path: Path) -> None:
     collector.close()
 
 
+def test_a_database_that_does_not_answer_says_nothing_of_the_ledger(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last finding stays, and no fault is told."""
+    shutil.copytree(state, tmp_path / "state")
+    collector = StateCollector(tmp_path / "state")
+    collector.samples()
+    collector.ledger.wait()
+    before = [collector.samples().value(metric) for metric in (ledger.VERIFIED_AT, ledger.FAULTS)]
+
+    def lost(*_: object, **__: object) -> None:
+        raise StateError("The connection was lost.", "Wait.")
+
+    monkeypatch.setattr(Ledger, "audit", lost)
+    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
+    collector.samples()
+    collector.ledger.wait()
+    assert [collector.samples().value(metric) for metric in (ledger.VERIFIED_AT, ledger.FAULTS)] == before
+    assert before[1] == 0
+    collector.close()
+
+
 def _values(collector: StateCollector, name: str) -> list[float]:
     lines = exposed(collector).splitlines()
     return [float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{")]
@@ -286,6 +310,31 @@ def test_a_site_sits_out_until_it_trains(tmp_path: Path) -> None:
             told = [(entry["site"], entry["sits_out_since"]) for entry in privacy_of(log)]
             assert shown == ([1, 1] if number == 1 else [0, None])
             assert told == ([("a", 1), ("b", 1)] if number == 1 else [("a", None)])
+
+
+def test_a_restarted_exporter_says_the_same_of_privacy(tmp_path: Path) -> None:
+    """A round that failed long ago does not count more than one that succeeded since."""
+    refused = SiteOutcome(outcome="refused", reason=f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: No more.")
+
+    def spent(epsilon: float) -> SiteOutcome:
+        return SiteOutcome(outcome="ok", privacy={msg.EPSILON["patient"]: epsilon, msg.PRIVACY_DELTA: 1e-5})
+
+    def shown(counted: rounds.Rounds) -> list[float | None]:
+        samples = Samples(METRICS)
+        with state.reading() as session:
+            counted.read(View(state, session, None))
+        counted.privacy.collect(samples, frozenset("ab"))
+        return [samples.value(privacy.SPENT, "a", "patient"), samples.value(privacy.SITS_OUT, "b")]
+
+    following = rounds.Rounds()
+    with StateDirectory.open(tmp_path / "state") as state:
+        log = RoundLog(state)
+        first = {"a": spent(1.0), "b": refused}
+        log.append_failed(RoundRecord(line="main", kind="train", round=1, sites=first))
+        assert shown(following) == [1.0, 1]
+        second = {"a": spent(7.5), "b": spent(2.0)}
+        log.append(RoundRecord(line="main", kind="train", round=1, sites=second))
+        assert shown(following) == shown(rounds.Rounds()) == [7.5, 0]
 
 
 def test_every_refusal_of_the_screen_has_its_reason() -> None:
