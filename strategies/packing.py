@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 from flwr.proto.node_pb2 import NodeInfo
@@ -24,7 +25,7 @@ from strategies import messages as msg
 NAME = "packed"
 STYPE = "reconsent.packed.1"
 LENGTH_BYTES = 4
-LARGEST_HEADER = 2**24
+LARGEST_HEADER = 2**20
 
 
 def pack(record: ArrayRecord) -> ArrayRecord:
@@ -64,18 +65,24 @@ def unpack(record: ArrayRecord) -> ArrayRecord:
     found: dict[str, Array] = {}
     try:
         for name, dtype, shape, stype, size in json.loads(data[LENGTH_BYTES:at]):
-            if not isinstance(size, int) or size < 0 or at + size > len(data) or name in found:
+            strings = all(isinstance(word, str) for word in (name, dtype, stype))
+            if not strings or not all(_is_count(n) for n in (size, *shape)):
+                raise ValueError("the header of a packed record has something else than was agreed")
+            if name in found or at + size > len(data):
                 raise ValueError("the arrays of a packed record are cut off")
-            part = bytes(data[at : at + size])
-            found[str(name)] = Array(
-                dtype=str(dtype), shape=tuple(int(n) for n in shape), stype=str(stype), data=part
+            found[name] = Array(
+                dtype=dtype, shape=tuple(shape), stype=stype, data=bytes(data[at : at + size])
             )
             at += size
-    except (TypeError, RecursionError, UnicodeDecodeError) as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"the header of a packed record cannot be read ({error})") from None
     if at != len(data):
         raise ValueError("a packed record is longer than its arrays")
     return ArrayRecord(found)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 class PackingGrid(Grid):
@@ -115,16 +122,22 @@ class PackingGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; what goes to a node that takes packed records is packed, once for all of them."""
         group = list(messages)
-        packed: dict[int, tuple[ArrayRecord, ArrayRecord]] = {}
-        for message in group:
-            if message.metadata.dst_node_id in self._able and message.has_content():
-                _ask_packed(message)
-                for key, record in list(message.content.array_records.items()):
-                    # The original stays, so that no other record can get its number.
-                    made = packed.get(id(record)) or (record, pack(record))
-                    packed[id(record)] = made
-                    message.content[key] = made[1]
-        return self._grid.push_messages(group)
+        packed: dict[int, ArrayRecord] = {}
+        plain: list[tuple[Message, str, ArrayRecord]] = []
+        try:
+            for message in group:
+                if message.metadata.dst_node_id in self._able and message.has_content():
+                    _ask_packed(message)
+                    for key, record in list(message.content.array_records.items()):
+                        plain.append((message, key, record))
+                        if id(record) not in packed:
+                            packed[id(record)] = pack(record)
+                        message.content[key] = packed[id(record)]
+            return self._grid.push_messages(group)
+        finally:
+            # Who sent them may keep the messages, which then must not keep a second copy of the model.
+            for message, key, record in plain:
+                message.content[key] = record
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Receive; a packed record that cannot be unpacked stays, and is no model to whoever screens it."""
@@ -154,20 +167,22 @@ def packed_records(
 ) -> Message:
     """A Flower mod, the outermost: unpacks what comes, and packs the answer if the server asks for it.
 
-    Raises
-    ------
-    ValueError
-        If what comes cannot be unpacked.
+    What cannot be unpacked stays as it is, and is no model to the mods and the app inside.
     """
     wanted = message.has_content() and msg.config_of(message).get(msg.PACKS) is True
     if message.has_content():
-        for key, record in list(message.content.array_records.items()):
-            message.content[key] = unpack(record)
+        _unpack_all(message)
     reply = call_next(message, context)
     if wanted and reply.has_content():
         for key, record in list(reply.content.array_records.items()):
             reply.content[key] = pack(record)
     return reply
+
+
+def _unpack_all(message: Message) -> None:
+    for key, record in list(message.content.array_records.items()):
+        with suppress(ValueError):
+            message.content[key] = unpack(record)
 
 
 def _ask_packed(message: Message) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import struct
 import sys
@@ -29,22 +30,20 @@ def ask(directory: str, arguments: list[str]) -> int | None:
 
     Returns its exit status, or ``None`` if there is no such process or it did not take the message.
     """
-    order = {"arguments": arguments, "directory": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
-    body = json.dumps(order).encode()
-    connection = socket.socket(socket.AF_UNIX)
-    here = os.open(".", os.O_RDONLY)
+    body = json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode()
     try:
-        os.chdir(directory)
-        connection.connect(SOCKET)
+        place = os.open(directory, os.O_RDONLY)
+        connection = socket.socket(socket.AF_UNIX)
+        # The name of a socket may have some hundred characters: by the directory's number it is short.
+        connection.connect(f"/proc/self/fd/{place}/{SOCKET}")
         socket.send_fds(connection, [MESSAGE_LENGTH.pack(len(body))], [0, 1, 2])
         connection.sendall(body)
         if connection.recv(1) != TAKEN:
             return None
     except OSError:
         return None
-    finally:
-        os.fchdir(here)
-        os.close(here)
+    # From here on the child is told by its own signal, not by the one that reaches the whole group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         status = connection.recv(1)
     except OSError:

@@ -3,8 +3,8 @@
 Flower starts a ClientApp process for every message, and importing PyTorch and fastMRI costs each of them
 seconds of computing: on a machine with few cores more than the message's own work. So beside a node waits one
 process that imported them once. Flower's ``flwr-clientapp`` is found through the node's PATH as a small
-program (:mod:`client.node.knock`), which hands its arguments, environment, directory and output over a socket
-to the waiting process; that forks, and the child runs the message with the installed app
+program (:mod:`client.node.knock`), which hands its arguments, environment and output over a socket to the
+waiting process; that forks, and the child runs the message with the installed app
 (:mod:`client.node.own_code`), as a process of its own as before.
 
 It saves time and nothing depends on it: when it does not answer, the program runs the message by itself.
@@ -24,9 +24,10 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -48,6 +49,7 @@ OURS = ("client", "mri", "reconsent", "strategies", "unlearning")
 
 _WATCH_SECONDS = 1.0
 _GRACE_SECONDS = 10.0
+_SETTLED_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,6 @@ class Order:
     ----------
     arguments
         After the program's name.
-    directory
-        Where it runs.
     environment
         Its whole environment.
     files
@@ -67,7 +67,6 @@ class Order:
     """
 
     arguments: tuple[str, ...]
-    directory: str
     environment: Mapping[str, str]
     files: tuple[int, ...]
 
@@ -92,8 +91,15 @@ class WarmStart:
         self._node = node
         self._listener = _listen(directory)
         self._children: dict[int, socket.socket] = {}
-        self._code: dict[Path, int] = {}
         self._imported: set[str] = set()
+        self._tried: set[str] = set()
+        self._code: dict[Path, int] = {}
+        self._seen: dict[Path, int] = {}
+        self._since = 0.0
+        # What was imported to come here, and where packages are installed, which an upgrade changes.
+        self._watch(time.time_ns())
+        packages = Path(sysconfig.get_path("purelib"))
+        self._code[packages] = _changed_at(packages)
 
     def serve(self) -> Order | None:
         """Wait for messages; returns in each child its order.
@@ -121,7 +127,7 @@ class WarmStart:
                         return order
                 self._report_ended()
                 self._import_rest()
-                if self._is_stale() and not self._children:
+                if self._is_stale() and self._has_settled() and not self._children:
                     break
         signal.set_wakeup_fd(-1)
         for end in (reader, writer, self._listener):
@@ -137,7 +143,7 @@ class WarmStart:
         connection, _ = self._listener.accept()
         try:
             order = _receive(connection)
-        except (OSError, ValueError, TypeError, KeyError):
+        except OSError:
             connection.close()
             return None
         if not self._import(LIGHT) or self._is_stale():
@@ -146,13 +152,21 @@ class WarmStart:
             _close(order.files)
             return None
         gc.freeze()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            connection.close()
+            _close(order.files)
+            return None
         if pid:
             self._children[pid] = connection
             _close(order.files)
-            with suppress(OSError):
-                connection.send(TAKEN)
             return None
+        try:
+            connection.send(TAKEN)
+        except OSError:
+            # Who asked is gone, or works the message already.
+            os._exit(1)
         self._listener.close()
         for other in self._children.values():
             other.close()
@@ -166,7 +180,9 @@ class WarmStart:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     break
-                connection = self._children.pop(pid)
+                connection = self._children.pop(pid, None)
+                if connection is None:
+                    continue
                 with suppress(OSError):
                     connection.send(bytes([os.waitstatus_to_exitcode(status) & 0xFF]))
                 connection.close()
@@ -176,20 +192,36 @@ class WarmStart:
             self._import(HEAVY)
 
     def _import(self, names: Sequence[str]) -> bool:
-        for name in names:
-            if name not in self._imported:
-                try:
-                    import_module(name)
-                except ImportError:
-                    # The message itself will say so, at length.
-                    return False
+        """Import what is not yet; whether all of it could be."""
+        wanted = [name for name in names if name not in self._tried]
+        for name in wanted:
+            began = time.time_ns()
+            self._tried.add(name)
+            try:
+                import_module(name)
                 self._imported.add(name)
-                self._code = _installed_code() | self._code
-        return True
+            except Exception:  # noqa: BLE001, S110 - the message itself will say so, at length
+                pass
+            finally:
+                self._watch(began)
+        return self._imported.issuperset(names)
+
+    def _watch(self, began: int) -> None:
+        """Note when each file of what was imported was changed; one that was since ``began`` is another's."""
+        for file in _installed_code():
+            changed = _changed_at(file)
+            self._code.setdefault(file, changed if changed < began else 0)
 
     def _is_stale(self) -> bool:
-        """Whether a file of the code that was imported has changed since."""
+        """Whether a file of the code that was imported has changed since, or a package came or went."""
         return any(_changed_at(path) != then for path, then in self._code.items())
+
+    def _has_settled(self) -> bool:
+        """Whether the code, having changed, has stood still for a while: an upgrade takes its time."""
+        now = {path: _changed_at(path) for path in self._code}
+        if now != self._seen:
+            self._seen, self._since = now, time.monotonic()
+        return time.monotonic() - self._since > _SETTLED_SECONDS
 
 
 def start_warm(directory: Path, environment: Mapping[str, str]) -> None:
@@ -199,11 +231,10 @@ def start_warm(directory: Path, environment: Mapping[str, str]) -> None:
     """
     if sys.platform != "linux":
         return
-    subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "client.node.warm", str(directory), str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        env=dict(environment),
-    )
+    command = [sys.executable, "-m", "client.node.warm", str(directory), str(os.getpid())]
+    # A node can do without.
+    with suppress(OSError):
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, env=dict(environment))  # noqa: S603 - our own
 
 
 def main() -> None:
@@ -221,15 +252,14 @@ def main() -> None:
 
 def _listen(directory: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
-    here = Path.cwd()
-    # The name of a socket may have some hundred characters: in its directory it is short.
-    os.chdir(directory)
+    (directory / SOCKET).unlink(missing_ok=True)
+    place = os.open(directory, os.O_RDONLY)
     try:
-        Path(SOCKET).unlink(missing_ok=True)
-        listener.bind(SOCKET)
-        Path(SOCKET).chmod(0o600)
+        # The name of a socket may have some hundred characters: by the directory's number it is short.
+        listener.bind(f"/proc/self/fd/{place}/{SOCKET}")
     finally:
-        os.chdir(here)
+        os.close(place)
+    (directory / SOCKET).chmod(0o600)
     listener.listen(64)
     return listener
 
@@ -239,7 +269,7 @@ def _receive(connection: socket.socket) -> Order:
 
     Raises
     ------
-    OSError, ValueError, KeyError
+    OSError
         If it is none, or another user's.
     """
     connection.settimeout(_GRACE_SECONDS)
@@ -256,24 +286,21 @@ def _receive(connection: socket.socket) -> Order:
                 raise OSError("cut off")
             body += part
         told = json.loads(body)
-        order = Order(
-            tuple(told["arguments"]), str(told["directory"]), dict(told["environment"]), tuple(files)
-        )
+        order = Order(tuple(told["arguments"]), dict(told["environment"]), tuple(files))
         if len(order.files) != 3:
             raise ValueError("without its files")
-    except (OSError, ValueError, KeyError, struct.error):
+    except (OSError, ValueError, TypeError, KeyError, struct.error) as error:
         _close(files)
-        raise
+        raise OSError(f"no order: {error}") from None
     connection.settimeout(None)
     return order
 
 
 def _become(order: Order) -> None:
-    """Take arguments, environment, directory and output of the program that asked."""
+    """Take arguments, environment and output of the program that asked; the directory is the node's."""
     for own, given in enumerate(order.files):
         os.dup2(given, own)
     _close(order.files)
-    os.chdir(order.directory)
     os.environ.clear()
     os.environ.update(order.environment)
     sys.argv = ["flwr-clientapp", *order.arguments]
@@ -291,6 +318,8 @@ def _end_with(connection: socket.socket) -> None:
     def watch() -> None:
         with suppress(OSError):
             connection.recv(1)
+        # A signal to the whole group has come here, too: let that one end the work in its own way.
+        time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_GRACE_SECONDS)
         os._exit(1)
@@ -304,11 +333,12 @@ def _close(files: Sequence[int]) -> None:
             os.close(file)
 
 
-def _installed_code() -> dict[Path, int]:
-    """Files of our own packages that are imported, and when each was last changed."""
-    names = [name for name in sys.modules if name.partition(".")[0] in OURS]
-    files = [getattr(sys.modules[name], "__file__", None) for name in names]
-    return {Path(file): _changed_at(Path(file)) for file in files if file}
+def _installed_code() -> Iterator[Path]:
+    """Files of our own packages that are imported, this one too."""
+    yield Path(__file__)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in OURS and (file := getattr(sys.modules[name], "__file__", None)):
+            yield Path(file)
 
 
 def _changed_at(file: Path) -> int:

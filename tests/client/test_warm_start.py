@@ -60,25 +60,23 @@ def silent_server() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_message_runs_in_a_child(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A child takes arguments, output and exit status of who asked; the rest is imported after the first."""
+def test_message_runs_in_a_child(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A child has arguments, output and exit status for who asked; the rest is imported after the first.
+
+    Who connects and says nothing, or nonsense, changes nothing.
+    """
     with node(tmp_path / "bin") as sleeping:
         (waiting,) = sleeping.children()
         assert not imported_torch(waiting)
+        for nonsense in (b"", b"\x00\x00\x00\x02[]", b"\x00\x00\x00\x09{}"):
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(f"/proc/self/fd/{os.open(tmp_path / 'bin', os.O_RDONLY)}/{SOCKET}")
+                peer.sendall(nonsense)
         assert ask(str(tmp_path / "bin"), ["--help"]) == 0
         assert "--runtime-api-address" in capfd.readouterr().out
         until(lambda: imported_torch(waiting))
-        monkeypatch.chdir(tmp_path)
-        # A file is looked for in the directory of who asks; an empty one is refused in other words.
-        arguments = ["--token-file", "token"]
-        assert ask(str(tmp_path / "bin"), arguments)
-        absent = capfd.readouterr().err
-        (tmp_path / "token").touch()
-        assert ask(str(tmp_path / "bin"), arguments)
-        assert capfd.readouterr().err != absent
-        assert Path.cwd() == tmp_path
+        assert ask(str(tmp_path / "bin"), ["--no-such-option"]) == 2
+        assert "flwr-clientapp: error" in capfd.readouterr().err
         assert psutil.Process(waiting.pid).num_threads() == 1
 
 
