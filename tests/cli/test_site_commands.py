@@ -340,6 +340,8 @@ def test_installed_code_comes_first(node: Path, monkeypatch: pytest.MonkeyPatch)
     """The node finds our flwr-clientapp before Flower's, unless the site wants what the server sends."""
     started: list[dict[str, str]] = []
     monkeypatch.setattr("client.node.launch.os.execve", lambda _program, _arguments, e: started.append(e))
+    waiting: list[Path] = []
+    monkeypatch.setattr("client.node.launch.start_warm", lambda place, _environment: waiting.append(place))
     change(node, "flower-home", "it's flower")
     assert invoke("run", node, "--skip-data").exit_code == 0
     found = shutil.which("flwr-clientapp", path=started[0]["PATH"])
@@ -347,6 +349,7 @@ def test_installed_code_comes_first(node: Path, monkeypatch: pytest.MonkeyPatch)
     environment = {**started[0], "PYTHONPATH": str(Path(__file__).parents[2])}
     shown = subprocess.run([found, "--help"], env=environment, capture_output=True, text=True, check=True)
     assert "--runtime-api-address" in shown.stdout
+    assert waiting == [Path(found).parent]
     change(node, "code", "received")
     assert [note.key for note in report(node).notes] == ["code"]
     path = node_command(load_node(node)).environment["PATH"]
