@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from reconsent.faults import reached
 from strategies import messages as msg
-from strategies.exchange import Reply, as_reply, exchange
+from strategies.exchange import Reply, as_reply, exchange, readable
 from strategies.members import Members, RoundConfig, connected_nodes
 from strategies.outcomes import RoundOutcome, SiteOutcome, TooFewRepliesError, weighted_metrics
 from strategies.round_hooks import RoundHooks
@@ -379,7 +379,12 @@ class ContributionAveraging(RoundHooks):
             screened = self.screen.screen(reply.site, reply.message, self._layout, self._start)
             if isinstance(screened, str):
                 outcome = SiteOutcome(
-                    reply.site, "refused", screened, metrics, bytes_down=sent_bytes, bytes_up=received
+                    reply.site,
+                    "refused",
+                    readable(screened),
+                    metrics,
+                    bytes_down=sent_bytes,
+                    bytes_up=received,
                 )
             else:
                 if self.site_noise is not None:

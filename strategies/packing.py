@@ -68,6 +68,8 @@ def unpack(record: ArrayRecord) -> ArrayRecord:
             strings = all(isinstance(word, str) for word in (name, dtype, stype))
             if not strings or not all(_is_count(n) for n in (size, *shape)):
                 raise ValueError("the header of a packed record has something else than was agreed")
+            # What no text can be written as, such as half a character, is a ValueError, too.
+            name.encode()
             if name in found or at + size > len(data):
                 raise ValueError("the arrays of a packed record are cut off")
             found[name] = Array(

@@ -79,6 +79,13 @@ def test_any_header_is_read_or_refused(header: object) -> None:
         unpack(packed_of(len(text).to_bytes(4, "big") + text))
 
 
+def test_half_a_character_is_no_name() -> None:
+    """Such a name could not be written into any log or database."""
+    text = b'[["\\ud800", "float32", [], "numpy.ndarray", 0]]'
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        unpack(packed_of(len(text).to_bytes(4, "big") + text))
+
+
 def test_what_was_cut_or_prolonged_is_refused() -> None:
     """At every place, and by one byte."""
     whole = next(iter(pack(msg.array_record({"a": np.ones(2), "b": np.ones(())})).values())).data
