@@ -5,9 +5,10 @@ Records are never changed, so each scrape reads only those that came since the l
 
 from __future__ import annotations
 
+import datetime as dt
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import func, select
@@ -131,7 +132,8 @@ class Rounds:
         failed = view.session.scalars(failures.order_by(FailedRoundRow.number)).all()
         kept = view.session.scalars(rounds.execution_options(yield_per=200))
         # In the order in which they happened: the last word on a site's privacy counts.
-        for row in heapq.merge(kept, failed, key=lambda row: row.created_at):
+        both: Iterable[RoundRow | FailedRoundRow] = heapq.merge(kept, failed, key=_ended_at)
+        for row in both:
             if isinstance(row, RoundRow):
                 self._take(row)
                 self._last = row.number
@@ -261,6 +263,10 @@ class Rounds:
     def _observe_work(self, site: str, work: str, seconds: float | None) -> None:
         if seconds is not None:
             self._work.setdefault((site, work), DurationCounts()).observe(seconds)
+
+
+def _ended_at(row: RoundRow | FailedRoundRow) -> dt.datetime:
+    return row.created_at
 
 
 def _phase_of(row: RoundRow | FailedRoundRow) -> str:
