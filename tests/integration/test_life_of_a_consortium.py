@@ -35,7 +35,8 @@ from unlearning.withdrawal import WithdrawalState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROUNDS = 4
+ROUNDS = 10
+"""So many that an operator can file a withdrawal while they run."""
 
 PATIENCE = 75.0
 """Seconds a site has for a round where one is to be missed; those that can work need far less."""
