@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cli.results import Results
+from deploy.ports import find_ports
 from reconsent.errors import StateError
 from server.persistence import RoundLog, StateDirectory
 
@@ -149,11 +152,14 @@ def test_again_changes_nothing(first: dict[str, Any], out: Path) -> None:
 def test_killed_run_ends_the_same(first: dict[str, Any], tmp_path: Path) -> None:
     """SIGKILLed amid training, the same command goes on and unlearns the bit-identical model.
 
-    The second run also shows that one seed gives one result, and that the oracle has no influence.
+    The second run also shows that one seed gives one result, and that the oracle has no influence. Until it
+    is killed the first one can be watched.
     """
     out = tmp_path / "killed"
+    (port,) = find_ports([None])
+    watched = ""
     with subprocess.Popen(
-        command(out, "--no-oracle"),
+        command(out, "--no-oracle", "--metrics-port", str(port)),
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -161,8 +167,11 @@ def test_killed_run_ends_the_same(first: dict[str, Any], tmp_path: Path) -> None
     ) as process:
         while process.poll() is None and rounds(out / "state") < 2:
             time.sleep(0.02)
+        watched = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=60).text
         os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+    (counted,) = re.findall(r"^reconsent_training_rounds ([\d.]+)$", watched, re.MULTILINE)
+    assert float(counted) >= 2
     assert 2 <= rounds(out / "state") < 8
     assert not (out / "results.json").exists()
     again = simulate(out, "--no-oracle")
