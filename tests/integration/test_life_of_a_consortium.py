@@ -68,10 +68,12 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     """The site is barred at once; every process is killed amid its unlearning; after `up` and `resume` the
     model is, bit for bit, that of a run to which nothing happened.
     """  # noqa: D205 - one sentence
-    operator("withdraw", "knee", "--reason", "consent withdrawn", "--requested-by", "dpo@example.org")
-    knee = operator.site("knee")
-    assert knee["status"] in ("restricted", "withdrawn") and knee["key"]["revoked"]
-    operator.wait(lambda found: found["withdrawals"][0]["state"] == "unlearning")
+    asked = "--reason", "consent withdrawn", "--requested-by", "dpo@example.org"
+    filing = operator.start("withdraw", "knee", *asked)
+    # It takes little longer than the command that asks for it.
+    operator.wait(lambda found: [w["state"] for w in found["withdrawals"]] == ["unlearning"])
+    printed, _ = filing.communicate(timeout=120)
+    assert filing.returncode == 0, printed
     everything = [psutil.Process(c.pid) for c in operator.local.describe() if c.pid]
     everything += [child for parent in everything for child in parent.children(recursive=True)]
     for process in everything:
@@ -81,6 +83,8 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     assert killed["superlink"]["health"] == "unreachable"
     assert killed["run"]["status"] == "interrupted" and killed["round"] < ROUNDS
     assert killed["withdrawals"][0]["state"] == "unlearning"
+    knee = next(site for site in killed["sites"] if site["name"] == "knee")
+    assert knee["status"] in ("restricted", "withdrawn") and knee["key"]["revoked"]
 
     operator("up", "--no-metrics")
     operator("resume", "--detach")
