@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from client.site_log import LogError
+from client.site_log import LogError, entry_of
 from client.witness import witness_path
 from unlearning.ledger.checkpoints import Checkpoint, read_checkpoint
 from unlearning.ledger.exports import read_checkpoint_file
@@ -36,7 +35,7 @@ def receipt_body(log: Path) -> dict[str, Any]:
         content = log.read_bytes()
     except OSError as error:
         raise LogError(f"The site's log {log} cannot be read: {error.strerror}.", "Check the path.") from None
-    lines = [line for line in map(_parsed, content.splitlines()) if line]
+    lines = [line for line in map(entry_of, content.splitlines()) if line]
     times = [str(line["at"]) for line in lines if "at" in line]
     checkpoint = _witnessed(log)
     return {
@@ -71,11 +70,3 @@ def _witnessed(log: Path) -> Checkpoint | None:
         return None
     kept = read_checkpoint_file(path)
     return read_checkpoint(kept.envelope, [kept.key])
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return {}
-    return entry if isinstance(entry, dict) else {}

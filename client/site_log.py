@@ -92,7 +92,7 @@ class SiteLog:
         try:
             with self.path.open("rb") as file:
                 for line in file:
-                    entry = _parsed(line)
+                    entry = entry_of(line)
                     count += (
                         entry.get("event") == "worked"
                         and str(entry.get("type", "")).partition(".")[0] == "train"
@@ -107,7 +107,8 @@ class SiteLog:
         return count
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def entry_of(line: bytes) -> dict[str, Any]:
+    """What a line of the log holds; nothing if it is none, as one that was cut off."""
     try:
         entry = json.loads(line)
     except ValueError:

@@ -108,6 +108,7 @@ class Bundle:
         """
         try:
             return self._read(self._names[name])
+        # zipfile has the last three for archives that are encrypted, packed in an unknown way, or malformed.
         except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as error:
             raise SignatureError(f"{name} cannot be read: {error}.", AGAIN) from None
 

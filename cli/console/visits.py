@@ -281,7 +281,7 @@ def _refusal(visit: Visit, right: Right, *, post: bool) -> Response | None:
     if post and not hmac.compare_digest(token, visit.session.csrf.encode()):
         visit.record("form", outcome="wrong-token")
         return visit.error(
-            403, "Not from here", "The form did not come from a page of this session; nothing was done.",
+            403, "Not from here", "The form did not come from a page of this log-in; nothing was done.",
             "Open the page again and repeat it.",
         )  # fmt: skip
     if not visit.may(right):

@@ -207,10 +207,12 @@ class WarmStart:
         return self._imported.issuperset(names)
 
     def _watch(self, began: int) -> None:
-        """Note when each file of what was imported was changed; one that was since ``began`` is another's."""
+        """Note when each file of what was imported was changed; one that was since ``began`` may be new."""
+        now = time.time_ns()
         for file in _installed_code():
             changed = _changed_at(file)
-            self._code.setdefault(file, changed if changed < began else 0)
+            # One from the future, by a clock that was set, is as good as any other.
+            self._code.setdefault(file, 0 if began <= changed <= now else changed)
 
     def _is_stale(self) -> bool:
         """Whether a file of the code that was imported has changed since, or a package came or went."""

@@ -104,51 +104,41 @@ class RoundCost:
 
 def row_of(record: RoundRecord, at: dt.datetime) -> RoundRow:
     """The row that describes a round committed at ``at``."""
-    return RoundRow(
-        line=record.line,
-        kind=record.kind,
-        round=record.round,
-        sites={site: asdict(outcome) for site, outcome in sorted(record.sites.items())},
-        metrics=dict(record.metrics),
-        seconds=record.seconds,
-        model_version=record.model_version,
-        created_at=at,
-    )
+    return RoundRow(**_columns(record, at), metrics=dict(record.metrics), model_version=record.model_version)
 
 
 def failed_row_of(record: RoundRecord, at: dt.datetime) -> FailedRoundRow:
     """The row that describes a round that failed at ``at``."""
-    return FailedRoundRow(
-        line=record.line,
-        kind=record.kind,
-        round=record.round,
-        sites={site: asdict(outcome) for site, outcome in sorted(record.sites.items())},
-        seconds=record.seconds,
-        created_at=at,
-    )
-
-
-def failed_round_of(row: FailedRoundRow) -> RoundRecord:
-    """The failed round a row describes."""
-    return RoundRecord(
-        line=row.line,
-        kind=row.kind,
-        round=row.round,
-        sites={site: SiteOutcome(**outcome) for site, outcome in row.sites.items()},
-        seconds=row.seconds,
-        created_at=row.created_at,
-    )
+    return FailedRoundRow(**_columns(record, at))
 
 
 def round_of(row: RoundRow) -> RoundRecord:
     """The round a row describes."""
-    return RoundRecord(
-        line=row.line,
-        kind=row.kind,
-        round=row.round,
-        sites={site: SiteOutcome(**outcome) for site, outcome in row.sites.items()},
-        metrics=row.metrics,
-        seconds=row.seconds,
-        model_version=row.model_version,
-        created_at=row.created_at,
-    )
+    return RoundRecord(**_fields(row), metrics=row.metrics, model_version=row.model_version)
+
+
+def failed_round_of(row: FailedRoundRow) -> RoundRecord:
+    """The failed round a row describes."""
+    return RoundRecord(**_fields(row))
+
+
+def _columns(record: RoundRecord, at: dt.datetime) -> dict[str, Any]:
+    return {
+        "line": record.line,
+        "kind": record.kind,
+        "round": record.round,
+        "sites": {site: asdict(outcome) for site, outcome in sorted(record.sites.items())},
+        "seconds": record.seconds,
+        "created_at": at,
+    }
+
+
+def _fields(row: RoundRow | FailedRoundRow) -> dict[str, Any]:
+    return {
+        "line": row.line,
+        "kind": row.kind,
+        "round": row.round,
+        "sites": {site: SiteOutcome(**outcome) for site, outcome in row.sites.items()},
+        "seconds": row.seconds,
+        "created_at": row.created_at,
+    }

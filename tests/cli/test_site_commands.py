@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 import json
 import os
 import re
@@ -32,7 +31,6 @@ from client.node.checks import check_node
 from client.node.command import node_command, quoted
 from client.node.findings import NodeReport
 from client.node.keys import read_private_key
-from client.node.own_code import RUNNER, use_installed_app
 from client.node.settings import load_node
 from client.node.tls import check_certificates
 from client.site import identify_site
@@ -310,30 +308,6 @@ def test_site_file_is_checked(line: str, words: str, node: Path) -> None:
 
 
 # ---- whose code is run ----------------------------------------------------------------------------------
-
-
-def test_received_code_is_not_touched() -> None:
-    """In Flower's runner, unpacking does nothing, and loading gives the installed app."""
-    program = (
-        "import sys\n"
-        "from client.node.own_code import RUNNER, use_installed_app\n"
-        "use_installed_app()\n"
-        "runner = sys.modules[RUNNER]\n"
-        "assert runner.install_from_fab(b'no bundle', skip_prompt=True) is None\n"
-        "load = runner.get_load_client_app_fn(default_app_ref='', app_path=None, multi_app=True)\n"
-        "from client.app import app\n"
-        "assert load('evil/app', '1.0', 'hash') is app\n"
-    )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-
-
-def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If Flower loaded apps in another way, the node would run nothing instead of what it was sent."""
-    monkeypatch.delattr(importlib.import_module(RUNNER), "install_from_fab")
-    with pytest.raises(ConfigError, match="install_from_fab is not there"):
-        use_installed_app()
 
 
 def test_installed_code_comes_first(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,7 +227,7 @@ def test_access_is_refused_where_it_should_be(browser: Browser, place: Path) -> 
     script = "document.querySelectorAll('main input[name=csrf]').forEach(e => e.value = 'x')"
     browser.driver.execute_script(script)
     browser.press("Check")
-    assert "did not come from a page of this session" in browser.text
+    assert "did not come from a page of this log-in" in browser.text
     assert len(entries(place / "state", "withdrawal")) == before
 
 
