@@ -6,11 +6,15 @@ import datetime as dt
 import fcntl
 import os
 import socket
+import time
 import weakref
 from pathlib import Path
 from typing import IO
 
 from reconsent.errors import StateError
+
+PATIENCE = 2.0
+"""Seconds to wait for a lock: whoever asks whether it is held, or clears up between runs, has it for a moment."""
 
 
 class DirectoryLock:
@@ -27,14 +31,14 @@ class DirectoryLock:
     Raises
     ------
     StateError
-        If another process, or this one, holds the lock.
+        If another process, or this one, holds the lock and keeps it for :data:`PATIENCE`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[str] | None = path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_soon(self._file)
         except BlockingIOError:
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
@@ -62,6 +66,17 @@ class DirectoryLock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _lock_soon(file: IO[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def is_held(path: Path) -> bool:

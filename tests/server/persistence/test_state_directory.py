@@ -45,13 +45,22 @@ def test_commits_are_durable(home: Path) -> None:
 
 
 def test_a_second_server_is_refused_with_the_first_ones_pid(home: Path) -> None:
-    """The second is refused at once, in this and in another process, and may come when the first is gone."""
+    """The second is refused, in this and in another process, and may come when the first is gone."""
     with StateDirectory.open(home) as state:
         with pytest.raises(StateError, match=f"in use by process {os.getpid()} .*another state directory"):
             StateDirectory.open(home)
         RunProgress(state).put("still", "working")
     with StateDirectory.open(home) as state:
         assert RunProgress(state).get("still") == "working"
+
+
+def test_who_holds_the_lock_for_a_moment_keeps_no_server_out(home: Path) -> None:
+    """A server that starts while another process looks, or clears up, waits for it."""
+    held = StateDirectory.open(home)
+    soon = threading.Timer(0.3, held.close)
+    soon.start()
+    StateDirectory.open(home).close()
+    soon.join()
 
 
 HOLDER = """
