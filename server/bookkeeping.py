@@ -135,7 +135,7 @@ class Bookkeeping:
                     # First: if a site was barred meanwhile, not even a file of what it sent may come to be.
                     self.roster.took_part(outcome.weights, outcome.round, session=session)
                 version = self.registry.add(
-                    msg.named_arrays(outcome.arrays),
+                    msg.viewed_arrays(outcome.arrays),
                     line=line,
                     round=outcome.round,
                     kind=outcome.kind,

@@ -110,8 +110,7 @@ class ContributionAveraging(RoundHooks):
         self.spool = UpdateSpool(spool)
         self._begun: ArrayRecord | None = None
         self._layout: ParameterLayout | None = None
-        self._buffers: Mapping[str, np.ndarray] = {}
-        self._start: Vector | None = None
+        self._sent: Mapping[str, np.ndarray] = {}
         self._mean: Vector | None = None
         self._outcomes: list[SiteOutcome] = []
         self._replied = 0.0
@@ -224,15 +223,9 @@ class ContributionAveraging(RoundHooks):
     def run_round(self, grid: Grid, server_round: int, arrays: ArrayRecord) -> RoundOutcome:
         """One round: prepare, ask, screen, average, combine. See :meth:`rounds`."""
         began = time.monotonic()
-        self._begin(arrays)
-        assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
-        start, notes = self.prepare(server_round, self._start)
-        sent = arrays
-        if start is not self._start:
-            sent = msg.array_record(self._layout.unflatten(start, self._buffers))
-        to_send = self.configure_train(server_round, sent, ConfigRecord(), grid)
-        replies = self._exchange(grid, to_send)
-        del to_send
+        sent, notes = self._prepared(server_round, arrays)
+        replies = self._exchange(grid, self.configure_train(server_round, sent, ConfigRecord(), grid))
+        del sent
         prepared = self._replied = time.monotonic()
         after = self._aggregate(server_round, replies)
         if after is None:
@@ -258,6 +251,16 @@ class ContributionAveraging(RoundHooks):
                 "average": ended - self._replied,
             },
         )
+
+    def _prepared(self, server_round: int, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, float]]:
+        """The model to send, and notes for the record."""
+        self._begin(arrays)
+        assert self._layout is not None  # noqa: S101 - set by _begin
+        start = self._layout.flatten(self._sent)
+        changed, notes = self.prepare(server_round, start)
+        if changed is start:
+            return arrays, notes
+        return msg.array_record(self._layout.unflatten(changed, self._sent)), notes
 
     def commit(self, server_round: int, *, session: Session | None = None) -> list[Path]:
         """Fold the last round's updates into the cache, and drop them.
@@ -299,10 +302,8 @@ class ContributionAveraging(RoundHooks):
         if arrays is self._begun:
             return
         self._begun = arrays
-        named = msg.viewed_arrays(arrays)
-        self._layout = ParameterLayout.of(named)
-        self._buffers = named
-        self._start = self._layout.flatten(named)
+        self._sent = msg.viewed_arrays(arrays)
+        self._layout = ParameterLayout.of(self._sent)
 
     def _messages(
         self,
@@ -347,36 +348,49 @@ class ContributionAveraging(RoundHooks):
         return as_reply(reply, node_id, self._asked.get(node_id, f"node-{node_id}"))
 
     def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> ArrayRecord | None:
-        assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
+        assert self._layout is not None  # noqa: S101 - set by _begin
         self.spool.clear()
         self._outcomes = []
-        sent_bytes = sum(array.nbytes for array in self._buffers.values()) + self.bytes_besides(server_round)
+        sent_bytes = sum(array.nbytes for array in self._sent.values()) + self.bytes_besides(server_round)
         for reply in replies:
             self._take(server_round, reply, sent_bytes)
+            del reply  # or it would be in memory while the next one comes
         self._replied = time.monotonic()
         self._outcomes.sort(key=lambda outcome: outcome.site)
         weights = self.spool.weights() if self.spool.updates() else {}
         if not self.enough(weights):
             log(WARNING, "aggregate_train: %s", self._too_few(server_round))
             return None
-        mean = np.zeros_like(self._start)
-        for site, share in weights.items():
-            mean += np.float32(share) * self.spool.get(site)
-        self._mean = mean
+        self._mean = self._average(weights)
+        mean = self._mean
         if self.site_noise is not None:
             mean = self.site_noise.noised(server_round, mean, weights)
-        after = self._start + self.combine(server_round, self._start, mean)
-        return msg.array_record(self._layout.unflatten(after, self._buffers))
+        after = self._layout.flatten(self._sent)
+        after += self.combine(server_round, after, mean)
+        averaged = msg.array_record(self._layout.unflatten(after, self._sent))
+        # Of a large model there shall be no more copies than needed while the round is kept.
+        self._begun, self._sent = None, {}
+        return averaged
+
+    def _average(self, weights: Mapping[str, float]) -> Vector:
+        assert self._layout is not None  # noqa: S101 - set by _begin
+        mean = np.zeros(self._layout.size, np.float32)
+        for site, share in weights.items():
+            update = self.spool.get(site)
+            update *= np.float32(share)
+            mean += update
+            del update
+        return mean
 
     def _take(self, server_round: int, reply: Reply, sent_bytes: int) -> None:
-        assert self._layout is not None and self._start is not None  # noqa: S101 - set by _begin
+        assert self._layout is not None  # noqa: S101 - set by _begin
         if reply.message is None:
             down = sent_bytes if reply.sent else 0
             outcome = SiteOutcome(reply.site, reply.status, reply.reason, bytes_down=down)
         else:
             metrics = msg.metrics_of(reply.message)
             received = msg.payload_bytes(msg.arrays_of(reply.message))
-            screened = self.screen.screen(reply.site, reply.message, self._layout, self._start)
+            screened = self.screen.screen(reply.site, reply.message, self._layout, self._sent)
             if isinstance(screened, str):
                 outcome = SiteOutcome(
                     reply.site,

@@ -159,6 +159,7 @@ def exchange(
                 del pending[message_id]
                 anything = True
                 yield _told(found, about)
+                found = None  # or it would be in memory while the next one comes
         if anything:
             arrived_at = time.monotonic()
         elif pending:

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import Message
 
 from strategies.messages import NUM_EXAMPLES, arrays_of, metrics_of, viewed_arrays
-from unlearning.parameters import ParameterLayout, Vector, norm
+from unlearning.parameters import Arrays, ParameterLayout, Vector, norm
 
 MOST_EXAMPLES = 2**53
 """No site has more; beyond, floating-point numbers do not count any more."""
@@ -62,7 +62,7 @@ class UpdateScreen:
     enrolled: Callable[[str], int | None] = lambda _site: None
     _norms: dict[str, list[float]] = field(default_factory=dict)
 
-    def screen(self, site: str, message: Message, layout: ParameterLayout, start: Vector) -> Screened | str:
+    def screen(self, site: str, message: Message, layout: ParameterLayout, sent: Arrays) -> Screened | str:
         """Check one reply.
 
         Parameters
@@ -73,8 +73,8 @@ class UpdateScreen:
             The reply to a training message.
         layout
             Layout of the model that was sent.
-        start
-            Its parameters ``(P,)``.
+        sent
+            Its arrays.
 
         Returns
         -------
@@ -96,7 +96,7 @@ class UpdateScreen:
         problem = layout.mismatch(arrays)
         if problem:
             return problem
-        update = layout.flatten(arrays) - start
+        update = layout.difference(arrays, sent)
         size = norm(update)
         if not math.isfinite(size) or not np.isfinite(update).all():
             return "the update has values that are not finite (NaN or infinity)"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from reconsent.errors import ContributionError
-from reconsent.files import AtomicWrites, Part, sha256_of
+from reconsent.files import AtomicWrites, Part
 from unlearning.database import ContributionRow
 from unlearning.parameters import Vector
-from unlearning.sealing import SUFFIX, SealedReader, SealError, place, seal
+from unlearning.sealing import PIECE, SUFFIX, SealedReader, SealError, joined, place, seal
 from unlearning.site_keys import SiteKeys
-from unlearning.vector_files import VectorType, decode, encode
+from unlearning.vector_files import VectorType, blocks, decode, encode
 
 PLAIN_SUFFIX = ".safetensors"
 
@@ -84,7 +85,19 @@ class ContributionFiles:
         vectors: Mapping[str, Vector],
         dtype: VectorType,
     ) -> StoredFile:
-        """Write a file that is there for good when ``writes`` ends.
+        """Write a file of ``vectors`` ``(P,)``; see :meth:`write_parts`."""
+        return self.write_parts(writes, site, round_, kind, encode(vectors, dtype), dtype)
+
+    def write_parts(
+        self,
+        writes: AtomicWrites,
+        site: str,
+        round_: int,
+        kind: str,
+        parts: Iterable[Part],
+        dtype: VectorType,
+    ) -> StoredFile:
+        """Write a file, as it comes, that is there for good when ``writes`` ends.
 
         Raises
         ------
@@ -93,7 +106,6 @@ class ContributionFiles:
         EncryptionError
             If the site's key cannot be used.
         """
-        parts: Iterable[Part] = encode(vectors, dtype)
         path = f"{site}/{kind}-{round_:06d}"
         if self.keys is None:
             path += PLAIN_SUFFIX
@@ -117,21 +129,48 @@ class ContributionFiles:
         EncryptionError
             If the site's key is missing or wrong.
         """
+        with self._pieces(file) as pieces:
+            content = joined(pieces, file.bytes)
+        return decode(content)
+
+    def blocks(self, file: StoredFile) -> Iterator[tuple[str, Vector]]:
+        """The vectors of a file in blocks, each with its vector's name, in the order of the names.
+
+        Nothing may be kept of them unless they come to their end: only there is the file known to be right.
+
+        Raises
+        ------
+        ContributionError, EncryptionError
+            As :meth:`read`.
+        """
+        right = True
+        with self._pieces(file) as pieces:
+            try:
+                yield from blocks(pieces)
+            except (ValueError, KeyError, TypeError):
+                right = False
+                for _ in pieces:  # In which way it is wrong, the checksum of the whole tells.
+                    pass
+        if not right:
+            raise ContributionError(f"{file.path} is no file of vectors.", _UNUSED)
+
+    @contextmanager
+    def _pieces(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        """The content of a file piece by piece; leaving the block raises if the file is not right."""
         path = self._directory / file.path
         what = f"The contribution of site '{file.site}' up to round {file.round} ({path})"
-        try:
-            if not file.sealed:
-                plain = path.read_bytes()
-                self._compare(what, file, sha256_of(plain), len(plain))
-                return decode(plain)
+        reader: _PlainReader | SealedReader = _PlainReader(path)
+        if file.sealed:
             reader = SealedReader(path, self._key(what, file.site), self._place(file.site, file.path))
+        try:
+            yield reader.pieces()
         except OSError as error:
             raise ContributionError(
                 f"{what} cannot be read: {error.strerror}.", "Restore it from a backup."
             ) from error
         self._compare(what, file, reader.sha256, reader.bytes)
         try:
-            return decode(reader.content())
+            reader.check()
         except SealError:
             raise ContributionError(
                 f"{what} was sealed by another key, or for another site, round or kind.", _UNUSED
@@ -157,6 +196,29 @@ class ContributionFiles:
                 f"{what} is {kind}: its checksum is not the recorded one.",
                 _UNUSED,
             )
+
+
+class _PlainReader:
+    """A file that is not sealed, read as :class:`SealedReader` does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def pieces(self) -> Iterator[bytes]:
+        with self._path.open("rb", buffering=0) as file:
+            while piece := file.read(PIECE):
+                self._digest.update(piece)
+                self.bytes += len(piece)
+                yield piece
+
+    def check(self) -> None:
+        """Its checksum is all there is."""
 
 
 class _Measured:

@@ -32,7 +32,7 @@ from unlearning.contribution_files import PLAIN_SUFFIX, ContributionFiles, Store
 from unlearning.contribution_index import ContributionIndex
 from unlearning.contribution_upkeep import ContributionUpkeep, RetentionLimits
 from unlearning.database import ContributionRow
-from unlearning.folding import Fold, RunningKind
+from unlearning.folding import Fold, FoldedPair, RunningKind
 from unlearning.parameters import Vector
 from unlearning.rewinding import can_rewind, landmarks, prune, rewind
 from unlearning.sealing import SUFFIX
@@ -45,7 +45,10 @@ PARTS = ".*.part"
 """What a write that was cut off leaves behind."""
 
 SITES_AT_ONCE = 2
-"""Sites whose vectors are in memory together while a round is folded in."""
+"""Sites whose updates are in memory together while a round is folded in."""
+
+LARGE_BYTES = 2**25
+"""Of an update; from here on one site is folded in at a time."""
 
 
 class ContributionCache:
@@ -108,8 +111,9 @@ class ContributionCache:
     ) -> list[Path]:
         """Fold the spooled updates of a round into the cache.
 
-        Two sites are in memory at a time. New files stand beside the old ones, flushed to the disk; the index
-        turns to them when the transaction commits, so a crash leaves the cache as it was before the round.
+        Of two sites the update is in memory at a time, of a large model of one. New files stand beside the
+        old ones, flushed to the disk; the index turns to them when the transaction commits, so a crash leaves
+        the cache as it was before the round.
 
         Parameters
         ----------
@@ -136,7 +140,8 @@ class ContributionCache:
         folds = [self._fold(session, update, round_, weights[update.site]) for update in spool.updates()]
         # Reading, hashing and writing let other threads run; the database is used by this one only.
         try:
-            with AtomicWrites() as writes, ThreadPoolExecutor(SITES_AT_ONCE) as threads:
+            at_once = SITES_AT_ONCE if mean.nbytes < LARGE_BYTES else 1
+            with AtomicWrites() as writes, ThreadPoolExecutor(at_once) as threads:
                 write = partial(self._write_fold, writes, spool, mean)
                 stored = list(threads.map(write, [fold for fold, _ in folds]))
         except OSError as error:
@@ -229,7 +234,7 @@ class ContributionCache:
             return [row.norm for row in self._index.rows(session, site, "update")]
 
     def sensitivity(self, site: str, at_round: int) -> float:
-        """Ψ of ``site`` as it was at a kept round, see :meth:`Fold.apply`; 0 before it took part."""
+        """Ψ of ``site`` as it was at a kept round, see :class:`FoldedPair`; 0 before it took part."""
         with self._transaction() as session:
             rows = [row for row in self._index.rows(session, site, "running") if row.round <= at_round]
             return rows[-1].norm if rows else 0.0
@@ -353,14 +358,15 @@ class ContributionCache:
     ) -> tuple[StoredFile, StoredFile, float]:
         """Write a site's running pair after the round, and its update if it is one to be kept; and its Ψ."""
         delta = spool.get(fold.site)
-        before = self._files.read(fold.file) if fold.file is not None else None
-        after, sensitivity = fold.apply(before, delta, mean)
-        write = partial(self._files.write, writes, fold.site, fold.round)
-        running = write("running", after, "float32")
+        before = self._files.blocks(fold.file) if fold.file is not None else None
+        pair = FoldedPair(fold, before, delta, mean)
+        running = self._files.write_parts(writes, fold.site, fold.round, "running", pair, "float32")
+        update = StoredFile.none(fold.site, fold.round)
         every = self.policy.history_every
-        if not every or fold.round % every:
-            return running, StoredFile.none(fold.site, fold.round), sensitivity
-        return running, write("update", {"update": delta}, self.policy.history_dtype), sensitivity
+        if every and fold.round % every == 0:
+            kept, dtype = {"update": delta}, self.policy.history_dtype
+            update = self._files.write(writes, fold.site, fold.round, "update", kept, dtype)
+        return running, update, pair.sensitivity
 
     def _tell(self, site: str) -> None:
         if self._told is not None:

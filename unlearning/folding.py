@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from reconsent.errors import ContributionError
+from reconsent.files import Part
 from unlearning.contribution_files import StoredFile
-from unlearning.parameters import Vector, norm
+from unlearning.parameters import Vector, dot
+from unlearning.vector_files import header
 
 RunningKind = Literal["sum", "specific"]
+KINDS: tuple[RunningKind, ...] = get_args(RunningKind)
+
+_BLOCK = 2**18
+"""Numbers at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,7 @@ class Fold:
     file
         Of the running pair so far; ``None`` in the site's first round.
     sensitivity
-        Ψ so far, see :meth:`apply`.
+        Ψ so far, see :class:`FoldedPair`.
     """
 
     site: str
@@ -42,29 +50,72 @@ class Fold:
     file: StoredFile | None
     sensitivity: float = 0.0
 
-    def apply(
-        self, before: Mapping[str, Vector] | None, delta: Vector, mean: Vector
-    ) -> tuple[dict[str, Vector], float]:
-        """The running pair after the round, and Ψ: the length of the path that the site added to the model's.
 
+class FoldedPair:
+    """The file of a site's running pair after a round, as it is computed: the pair is never whole in memory.
+
+    Iterate over its parts once.
+
+    Parameters
+    ----------
+    fold
+        The site's part of the round.
+    before
+        The pair so far, in blocks, by name and in the order of the names; ``None`` if there is none.
+    delta
+        The site's update Δ ``(P,)``.
+    mean
+        The round's weighted average Δ̄ ``(P,)``.
+
+    Attributes
+    ----------
+    sensitivity
+        Once iterated: Ψ after the round, the length of the path that the site added to the model's.
         Ψ ← (decay) Ψ + p/(1 − p) ‖Δ − Δ̄‖ bounds how far the model is from one trained without the site, to
         first order and for convex losses (SIFU's bounded sensitivity; Fraboni et al., AISTATS 2024).
+    """
 
-        Parameters
-        ----------
-        before
-            The pair so far, ``(P,)`` each; ``None`` if there is none.
-        delta
-            The site's update Δ ``(P,)``.
-        mean
-            The round's weighted average Δ̄ ``(P,)``.
+    def __init__(
+        self, fold: Fold, before: Iterable[tuple[str, Vector]] | None, delta: Vector, mean: Vector
+    ) -> None:
+        self._fold, self._delta, self._mean = fold, delta, mean
+        self._before = _nothing(delta.size) if before is None else before
+        self.sensitivity = math.nan
+
+    def __iter__(self) -> Iterator[Part]:
+        """The parts.
+
+        Raises
+        ------
+        ContributionError
+            If the pair so far has another size than the update.
         """
-        pair = dict(before or {}) or {"sum": np.zeros_like(delta), "specific": np.zeros_like(delta)}
-        specific = pair["specific"] * np.float32(self.decay)
-        added = specific_contribution(delta, mean, self.share)
-        specific += added
-        pair = {"sum": pair["sum"] + np.float32(self.share) * delta, "specific": specific}
-        return pair, self.decay * self.sensitivity + norm(added)
+        fold, size = self._fold, self._delta.size
+        yield header(dict.fromkeys(KINDS, size), "float32")
+        ends, squares = dict.fromkeys(map(str, KINDS), 0), 0.0
+        for name, block in self._before:
+            place = slice(ends[name], ends[name] + block.size)
+            ends[name] = place.stop
+            if place.stop > size:
+                break
+            if name == "sum":
+                after = block + np.float32(fold.share) * self._delta[place]
+            else:
+                added = specific_contribution(self._delta[place], self._mean[place], fold.share)
+                squares += dot(added, added)
+                after = block * np.float32(fold.decay) + added
+            yield after.view(np.uint8).data
+        if set(ends.values()) != {size}:
+            raise ContributionError(
+                f"What is kept of site '{fold.site}' is of another model than its update ({size})."
+            )
+        self.sensitivity = fold.decay * fold.sensitivity + math.sqrt(squares)
+
+
+def _nothing(size: int) -> Iterator[tuple[str, Vector]]:
+    for name in sorted(KINDS):
+        for begin in range(0, size, _BLOCK):
+            yield name, np.zeros(min(_BLOCK, size - begin), np.float32)
 
 
 def specific_contribution(delta: Vector, mean: Vector, share: float) -> Vector:

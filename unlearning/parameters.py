@@ -81,8 +81,28 @@ class ParameterLayout:
                 offset += count
         return vector
 
+    def difference(self, arrays: Arrays, base: Arrays) -> Vector:
+        """``flatten(arrays) − flatten(base)``, with one vector in memory.
+
+        Raises
+        ------
+        ContributionError
+            If ``arrays`` do not have this layout; ``base`` must have it.
+        """
+        vector = self.flatten(arrays)
+        offset = 0
+        for name, shape, dtype in self.entries:
+            if _is_float(dtype):
+                count = _count(shape)
+                vector[offset : offset + count] -= base[name].reshape(-1).astype(np.float32, copy=False)
+                offset += count
+        return vector
+
     def unflatten(self, vector: Vector, buffers: Arrays) -> dict[str, npt.NDArray[np.generic]]:
-        """The named arrays of ``vector`` ``(P,)``; what is no parameter comes from ``buffers``."""
+        """The named arrays of ``vector`` ``(P,)``; what is no parameter comes from ``buffers``.
+
+        Those of type float32 are views of ``vector``.
+        """
         if vector.shape != (self.size,):
             raise ContributionError(
                 f"A vector of {vector.shape} values does not fit a model of {self.size} parameters."
@@ -92,7 +112,7 @@ class ParameterLayout:
         for name, shape, dtype in self.entries:
             if _is_float(dtype):
                 count = _count(shape)
-                arrays[name] = vector[offset : offset + count].reshape(shape).astype(dtype)
+                arrays[name] = vector[offset : offset + count].reshape(shape).astype(dtype, copy=False)
                 offset += count
             else:
                 arrays[name] = np.array(buffers[name])

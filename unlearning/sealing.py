@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -69,36 +70,64 @@ def sealed_size(content_bytes: int) -> int:
 
 
 class SealedReader:
-    """Opens a sealed file, whatever is wrong with it; then says whether, and how, it may be used.
+    """Opens a sealed file piece by piece, whatever is wrong with it; says at its end whether it may be used.
 
     Parameters
     ----------
     path
-        The file. It is read once, a piece at a time; its content alone is in memory as a whole.
+        The file. It is read once; one piece is in memory.
     key, where
         As it was sealed.
 
     Attributes
     ----------
     sha256, bytes
-        Of the file as it lies on the disk.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
+        Of what has been read of the file as it lies on the disk.
     """
 
     def __init__(self, path: Path, key: bytes, where: bytes) -> None:
+        self._path, self._key, self._where = path, key, where
         self._digest = hashlib.sha256()
         self.bytes = 0
-        self._authentic = True
-        with path.open("rb", buffering=0) as file:
-            self._content = self._open(file, key, where)
-        self.sha256 = self._digest.hexdigest()
+        self._authentic = False
 
-    def content(self) -> bytearray:
-        """What was sealed.
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal."""
+        return self._digest.hexdigest()
+
+    def pieces(self) -> Iterator[bytes]:
+        """What was sealed, as far as it is authentic; the file is read to its end all the same.
+
+        Nothing of it may be kept unless :meth:`check` passes afterwards.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        """
+        with self._path.open("rb", buffering=0) as file:
+            head = self._read(file, HEAD_BYTES)
+            authentic = len(head) == HEAD_BYTES and head.startswith(MAGIC)
+            cipher = _cipher(self._key, head[len(MAGIC) :], self._where)
+            number, last = 0, False
+            piece = self._read(file, PIECE + TAG_BYTES)
+            while piece:
+                following = self._read(file, PIECE + TAG_BYTES)
+                last = not following
+                opened = None
+                if authentic:
+                    with suppress(InvalidTag):
+                        opened = cipher.decrypt(_nonce(number, last=last), piece, self._where)
+                # Read to the end all the same: the checksum of the whole file tells altered from misplaced.
+                authentic = opened is not None
+                if opened is not None:
+                    yield opened
+                piece, number = following, number + 1
+            self._authentic = authentic and last
+
+    def check(self) -> None:
+        """Pass if all of the file has been read and is authentic.
 
         Raises
         ------
@@ -107,38 +136,6 @@ class SealedReader:
         """
         if not self._authentic:
             raise SealError("not sealed by this key for this place, or altered")
-        return self._content
-
-    def _open(self, file: IO[bytes], key: bytes, where: bytes) -> bytearray:
-        size = os.fstat(file.fileno()).st_size
-        head = self._read(file, HEAD_BYTES)
-        content = bytearray(max(0, size - sealed_size(0)))
-        if len(head) < HEAD_BYTES or not head.startswith(MAGIC):
-            self._authentic = False
-        cipher = _cipher(key, head[len(MAGIC) :], where)
-        end, number, last = 0, 0, False
-        piece = self._read(file, PIECE + TAG_BYTES)
-        while piece:
-            following = self._read(file, PIECE + TAG_BYTES)
-            last = not following
-            if self._authentic:
-                end = self._decrypt(cipher, piece, where, _nonce(number, last=last), content, end)
-            piece, number = following, number + 1
-        self._authentic = self._authentic and last
-        del content[end:]
-        return content
-
-    def _decrypt(
-        self, cipher: AESGCM, piece: bytes, where: bytes, nonce: bytes, content: bytearray, end: int
-    ) -> int:
-        try:
-            opened = cipher.decrypt(nonce, piece, where)
-        except InvalidTag:
-            # Read to the end all the same: the checksum of the whole file tells altered from misplaced.
-            self._authentic = False
-            return end
-        content[end : end + len(opened)] = opened
-        return end + len(opened)
 
     def _read(self, file: IO[bytes], count: int) -> bytes:
         found = b""
@@ -159,7 +156,21 @@ def unseal(path: Path, key: bytes, where: bytes) -> bytearray:
     OSError
         If it cannot be read.
     """
-    return SealedReader(path, key, where).content()
+    reader = SealedReader(path, key, where)
+    content = joined(reader.pieces(), max(0, path.stat().st_size - sealed_size(0)))
+    reader.check()
+    return content
+
+
+def joined(pieces: Iterable[bytes], most: int) -> bytearray:
+    """``pieces`` one after the other, which are no more than ``most`` bytes in all, each copied once."""
+    content = bytearray(most)
+    end = 0
+    for piece in pieces:
+        content[end : end + len(piece)] = piece
+        end += len(piece)
+    del content[end:]
+    return content
 
 
 def _cipher(key: bytes, salt: bytes, where: bytes) -> AESGCM:

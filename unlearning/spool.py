@@ -81,7 +81,7 @@ class UpdateSpool:
         self._updates[site] = SpooledUpdate(site, examples, norm)
 
     def get(self, site: str) -> Vector:
-        """The update ``(P,)`` of ``site``, read from disk.
+        """The update ``(P,)`` of ``site``, read from disk anew, so that the caller may change it.
 
         Raises
         ------

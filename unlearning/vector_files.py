@@ -8,8 +8,8 @@ of a JSON header, the header, the data (https://github.com/huggingface/safetenso
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,21 +21,25 @@ VectorType = Literal["float32", "bfloat16"]
 """How numbers are stored; bfloat16 halves the size and keeps 8 bits of precision."""
 
 _NAMES = {"float32": "F32", "bfloat16": "BF16"}
+_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def encode(vectors: Mapping[str, Vector], dtype: VectorType) -> list[Part]:
     """The pieces of a safetensors file of ``vectors``, each ``(P,)``; float32 data are views of them."""
-    parts: list[Part] = []
-    header: dict[str, object] = {}
+    head = header({name: vector.size for name, vector in vectors.items()}, dtype)
+    return [head, *(_stored(vectors[name], dtype).view(np.uint8).data for name in sorted(vectors))]
+
+
+def header(counts: Mapping[str, int], dtype: VectorType) -> bytes:
+    """What a safetensors file of vectors with so many numbers begins with; their data follow by name."""
+    entries: dict[str, object] = {}
     end = 0
-    for name in sorted(vectors):
-        data = _stored(vectors[name], dtype).view(np.uint8).data
-        begin, end = end, end + data.nbytes
-        header[name] = {"dtype": _NAMES[dtype], "shape": [vectors[name].size], "data_offsets": [begin, end]}
-        parts.append(data)
-    text = json.dumps(header, separators=(",", ":")).encode()
+    for name in sorted(counts):
+        begin, end = end, end + counts[name] * _BYTES[dtype]
+        entries[name] = {"dtype": _NAMES[dtype], "shape": [counts[name]], "data_offsets": [begin, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(8, "little") + text, *parts]
+    return len(text).to_bytes(8, "little") + text
 
 
 def decode(content: bytes | bytearray) -> dict[str, Vector]:
@@ -44,12 +48,50 @@ def decode(content: bytes | bytearray) -> dict[str, Vector]:
     Those stored as float32 are views of ``content``.
     """
     begin = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:begin])
     return {
         name: _loaded(content, entry["dtype"], entry["shape"][0], begin + entry["data_offsets"][0])
-        for name, entry in header.items()
+        for name, entry in json.loads(content[8:begin]).items()
         if name != "__metadata__"
     }
+
+
+def blocks(pieces: Iterable[bytes]) -> Iterator[tuple[str, Vector]]:
+    """The vectors of a file made by :func:`encode` as float32, in blocks: name and the next of its numbers.
+
+    Parameters
+    ----------
+    pieces
+        The file's content; its checksum may be known only when they end.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file.
+    """
+    rest, incoming = b"", iter(pieces)
+    while len(rest) < 8 or len(rest) < 8 + int.from_bytes(rest[:8], "little"):
+        if (piece := next(incoming, None)) is None:
+            raise ValueError("a file of vectors is cut off in its header")
+        rest += piece
+    begin = 8 + int.from_bytes(rest[:8], "little")
+    entries: dict[str, dict[str, Any]] = json.loads(rest[8:begin])
+    rest = rest[begin:]
+    for name in sorted(entries, key=lambda n: entries[n]["data_offsets"][0]):
+        kind, missing = entries[name]["dtype"], entries[name]["shape"][0]
+        size = 4 if kind == "F32" else 2
+        while missing:
+            if len(rest) < size:
+                if (piece := next(incoming, None)) is None:
+                    raise ValueError(f"vector '{name}' is cut off")
+                rest += piece
+                continue
+            count = min(missing, len(rest) // size)
+            yield name, _loaded(rest, kind, count, 0)
+            rest, missing = rest[count * size :], missing - count
+    for piece in incoming:
+        rest += piece
+    if rest:
+        raise ValueError("a file of vectors is longer than they are")
 
 
 def _stored(vector: Vector, dtype: VectorType) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import IO
 from reconsent.errors import StateError
 
 PATIENCE = 2.0
-"""Seconds to wait for a lock: whoever asks whether it is held, or clears up between runs, has it for a moment."""
+"""Seconds to wait for a lock: whoever asks whether it is held, or clears up, has it for a moment."""
 
 
 class DirectoryLock:

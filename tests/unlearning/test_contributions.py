@@ -17,6 +17,7 @@ from reconsent.errors import ContributionError
 from unlearning.contributions import CachePolicy, ContributionCache, discard
 from unlearning.folding import specific_contribution
 from unlearning.history import damped_sum
+from unlearning.site_keys import KeyPolicy, SiteKeys
 from unlearning.spool import UpdateSpool
 
 P = 17
@@ -119,6 +120,30 @@ def test_absence_damps_on_reading_as_it_does_on_folding(tmp_path: Path) -> None:
         cache.running("b", "specific", at_round=2), until[2].running("b", "specific")
     )
     np.testing.assert_array_equal(cache.running("b", "sum"), until[3].running("b", "sum"))
+
+
+def test_a_pair_larger_than_a_block_is_folded_as_a_small_one(tmp_path: Path) -> None:
+    """Of vectors of several blocks and pieces, sum, specific and Ψ are those of the formulas."""
+    size = 2**18 + 2**17 + 3
+    rng = np.random.default_rng(0)
+    keys = SiteKeys(tmp_path / "keys", KeyPolicy())
+    for name, given_keys in (("plain", None), ("sealed", keys)):
+        cache = ContributionCache.open(tmp_path / name, CachePolicy(damping=0.1), keys=given_keys)
+        total, specific, reach = np.zeros(size), np.zeros(size), 0.0
+        for round_ in (1, 2):
+            a, b = (rng.standard_normal(size).astype(np.float32) for _ in range(2))
+            mean = 0.25 * a + 0.75 * b
+            spool = UpdateSpool(tmp_path / f"spool-{name}-{round_}")
+            spool.put("a", a, examples=1, norm=1.0)
+            spool.put("b", b, examples=3, norm=1.0)
+            cache.record(round_, spool, mean)
+            added = (a.astype(np.float64) - mean) / 3
+            total += 0.25 * a
+            specific = (1 - 0.1 * 0.75) * specific + added
+            reach = (1 - 0.1 * 0.75) * reach + float(np.linalg.norm(added))
+        np.testing.assert_allclose(cache.running("a", "sum"), total, atol=1e-5)
+        np.testing.assert_allclose(cache.running("a", "specific"), specific, atol=1e-5)
+        assert cache.sensitivity("a", 2) == pytest.approx(reach, rel=1e-6)
 
 
 @given(

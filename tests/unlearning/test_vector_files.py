@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unlearning.vector_files import VectorType, decode, encode
+from unlearning.vector_files import VectorType, blocks, decode, encode
 
 NUMBERS = st.floats(width=32, allow_nan=False, allow_subnormal=True)
 VECTORS = st.dictionaries(
@@ -47,3 +47,24 @@ def test_float32_is_not_copied() -> None:
     _, data = encode({"sum": vector}, "float32")
     vector[0] = 1.0
     assert bytes(data) == vector.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@given(vectors=VECTORS, size=st.integers(1, 70))
+def test_blocks_are_what_is_read_whole(dtype: VectorType, vectors: dict[str, np.ndarray], size: int) -> None:
+    """Whatever pieces a file comes in, its blocks joined are its vectors, in the order of their names."""
+    content = b"".join(encode(vectors, dtype))
+    found = list(blocks(content[at : at + size] for at in range(0, len(content), size)))
+    assert [name for name, _ in found] == sorted(name for name, _ in found)
+    for name, vector in decode(content).items():
+        joined = b"".join(block.tobytes() for n, block in found if n == name)
+        assert joined == vector.tobytes()
+
+
+@pytest.mark.parametrize("cut", [3, 20, 90, -1, None])
+def test_blocks_of_a_cut_or_longer_file_are_refused(cut: int | None) -> None:
+    """A file that is cut off anywhere, or goes on after its vectors, does not end as if it were whole."""
+    content = b"".join(encode({"sum": np.ones(9, np.float32)}, "float32"))
+    content = content[:cut] if cut is not None else content + b"x"
+    with pytest.raises(ValueError, match=r"cut off|longer"):
+        list(blocks([content]))

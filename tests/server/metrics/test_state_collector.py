@@ -343,13 +343,13 @@ def test_every_refusal_of_the_screen_has_its_reason() -> None:
 
     layout = ParameterLayout.of({"w": np.zeros(3, np.float32)})
     screen = UpdateScreen(max_norm=1.0)
-    start = np.zeros(3, np.float32)
+    base = {"w": np.zeros(3, np.float32)}
 
     def refused(arrays: dict[str, np.ndarray] | None, examples: float = 4) -> str:
         record = None if arrays is None else msg.array_record(arrays)
         content: RecordDict = msg.content(arrays=record, metrics={msg.NUM_EXAMPLES: examples})
         sent = Message(msg.content(config={}), dst_node_id=1, message_type=msg.TRAIN)
-        found = screen.screen("a", Message(content, reply_to=sent), layout, start)
+        found = screen.screen("a", Message(content, reply_to=sent), layout, base)
         assert isinstance(found, str), found
         return reason_code("refused", found)
 
