@@ -31,6 +31,10 @@ SUPERNODE_PORTS = (RUNTIME, HEALTH)
 # processes some 2 ms, also when nothing runs: every 0.05 s, four idle ones took two thirds of a core.
 POLLING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25"}
 
+# Large models pass through the SuperLink and the ServerApp in many threads. Without these, glibc keeps what
+# each of them has freed, which is several models' worth.
+MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+
 # What only the server may know: its database's password and the master key of contributions above all.
 _OF_THE_SERVER = (STATE_VARIABLE, "RECONSENT_DATABASE_URL", "RECONSENT_MASTER_KEY")
 
@@ -88,8 +92,8 @@ def supernode_command(
 
 
 def superlink_environment(layout: Layout) -> dict[str, str]:
-    """What the ServerApp finds in its environment."""
-    return local_environment({**_common(layout), STATE_VARIABLE: str(layout.state)})
+    """What the SuperLink and its ServerApp find in their environment."""
+    return local_environment({**_common(layout), **MEMORY, STATE_VARIABLE: str(layout.state)})
 
 
 def supernode_environment(layout: Layout, site: str) -> dict[str, str]:
