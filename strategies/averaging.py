@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -20,10 +20,10 @@ from sqlalchemy.orm import Session
 
 from reconsent.faults import reached
 from strategies import messages as msg
-from strategies.exchange import Reply, as_reply, exchange, readable
+from strategies.correspondence import Correspondence
+from strategies.exchange import Reply, readable
 from strategies.members import Members, RoundConfig, connected_nodes
 from strategies.outcomes import RoundOutcome, SiteOutcome, TooFewRepliesError, weighted_metrics
-from strategies.round_hooks import RoundHooks
 from strategies.screening import UpdateScreen
 from strategies.site_privacy import ServerNoise
 from unlearning.contributions import ContributionCache
@@ -33,7 +33,7 @@ from unlearning.spool import UpdateSpool
 __all__ = ["ContributionAveraging", "RoundConfig", "RoundOutcome", "SiteOutcome", "weighted_metrics"]
 
 
-class ContributionAveraging(RoundHooks):
+class ContributionAveraging(Correspondence):
     """Federated averaging (McMahan et al. 2017) that keeps what each site contributed.
 
     Each reply is screened as it comes (shape, dtype, finite, norm); a bad one is refused, named, and the
@@ -92,16 +92,18 @@ class ContributionAveraging(RoundHooks):
         barred_now: Callable[[], Collection[str]] = frozenset,
         site_noise: ServerNoise | None = None,
     ) -> None:
-        self.members = members
-        self.barred = frozenset(barred)
+        super().__init__(
+            members=members,
+            barred=barred,
+            site_config=site_config,
+            timeout=timeout,
+            window=window,
+            barred_now=barred_now,
+        )
         self.cache = cache
         self.screen = screen or UpdateScreen()
         self.round_config = round_config or (lambda _round: {})
-        self.site_config = site_config
         self.min_sites = min_sites
-        self.timeout = timeout
-        self.window = window
-        self.barred_now = barred_now
         self.site_noise = site_noise
         if spool is None:
             spool = Path(tempfile.mkdtemp(prefix="reconsent-"))
@@ -114,7 +116,6 @@ class ContributionAveraging(RoundHooks):
         self._mean: Vector | None = None
         self._outcomes: list[SiteOutcome] = []
         self._replied = 0.0
-        self._asked: dict[int, str] = {}
         self.failures: dict[str, str] = {}
 
     # ---- Flower's interface ---------------------------------------------------------------------------
@@ -294,58 +295,12 @@ class ContributionAveraging(RoundHooks):
 
     # ---- inside -----------------------------------------------------------------------------------------
 
-    def active(self, grid: Grid) -> dict[int, str]:
-        """Node id → site of those that may be asked now."""
-        return {n: site for n, site in self.members(grid).items() if site not in self.barred}
-
     def _begin(self, arrays: ArrayRecord) -> None:
         if arrays is self._begun:
             return
         self._begun = arrays
         self._sent = msg.viewed_arrays(arrays)
         self._layout = ParameterLayout.of(self._sent)
-
-    def _messages(
-        self,
-        message_type: str,
-        server_round: int,
-        arrays: ArrayRecord,
-        config: Mapping[str, object],
-        grid: Grid,
-    ) -> list[Message]:
-        self._asked = self.active(grid)
-        return self._messages_to(self._asked, message_type, server_round, arrays, config)
-
-    def _messages_to(
-        self,
-        nodes: Mapping[int, str],
-        message_type: str,
-        server_round: int,
-        arrays: ArrayRecord,
-        config: Mapping[str, object],
-    ) -> list[Message]:
-        number = self.told_round(server_round)
-        told: dict[str, Any] = {**config, msg.SERVER_ROUND: number}
-        own = self.site_config if message_type == msg.TRAIN else None
-        return [
-            Message(
-                msg.content(arrays=arrays, config=told if own is None else {**told, **own(site)}),
-                dst_node_id=node_id,
-                message_type=message_type,
-                ttl=self.timeout,
-                group_id=str(number),
-            )
-            for node_id, site in nodes.items()
-        ]
-
-    def _exchange(self, grid: Grid, to_send: list[Message]) -> Iterator[Reply]:
-        return exchange(
-            grid, to_send, self._asked, timeout=self.timeout, window=self.window, barred=self.barred_now
-        )
-
-    def _as_reply(self, reply: Message) -> Reply:
-        node_id = reply.metadata.src_node_id
-        return as_reply(reply, node_id, self._asked.get(node_id, f"node-{node_id}"))
 
     def _aggregate(self, server_round: int, replies: Iterable[Reply]) -> ArrayRecord | None:
         assert self._layout is not None  # noqa: S101 - set by _begin
