@@ -35,6 +35,8 @@ from unlearning.ledger.canonical import canonical
 SERVER = "server"
 PSNR_LOST = "psnr-lost"
 """Figure: what a remaining site's test PSNR lost by the unlearning, in dB."""
+ORACLE_GAP, RELEARN_GAP = "oracle-gap", "relearn-gap"
+"""Figures: how far the unlearned model is from the retrained one, and after both were fine-tuned, in dB."""
 
 FRESH_METHODS = frozenset(
     {"retrain", "rapid-retrain", "rollback", "retain-ft", "full-ft", "retain-ft-momentum"}
@@ -58,8 +60,8 @@ def limits_of(consortium: ConsortiumConfig) -> dict[str, dict[str, float | None]
 
     return {
         PSNR_LOST: {"low": None, "high": margins.retain_margin_db},
-        "oracle-gap": both(margins.accuracy_margin_db),
-        "relearn-gap": both(margins.relearn_margin_db),
+        ORACLE_GAP: both(margins.accuracy_margin_db),
+        RELEARN_GAP: both(margins.relearn_margin_db),
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from cli.results import Results
 from reconsent.errors import ConfigError
+from server.accountability import ORACLE_GAP, RELEARN_GAP
 from unlearning.certificate.evidence import About, Figure
 
 _GAP = (
@@ -60,7 +61,7 @@ def figures_of_results(path: Path, after_sha256: str | None) -> list[Figure]:
             value = float(getattr(gap, name))
             before = None if original is None else float(getattr(original, name))
             words = f"PSNR {value:+.2f} dB beside the model retrained without the site."
-            label = f"oracle-gap/{name.replace('_', '-')}"
+            label = f"{ORACLE_GAP}/{name.replace('_', '-')}"
             found.append(
                 Figure(
                     name=label, about=about, value=value, unit="dB", before=before, words=words, limits=_GAP
@@ -74,7 +75,7 @@ def figures_of_results(path: Path, after_sha256: str | None) -> list[Figure]:
             f"After {steps} steps on fresh images of its organ: {value:+.2f} dB beside the retrained model."
         )
         found.append(
-            Figure(name=f"relearn-gap/{steps}-steps", about=About.FORGETTING, value=value, unit="dB",
+            Figure(name=f"{RELEARN_GAP}/{steps}-steps", about=About.FORGETTING, value=value, unit="dB",
                    before=before, words=words, limits=_RELEARN)
         )  # fmt: skip
     return found

@@ -127,6 +127,28 @@ WITHDRAWALS = (
                 },
                 "dB",
             ),
+            Panel(
+                "Gaps to the retrained model",
+                "By the newest certificate, on the three accuracies; empty where nothing was retrained.",
+                {"{{part}}": "reconsent_evidence_oracle_gap_decibels{}"},
+                "dB",
+                "bars",
+            ),
+            Panel(
+                "Gaps after relearning",
+                "The same after so many steps on fresh images of the withdrawn organ.",
+                {"{{steps}} steps": "reconsent_evidence_relearn_gap_decibels{}"},
+                "dB",
+                "bars",
+            ),
+            Panel(
+                "Evidence within its limits",
+                "Whether all figures of a family in the newest certificate keep the limits fixed before.",
+                {"{{family}}": "reconsent_evidence_passed{}"},
+                "bool_yes_no",
+                "stat",
+                red_below=1,
+            ),
         ),
     ),
     Row(

@@ -1,13 +1,23 @@
-"""Metrics of evidence: the figures recorded about the last unlearning, beside the limits fixed before it."""
+"""Metrics of evidence: what is on record about the last unlearning, beside the limits fixed before it."""
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import func, select
 
+from reconsent.errors import SignatureError
 from reconsent.exposition import Metric, Samples, Topic
-from server.accountability import PSNR_LOST
+from server.accountability import ORACLE_GAP, PSNR_LOST, RELEARN_GAP
 from server.metrics.view import View
-from server.persistence.tables import WithdrawalActRow
+from server.persistence.tables import CertificateRow, WithdrawalActRow
+from unlearning.certificate.signed import read_unverified
+from unlearning.certificate.statement import Certificate, EvidenceItem
+
+PARTS = ("retain-test", "forget-test", "forget-train")
+FAMILIES = (PSNR_LOST, ORACLE_GAP, RELEARN_GAP, "other")
+MOST_STEPS = 8
+"""Points of the relearn gap's curve that are shown: a file with figures may name as many as it likes."""
 
 LOST = Metric(
     "reconsent_evidence_psnr_lost_decibels",
@@ -28,19 +38,82 @@ AT = Metric(
     "When those figures were recorded, in seconds since 1970",
     seen_when="as above",
 )
+ORACLE = Metric(
+    "reconsent_evidence_oracle_gap_decibels",
+    "gauge",
+    "PSNR of the unlearned model less that of the model retrained without the site, on retain-test, "
+    "forget-test and forget-train, by the newest certificate",
+    ("part",),
+    "if a certificate was issued with such figures: those of a simulation, or from a file",
+)
+RELEARN = Metric(
+    "reconsent_evidence_relearn_gap_decibels",
+    "gauge",
+    f"The same after both were fine-tuned for so many steps on fresh images of the withdrawn organ; the "
+    f"first {MOST_STEPS} numbers of steps",
+    ("steps",),
+    "as above",
+)
+GAP_LIMIT = Metric(
+    "reconsent_evidence_gap_limit_decibels",
+    "gauge",
+    "Most that such a gap might be, in either direction, as fixed before that unlearning, by family "
+    "(oracle-gap, relearn-gap)",
+    ("family",),
+    "as above",
+)
+PASSED = Metric(
+    "reconsent_evidence_passed",
+    "gauge",
+    "1 if every figure of a family in the newest certificate is within the limit fixed before, 0 if one is "
+    "beyond it or had none; by family (psnr-lost, oracle-gap, relearn-gap, or other)",
+    ("family",),
+    "for families of which the newest certificate has figures",
+)
+CLAIM = Metric(
+    "reconsent_certificate_claim_info",
+    "gauge",
+    "1, with what the newest certificate claims, and whether it is of a simulation (yes or no)",
+    ("claim_level", "simulation"),
+    "once a certificate was issued",
+)
+ISSUED_AT = Metric(
+    "reconsent_certificate_issued_timestamp_seconds",
+    "gauge",
+    "When the newest certificate was issued, in seconds since 1970",
+    seen_when="as above",
+)
 CERTIFICATES = Metric("reconsent_certificates_issued_total", "counter", "Certificates of withdrawals issued")
 
-TOPIC = Topic("Evidence", (LOST, LIMIT, AT, CERTIFICATES))
+TOPIC = Topic(
+    "Evidence",
+    (LOST, LIMIT, AT, ORACLE, RELEARN, GAP_LIMIT, PASSED, CLAIM, ISSUED_AT, CERTIFICATES),
+)
+
+_STEPS = re.compile(rf"{RELEARN_GAP}/(\d{{1,6}})-steps")
 
 
 class EvidenceMetrics:
-    """Reads what was recorded about the newest withdrawal that has figures."""
+    """Reads what was recorded about the newest withdrawal that has figures, and the newest certificate."""
+
+    def __init__(self) -> None:
+        self._newest: tuple[str, Certificate] | None = None
 
     def collect(self, view: View, samples: Samples) -> None:
         """Fill in this topic's metrics."""
         row, session = WithdrawalActRow, view.session
         issued = session.scalar(select(func.count()).where(row.kind == "certificate"))
         samples.set(CERTIFICATES, issued or 0)
+        self._measured_at_sites(view, samples)
+        certificate = self._certificate(view)
+        if certificate is not None:
+            samples.set(CLAIM, 1, certificate.claim_level.value, "yes" if certificate.simulation else "no")
+            samples.set(ISSUED_AT, certificate.issued_at.timestamp())
+            _certified(certificate, samples)
+
+    @staticmethod
+    def _measured_at_sites(view: View, samples: Samples) -> None:
+        row, session = WithdrawalActRow, view.session
         newest = select(row).order_by(row.number.desc()).limit(1)
         figures = session.scalar(newest.where(row.kind == "figures"))
         if figures is None:
@@ -58,3 +131,38 @@ class EvidenceMetrics:
         if policy is not None:
             limit = policy.body.get("limits", {}).get(PSNR_LOST, {})
             samples.set(LIMIT, limit.get("high"))
+
+    def _certificate(self, view: View) -> Certificate | None:
+        """The newest one; read once, since what it says does not change when it is countersigned."""
+        row = CertificateRow
+        newest = select(row.id).order_by(row.issued_at.desc(), row.id).limit(1)
+        id_ = view.session.scalar(newest)
+        if id_ is None:
+            return None
+        if self._newest is None or self._newest[0] != id_:
+            content = view.session.scalar(select(row.content).where(row.id == id_)) or ""
+            try:
+                self._newest = id_, read_unverified(content.encode()).certificate
+            except SignatureError:
+                # Not to be read by this release: then its figures are unknown, and all else is shown.
+                return None
+        return self._newest[1]
+
+
+def _certified(certificate: Certificate, samples: Samples) -> None:
+    steps: dict[int, EvidenceItem] = {}
+    passed: dict[str, bool] = {}
+    for item in certificate.evidence:
+        family, _, part = item.name.partition("/")
+        family = family if family in FAMILIES else "other"
+        passed[family] = passed.get(family, True) and item.passed
+        if family == ORACLE_GAP and part in PARTS:
+            samples.set(ORACLE, item.value, part)
+        if family in (ORACLE_GAP, RELEARN_GAP):
+            samples.set(GAP_LIMIT, item.limit_high, family)
+        if found := _STEPS.fullmatch(item.name):
+            steps[int(found[1])] = item
+    for number in sorted(steps)[:MOST_STEPS]:
+        samples.set(RELEARN, steps[number].value, str(number))
+    for family, within in sorted(passed.items()):
+        samples.set(PASSED, within, family)

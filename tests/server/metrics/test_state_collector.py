@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import math
 import shutil
@@ -13,26 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 
 from deploy.certificates import AUTHORITY, SERVER, certificate_statuses, make_certificates
 from reconsent.errors import StateError
 from reconsent.exposition import Samples
-from server.accountability import PSNR_LOST
-from server.metrics import METRICS, StateCollector, evidence, ledger, privacy, rounds, sites, withdrawals
+from server.metrics import METRICS, StateCollector, ledger, privacy, rounds, sites, withdrawals
 from server.metrics import catalogue as names
 from server.metrics.refusals import REASONS, reason_code
 from server.metrics.view import View
 from server.persistence import RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
 from server.persistence.ledger import Ledger
 from server.persistence.state import DATABASE
-from server.persistence.withdrawal_acts import WithdrawalActs
 from server.privacy import privacy_of
 from server.status import status_of
 from strategies import messages as msg
 from strategies.screening import UpdateScreen
 from tests.server.hospitals import SITES, consortium, opened
+from tests.server.metrics.scrapes import exposed
 from unlearning.parameters import ParameterLayout
 from unlearning.withdrawal import WithdrawalState
 
@@ -54,12 +50,6 @@ def collector(state: Path) -> Iterator[StateCollector]:
     found = StateCollector(state)
     yield found
     found.close()
-
-
-def exposed(collector: StateCollector) -> str:
-    registry = CollectorRegistry()
-    registry.register(collector)
-    return generate_latest(registry).decode()
 
 
 def test_values_are_those_of_the_status(state: Path, collector: StateCollector) -> None:
@@ -184,27 +174,6 @@ def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
         assert samples.value(withdrawals.DEADLINE, record.id) is None
         assert samples.value(withdrawals.ENTERED, "cancelled") == 1
         collector.close()
-
-
-def test_evidence_of_the_last_unlearning_has_its_limit(tmp_path: Path) -> None:
-    """The newest figures are shown beside the limit of their own policy; certificates are counted."""
-    with opened(tmp_path, consortium()) as run:
-        run.coordinator.meet()
-        register, acts = run.coordinator.withdrawals, WithdrawalActs(run.coordinator.state)
-        now = dt.datetime.now(dt.UTC)
-        for site, lost, limit in (("gamma", 0.1, 0.5), ("delta", 0.4, 0.3)):
-            filed = register.file([site], reason="leaves", requested_by="officer")
-            acts.add(filed.id, "policy", {"limits": {PSNR_LOST: {"high": limit}}}, at=now, actor="server")
-            figure = {"name": f"{PSNR_LOST}/alpha", "value": lost}
-            acts.add(filed.id, "figures", {"figures": [figure]}, at=now, actor="server")
-        acts.add(filed.id, "certificate", {"certificate": "c", "sha256": "0"}, at=now, actor="server")
-    collector = StateCollector(tmp_path / "state")
-    samples = collector.samples()
-    collector.close()
-    assert samples.value(evidence.LOST, "alpha") == 0.4
-    assert samples.value(evidence.LIMIT) == 0.3
-    assert samples.value(evidence.AT) == pytest.approx(now.timestamp())
-    assert samples.value(evidence.CERTIFICATES) == 1
 
 
 def test_certificates_end_when_they_say(state: Path, tmp_path: Path) -> None:
