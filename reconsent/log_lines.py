@@ -39,6 +39,7 @@ FIELDS = (
     "reference",
     "stage",
     "user",
+    "request",
 )
 """Everything that a line may say beside its words, in this order."""
 

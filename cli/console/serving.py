@@ -18,6 +18,7 @@ from cli.console.opened import OpenState
 from cli.console.sessions import LONGEST_SECONDS, Sessions
 from cli.console.visits import Console
 from reconsent.errors import ConfigError
+from reconsent.log_lines import start_logging
 from server.persistence import ConsoleUsers
 
 MOST_CONNECTIONS = 200
@@ -57,6 +58,7 @@ def serve(
     known = {*_LOCAL, address.host, *names}
     if certificate is not None and key is not None:
         known |= _check_certificate(certificate, key)
+    start_logging()
     opened = OpenState(state)
     opened.consortium()
     if not ConsoleUsers(opened.state()).all():

@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from logging import INFO
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from cli.console.opened import OpenState
 from cli.console.rendering import render
 from cli.console.sessions import Session, Sessions
 from reconsent.errors import ReconsentError, SignatureError, StateError, WithdrawalError
+from reconsent.log_lines import tell
 from server.persistence import ConsoleUser, ConsoleUsers, Ledger, Role, StateDirectory
 from server.persistence.ledger_entries import CONSOLE_ACTION
 from unlearning.request import LONGEST_NAME, checked_text
@@ -144,7 +146,10 @@ class Visit:
         self, action: str, subject: str | None = None, *, outcome: str = "done",
         state: StateDirectory | None = None, session: Transaction | None = None,
     ) -> None:  # fmt: skip
-        """Put on record in the ledger what the user does, in the transaction of what is done."""
+        """Put on record in the ledger what the user does, in the transaction of what is done.
+
+        The console's log says it too once it is done, with the correlation of the work that follows.
+        """
         body = {
             "user": self.who.id,
             "role": self.who.role.value,
@@ -154,6 +159,15 @@ class Visit:
             "request": self.number,
         }
         Ledger(state or self.state).append(CONSOLE_ACTION, body, session=session)
+        if session is None:
+            self._tell(action, subject, outcome)
+        else:
+            StateDirectory.after_commit(session, lambda: self._tell(action, subject, outcome))
+
+    def _tell(self, action: str, subject: str | None, outcome: str) -> None:
+        withdrawal = subject if subject is not None and subject.startswith("W-") else None
+        named = {"correlation": withdrawal or self.number, "withdrawal": withdrawal}
+        tell(INFO, "console", action, **named, outcome=outcome, user=self.who.id, request=self.number)
 
     def page(self, template: str, code: int = 200, **values: Any) -> Response:
         """A page of the console."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,8 +23,10 @@ from deploy import processes
 from deploy.local_consortium import LocalConsortium
 from deploy.ports import find_ports
 from reconsent.config import dump_consortium, load_consortium
+from reconsent.log_lines import FORMAT_VARIABLE
 from reconsent.privacy import PrivacyConfig
 from server.app import LOG_FILE
+from tests.cli.console.console_at_work import PASSWORD, Visitor
 from tests.deploy.deployment_files import DEPLOY
 
 PROMETHEUS = shutil.which("prometheus")
@@ -50,12 +53,18 @@ class Watched:
     local: LocalConsortium
     url: str
     began: float
+    request: str = ""
 
-    def reconsent(self, *arguments: str) -> str:
-        """Run a command that must succeed; returns what it printed."""
+    def command(self, *arguments: str) -> list[str]:
+        """A command on the consortium's state."""
         program = str(Path(sys.executable).parent / "reconsent")
-        command = [program, *arguments, "--state", str(self.local.layout.state)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        return [program, *arguments, "--state", str(self.local.layout.state)]
+
+    def reconsent(self, *arguments: str, told: str = "") -> str:
+        """Run a command that must succeed; returns what it printed."""
+        done = subprocess.run(
+            self.command(*arguments), input=told, capture_output=True, text=True, timeout=600, check=False
+        )
         assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -114,7 +123,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         found.reconsent("up", str(file))
         server, found.url = started(directory, local)
         found.reconsent("train", "--rounds", str(ROUNDS), "--quiet")
-        found.reconsent("withdraw", LEAVING, "--reason", "the contract ends", "--requested-by", "officer")
+        found.request = filed_in_the_console(found, directory / "console.log")
         found.wait('reconsent_withdrawal_state{state=~"received|restricted"}', lambda value: value == 1)
         found.wait("withdrawal:reconsent_withdrawal_time_left:seconds", lambda value: value > 0)
         found.reconsent("unlearn", "--quiet")
@@ -126,6 +135,25 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             server.wait(30)
         local.down()
         assert processes.strays(str(local.layout.root)) == []
+
+
+def filed_in_the_console(watched: Watched, log: Path) -> str:
+    """An officer logs in to a real console and files the withdrawal; the number of that request."""
+    watched.reconsent("console", "user", "add", "ada", "--role", "officer", told=f"{PASSWORD}\n")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", FORMAT_VARIABLE: "json"}
+    command = watched.command("console", "--address", "127.0.0.1:0")
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment) as console,
+    ):
+        try:
+            assert console.stdout is not None
+            officer = Visitor(console.stdout.readline().split()[-1])
+            officer.log_in("ada")
+            answer = officer.confirm(officer.file(LEAVING))
+        finally:
+            console.terminate()
+    return str(answer.headers["x-request-id"])
 
 
 def started(directory: Path, local: LocalConsortium) -> tuple[subprocess.Popen[bytes], str]:
@@ -263,6 +291,27 @@ def test_a_request_is_followed_to_the_sites_log_lines(watched: Watched) -> None:
     assert set(seen) == {(found[0], found[1]) for found in asked}
     node = layout.log("supernode-brain").read_text(encoding="utf-8", errors="replace")
     assert f"worked correlation={unlearned}" in node and f"worked correlation={request}" in node
+
+
+def test_a_request_to_the_console_is_followed_to_the_sites_log_lines(watched: Watched) -> None:
+    """From the number that the browser got, by the console's line, to lines of server and sites."""
+    layout = watched.local.layout
+    said = (layout.state.parent / "console.log").read_text(encoding="utf-8").splitlines()
+    (line,) = [entry for entry in map(json.loads, said) if entry.get("request") == watched.request]
+    correlation = line["correlation"]
+    assert line["withdrawal"] == correlation and line["user"].startswith("U-")
+    (on_record,) = [
+        entry["body"]
+        for entry in json.loads(watched.reconsent("ledger", "show", "--kind", "console-action", "--json"))
+        if entry["body"]["request"] == watched.request
+    ]
+    assert (on_record["subject"], on_record["user"]) == (correlation, line["user"])
+    assert f"answered correlation={correlation} " in (layout.state / LOG_FILE).read_text(encoding="utf-8")
+    for site in ("brain", "abdomen"):
+        logged = map(json.loads, layout.site_log(site).read_text(encoding="utf-8").splitlines())
+        assert {entry["type"] for entry in logged if entry["correlation"] == correlation} >= {"train"}
+        node = layout.log(f"supernode-{site}").read_text(encoding="utf-8", errors="replace")
+        assert f"worked correlation={correlation}" in node
 
 
 def test_exporters_come_and_go_with_the_consortium(watched: Watched) -> None:

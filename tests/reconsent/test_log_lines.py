@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,3 +124,11 @@ def test_a_file_gets_the_same_lines(tmp_path: Path, capsys: pytest.CaptureFixtur
     start_logging({}, file=tmp_path / "missing" / "server.log")
     tell(logging.INFO, "round", "two")
     assert "two" in capsys.readouterr().err
+
+
+def test_every_field_is_explained() -> None:
+    """The table of docs/logs.md names each field that a line may have, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "logs.md").read_text(encoding="utf-8")
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = {word for cell in cells for word in re.findall(r"`([a-z]+)`", cell)}
+    assert named == {*FIELDS, "at", "level", "logger", "event", "words"}
