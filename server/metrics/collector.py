@@ -25,7 +25,7 @@ from server.metrics.runs import Runs
 from server.metrics.sites import Sites
 from server.metrics.view import View
 from server.metrics.withdrawals import WithdrawalMetrics
-from server.persistence import SiteStatus, StateDirectory
+from server.persistence import StateDirectory
 from server.persistence.state import DATABASE
 
 
@@ -105,10 +105,10 @@ class StateCollector(Collector):
         state = self._open()
         with state.reading() as session:
             view = View(state, session, self._config())
-            statuses = self._sites.collect(view, samples)
+            sites = self._sites.collect(view, samples)
             self._rounds.read(view)
-            self._rounds.collect(samples, statuses)
-            remaining = frozenset(s for s, status in statuses.items() if status == SiteStatus.ACTIVE.value)
+            self._rounds.collect(samples, sites)
+            remaining = frozenset(site for site, known in sites.items() if known.active)
             self._rounds.quality.collect(samples, self._sites.organs, remaining)
             self._rounds.unlearning.collect(samples)
             self._rounds.privacy.collect(samples, remaining)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,16 +17,18 @@ from reconsent.exposition import DurationCounts, Metric, Samples, Topic
 from server.metrics.privacy import Privacy
 from server.metrics.quality import Quality
 from server.metrics.refusals import PRIVACY_BUDGET, REASONS, reason_code
+from server.metrics.sites import SiteState
 from server.metrics.unlearning import Unlearning
 from server.metrics.view import View
 from server.names import ORACLE
-from server.persistence import SiteStatus
 from server.persistence.tables import FailedRoundRow, RoundRow
 from strategies import messages as msg
 
 PHASES = ("train", "unlearn")
 ROUND_OUTCOMES = ("completed", "partial", "taken_back", "failed")
 OUTCOMES = ("ok", "refused", "failed", "timeout", "withdrawn")
+RECENTLY = 10
+"""Rounds that count as recent: by their number, since one may take seconds or a day."""
 
 ROUNDS = Metric(
     "reconsent_rounds_total",
@@ -102,14 +104,23 @@ LAST_REPLY = Metric(
 MISSED = Metric(
     "reconsent_site_rounds_missed",
     "gauge",
-    "Rounds committed since the last one with an accepted reply of the site; all of them if there is none",
+    "Rounds, failed ones among them, since the last one with a usable reply of the site; since it was "
+    "admitted if it has answered in none since then",
     ("site",),
-    "for active sites",
+    "for active sites that were admitted",
+)
+RECENT = Metric(
+    "reconsent_site_recent_replies",
+    "gauge",
+    f"Of the last {RECENTLY} rounds in which the site was asked, failed ones among them: in how many its "
+    "reply was of use (usable), and in how many not (unusable)",
+    ("site", "outcome"),
+    "for active sites that were asked since they were admitted",
 )
 
 TOPIC = Topic(
     "Rounds and replies",
-    (ROUNDS, DURATION, STEP, WORK, LAST, REPLIES, UNUSABLE, BYTES, NORM, LOSS, LAST_REPLY, MISSED),
+    (ROUNDS, DURATION, STEP, WORK, LAST, REPLIES, UNUSABLE, BYTES, NORM, LOSS, LAST_REPLY, MISSED, RECENT),
 )
 
 
@@ -142,7 +153,7 @@ class Rounds:
                 self._last_failed = row.number
             view.session.expunge(row)
 
-    def collect(self, samples: Samples, sites: Mapping[str, str]) -> None:
+    def collect(self, samples: Samples, sites: Mapping[str, SiteState]) -> None:
         """Fill in this topic's metrics.
 
         Parameters
@@ -150,8 +161,8 @@ class Rounds:
         samples
             Where to.
         sites
-            Site → status: their counters begin at zero, so that the first increase is seen; of those that
-            are not active nothing is told but what happened.
+            By name: their counters begin at zero, so that the first increase is seen; of those that are not
+            active nothing is told but what happened.
         """
         for phase in (*PHASES, *sorted(self._phases - set(PHASES))):
             for outcome in ROUND_OUTCOMES:
@@ -165,11 +176,22 @@ class Rounds:
             samples.distribution(WORK, counts, site, work)
         for site in sorted({*sites, *self._seen}):
             self._counts_of(samples, site)
-            if sites.get(site) == SiteStatus.ACTIVE.value:
-                samples.set(MISSED, self._main_rounds - self._answered_at.get(site, 0), site)
+            known = sites.get(site)
+            if known is not None and known.active:
+                self._since_admitted(samples, site, known.admitted)
                 samples.set(NORM, self._norms.get(site), site)
                 samples.set(LOSS, self._losses.get(site), site)
                 samples.set(LAST_REPLY, self._replied.get(site), site)
+
+    def _since_admitted(self, samples: Samples, site: str, admitted: float | None) -> None:
+        if admitted is None:
+            return
+        unanswered = self._main_rounds[self._answered_at.get(site, 0) :]
+        samples.set(MISSED, sum(at > admitted for at in unanswered), site)
+        recent = [usable for at, usable in self._recent.get(site, ()) if at > admitted]
+        if recent:
+            samples.set(RECENT, recent.count(True), site, "usable")
+            samples.set(RECENT, recent.count(False), site, "unusable")
 
     def _counts_of(self, samples: Samples, site: str) -> None:
         for phase in PHASES:
@@ -182,7 +204,7 @@ class Rounds:
 
     def _forget(self) -> None:
         self._last, self._last_failed = 0, 0
-        self._main_rounds = 0
+        self._main_rounds: list[float] = []
         self._phases: set[str] = set()
         self._seen: set[str] = set()
         self._rounds: Counter[tuple[str, str]] = Counter()
@@ -197,6 +219,7 @@ class Rounds:
         self._losses: dict[str, float] = {}
         self._replied: dict[str, float] = {}
         self._answered_at: dict[str, int] = {}
+        self._recent: dict[str, deque[tuple[float, bool]]] = {}
         self.quality, self.unlearning, self.privacy = Quality(), Unlearning(), Privacy()
 
     def _take(self, row: RoundRow) -> None:
@@ -214,7 +237,7 @@ class Rounds:
             self._observe_step(phase, "gate", notes["gate-seconds"])
         if phase == "oracle":
             return
-        self._main_rounds += 1
+        self._main_rounds.append(at)
         for site, told in row.sites.items():
             self._take_site(phase, site, told, at)
         for site, values in metrics.get("evaluation", {}).items():
@@ -228,6 +251,7 @@ class Rounds:
         self._rounds[phase, "failed"] += 1
         if phase == "oracle":
             return
+        self._main_rounds.append(row.created_at.timestamp())
         for site, told in row.sites.items():
             self._count_reply(phase, site, told)
             if told["outcome"] == "ok":
@@ -237,7 +261,6 @@ class Rounds:
         self._count_reply(phase, site, told)
         if told["outcome"] != "ok":
             return
-        self._answered_at[site] = self._main_rounds
         self._replied[site] = at
         self._observe_work(site, "train", told.get("seconds"))
         self.privacy.take(site, told.get("privacy") or {})
@@ -251,7 +274,11 @@ class Rounds:
         self._replies[site, phase, outcome] += 1
         self._bytes[site, "up"] += told.get("bytes_up", 0)
         self._bytes[site, "down"] += told.get("bytes_down", 0)
-        if outcome != "ok":
+        recent = self._recent.setdefault(site, deque(maxlen=RECENTLY))
+        recent.append((self._main_rounds[-1], outcome == "ok"))
+        if outcome == "ok":
+            self._answered_at[site] = len(self._main_rounds)
+        else:
             code = reason_code(outcome, told.get("reason", ""))
             self._unusable[site, code] += 1
             if code == PRIVACY_BUDGET:

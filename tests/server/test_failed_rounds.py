@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from reconsent.errors import RoundError
+from reconsent.exposition import Samples
 from server.bookkeeping import MAIN
 from server.metrics import StateCollector, rounds
 from server.persistence import Ledger, RoundLog, StateDirectory, Withdrawals
 from server.service import Service, Task
 from server.status import status_of
-from tests.server.hospitals import consortium, grid, opened
+from tests.server.hospitals import SITES, consortium, grid, opened
 
 CONFIG = consortium(training={"min-sites": 3, "evaluate-every": 0})
 ILL: dict[str, Any] = {"beta": {"fault": "train"}, "delta": {"claims": 0}}
@@ -21,9 +22,14 @@ ILL: dict[str, Any] = {"beta": {"fault": "train"}, "delta": {"claims": 0}}
 
 def counted(state: Path, site: str, phase: str, outcome: str) -> float | None:
     """What the server's exporter says of a site's replies."""
+    return scraped(state).value(rounds.REPLIES, site, phase, outcome)
+
+
+def scraped(state: Path) -> Samples:
+    """What the server's exporter says."""
     collector = StateCollector(state)
     try:
-        return collector.samples().value(rounds.REPLIES, site, phase, outcome)
+        return collector.samples()
     finally:
         collector.close()
 
@@ -53,6 +59,14 @@ def test_a_failed_round_tells_who_failed_and_why(tmp_path: Path) -> None:
         assert entry.body["sites"]["beta"] == {"outcome": "failed"}, "without the site's words"
         key = ledger.public_key()
         assert key is not None and ledger.audit([key]).sound
+    samples = scraped(tmp_path / "state")
+    missed = {site: samples.value(rounds.MISSED, site) for site in SITES}
+    assert missed == {"alpha": 0, "beta": 1, "gamma": 0, "delta": 1}
+    assert (
+        samples.value(rounds.RECENT, "beta", "unusable")
+        == samples.value(rounds.RECENT, "beta", "usable")
+        == 1
+    )
     assert counted(tmp_path / "state", "beta", "train", "failed") == 1
     assert counted(tmp_path / "state", "alpha", "train", "ok") == 2
     with opened(tmp_path, CONFIG, simulated=False) as run:
