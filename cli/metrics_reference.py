@@ -45,7 +45,8 @@ else.
 
 **Labels** are few: sites by their name in the consortium file, phases, outcomes. A run, a model version and a
 withdrawal are labels of the series that say what they are (`…_info`, open withdrawals), and of no others. A
-withdrawn site keeps its counters, which are history, and loses its gauges.
+withdrawn site keeps its counters, which are history, and of the gauges `reconsent_site_info`, which says that
+it has left; it loses the others.
 
 **Prometheus and Grafana**: `deploy/prometheus/` has a scrape configuration, recording rules and alerts,
 `deploy/grafana/` two dashboards (consortium; withdrawals and privacy) with their provisioning. The dashboards

@@ -114,7 +114,7 @@ class StateCollector(Collector):
             self._rounds.privacy.collect(samples, remaining)
             self._runs.collect(view, samples)
             self._withdrawals.collect(view, samples)
-            self._evidence.collect(view, samples)
+            self._evidence.collect(view, samples, remaining)
             self._models.collect(view, samples)
             self.ledger.collect(view, samples)
 

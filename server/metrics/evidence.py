@@ -99,12 +99,12 @@ class EvidenceMetrics:
     def __init__(self) -> None:
         self._newest: tuple[str, Certificate] | None = None
 
-    def collect(self, view: View, samples: Samples) -> None:
-        """Fill in this topic's metrics."""
+    def collect(self, view: View, samples: Samples, remaining: frozenset[str]) -> None:
+        """Fill in this topic's metrics, of sites for ``remaining`` ones only."""
         row, session = WithdrawalActRow, view.session
         issued = session.scalar(select(func.count()).where(row.kind == "certificate"))
         samples.set(CERTIFICATES, issued or 0)
-        self._measured_at_sites(view, samples)
+        self._measured_at_sites(view, samples, remaining)
         certificate = self._certificate(view)
         if certificate is not None:
             samples.set(CLAIM, 1, certificate.claim_level.value, "yes" if certificate.simulation else "no")
@@ -112,7 +112,7 @@ class EvidenceMetrics:
             _certified(certificate, samples)
 
     @staticmethod
-    def _measured_at_sites(view: View, samples: Samples) -> None:
+    def _measured_at_sites(view: View, samples: Samples, remaining: frozenset[str]) -> None:
         row, session = WithdrawalActRow, view.session
         newest = select(row).order_by(row.number.desc()).limit(1)
         figures = session.scalar(newest.where(row.kind == "figures"))
@@ -121,7 +121,7 @@ class EvidenceMetrics:
         samples.set(AT, figures.at.timestamp())
         for entry in figures.body["figures"]:
             family, _, site = entry["name"].partition("/")
-            if family == PSNR_LOST:
+            if family == PSNR_LOST and site in remaining:
                 samples.set(LOST, entry["value"], site)
         policy = session.scalar(
             newest.where(

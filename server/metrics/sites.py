@@ -31,7 +31,7 @@ SLICES = Metric(
     "gauge",
     "Training slices that a site said it has when it enrolled",
     ("site",),
-    "once it was in contact",
+    "for active sites, once they were in contact",
 )
 KEYS = Metric("reconsent_site_keys", "gauge", "Enrolled keys of sites by status", ("status",))
 ENTRIES = Metric(
@@ -99,7 +99,7 @@ class Sites:
         statuses = dict.fromkeys(organs, SiteStatus.ACTIVE.value)
         for entry in Roster(view.state).all(session=view.session):
             statuses[entry.site], organs[entry.site] = entry.status.value, entry.organ
-            if entry.num_examples:
+            if entry.num_examples and entry.status is SiteStatus.ACTIVE:
                 samples.set(SLICES, entry.num_examples, entry.site)
         counts = Counter(statuses.values())
         for status in SiteStatus:

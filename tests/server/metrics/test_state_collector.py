@@ -78,13 +78,17 @@ def test_values_are_those_of_the_status(state: Path, collector: StateCollector) 
 
 
 def test_who_has_left_has_a_history_and_nothing_else(collector: StateCollector) -> None:
-    """Counters of a withdrawn site stay; norms, losses and quality are told of active sites alone."""
+    """Counters of a withdrawn site stay, and that it has left; all other gauges are of active sites alone."""
     samples = collector.samples()
     assert samples.value(rounds.REPLIES, "gamma", "train", "ok") == 4
-    for metric in (rounds.NORM, rounds.LOSS, rounds.LAST_REPLY, rounds.MISSED):
+    assert samples.value(sites.INFO, "gamma", "brain", "withdrawn") == 1
+    for metric in (rounds.NORM, rounds.LOSS, rounds.LAST_REPLY, rounds.MISSED, sites.SLICES):
         assert samples.value(metric, "gamma") is None
         assert samples.value(metric, "alpha") is not None
-    assert 'reconsent_evaluation_psnr_decibels{organ="brain",site="gamma"}' not in exposed(collector)
+    gauges = {metric.name for metric in METRICS if metric.kind == "gauge"} - {sites.INFO.name}
+    told = {line.partition("{")[0] for line in exposed(collector).splitlines() if 'site="gamma"' in line}
+    assert told and not told & gauges
+    assert 'reconsent_evaluation_psnr_decibels{organ="brain",site="alpha"}' in exposed(collector)
     assert samples.value(sites.RESIDUAL) == 0
 
 
