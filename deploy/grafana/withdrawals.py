@@ -162,10 +162,13 @@ WITHDRAWALS = (
             ),
             Panel(
                 "Since the ledger was verified",
-                "Time since the exporter verified all of it.",
-                {"age": "time() - reconsent_ledger_verified_timestamp_seconds{}"},
+                "Time since the exporter verified what was added, and all of it.",
+                {
+                    "what was added": "time() - reconsent_ledger_verified_timestamp_seconds{}",
+                    "all of it": "time() - reconsent_ledger_whole_verified_timestamp_seconds{}",
+                },
                 "s",
-                red_above=86400,
+                red_above=2 * 86400,
             ),
             Panel(
                 "Privacy spent",

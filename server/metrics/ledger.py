@@ -16,9 +16,13 @@ from server.metrics.view import View
 from server.persistence import StateDirectory
 from server.persistence.ledger import Ledger
 from server.persistence.tables import LedgerRow
+from unlearning.ledger.audit import Auditor
 
 VERIFY_SECONDS = 900.0
-"""Between two verifications, which read every entry and check its signature."""
+"""Between two verifications of the entries that were added, and of their signatures."""
+
+WHOLE_SECONDS = 86400.0
+"""Between two verifications of all entries, which find what was altered since."""
 
 ENTRIES = Metric(
     "reconsent_ledger_entries_total",
@@ -37,37 +41,46 @@ LAST = Metric(
 VERIFIED_AT = Metric(
     "reconsent_ledger_verified_timestamp_seconds",
     "gauge",
-    "When the exporter verified the whole ledger last, in seconds since 1970; it does so every quarter of an "
-    "hour, against the key that the ledger itself names",
+    "When the exporter verified the ledger last, in seconds since 1970: every quarter of an hour the entries "
+    "that were added, against the keys that the ledger itself names",
     (),
     "once it was verified",
+)
+WHOLE_AT = Metric(
+    "reconsent_ledger_whole_verified_timestamp_seconds",
+    "gauge",
+    "When it verified every entry last, in seconds since 1970: at its start, and once a day",
+    (),
+    "as above",
 )
 VERIFIED = Metric(
     "reconsent_ledger_verified_entries",
     "gauge",
-    "Entries that were sound in that verification",
+    "Entries that were sound in the last verification",
     (),
     "as above",
 )
 FAULTS = Metric(
     "reconsent_ledger_faults",
     "gauge",
-    "1 if that verification found an entry that is not what was written, else 0; `reconsent ledger verify` "
-    "names it",
+    "1 if it found an entry that is not what was written, else 0; `reconsent ledger verify` names it",
     (),
     "as above",
 )
 
-TOPIC = Topic("Ledger", (ENTRIES, LAST, VERIFIED_AT, VERIFIED, FAULTS))
+TOPIC = Topic("Ledger", (ENTRIES, LAST, VERIFIED_AT, WHOLE_AT, VERIFIED, FAULTS))
 
 
 class LedgerMetrics:
-    """Counts entries at each scrape, and verifies all of them now and then while no scrape waits for it."""
+    """Counts entries at each scrape, and verifies them now and then while no scrape waits for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._begun = -VERIFY_SECONDS
+        self._auditor: Auditor | None = None
+        self._whole_begun = -WHOLE_SECONDS
+        self._whole_at: float | None = None
         self._found: tuple[float, int, bool] | None = None
 
     def collect(self, view: View, samples: Samples) -> None:
@@ -84,10 +97,11 @@ class LedgerMetrics:
         samples.set(LAST, _timestamp(newest or ""))
         self._verify_if_due(view.state)
         with self._lock:
-            found = self._found
+            found, whole_at = self._found, self._whole_at
         if found is not None:
             at, sound, faulty = found
             samples.set(VERIFIED_AT, at)
+            samples.set(WHOLE_AT, whole_at)
             samples.set(VERIFIED, sound)
             samples.set(FAULTS, faulty)
 
@@ -105,12 +119,19 @@ class LedgerMetrics:
         self._thread.start()
 
     def _verify(self, state: StateDirectory) -> None:
+        began = time.monotonic()
+        due = began - self._whole_begun >= WHOLE_SECONDS
+        auditor = Auditor() if due or self._auditor is None else self._auditor
+        whole = auditor.result.size == 0
         try:
             ledger = Ledger(state)
             with state.reading() as session:
-                key = ledger.public_key(session=session)
-                audit = ledger.audit([key] if key is not None else [], session=session)
-            found = time.time(), audit.size, not audit.sound
+                keys = ledger.named_keys(session=session)
+                if not ledger.audit_added(auditor, keys, session=session):
+                    # It does not go on from there: an older state was restored, or it was altered.
+                    auditor, whole = Auditor(), True
+                    ledger.audit_added(auditor, keys, session=session)
+            found = time.time(), auditor.result.size, not auditor.result.sound
         except StateError as error:
             # The database did not answer, which says nothing of the ledger: the last finding stays, and ages.
             log(WARNING, "The ledger could not be verified now: %s", error.problem)
@@ -120,6 +141,10 @@ class LedgerMetrics:
             found = time.time(), 0, True
         with self._lock:
             self._found = found
+            if whole:
+                self._whole_begun, self._whole_at = began, found[0]
+        # After a fault there is nothing to go on from.
+        self._auditor = None if found[2] else auditor
 
 
 def _timestamp(text: str) -> float | None:

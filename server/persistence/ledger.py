@@ -16,7 +16,7 @@ from reconsent.errors import LedgerError, SignatureError
 from reconsent.files import sync_directory
 from server.persistence.state import StateDirectory
 from server.persistence.tables import LedgerRow
-from unlearning.ledger.audit import Audit, audit
+from unlearning.ledger.audit import Audit, Auditor, audit
 from unlearning.ledger.checkpoints import Checkpoint
 from unlearning.ledger.entries import KEY_REPLACED, LEDGER_BEGUN, Entry, Row, now
 from unlearning.ledger.exports import ledger_lines
@@ -186,6 +186,24 @@ class Ledger:
         with self._state.reading(session) as own:
             return audit(_rows(own), trusted, kept)
 
+    def audit_added(
+        self, auditor: Auditor, trusted: Sequence[PublicKey], *, session: Session | None = None
+    ) -> bool:
+        """Check the entries that were added since ``auditor`` was here last.
+
+        Returns
+        -------
+        Whether the ledger still goes on from where it was then; if not, nothing was checked.
+        """
+        with self._state.reading(session) as own:
+            done = auditor.result
+            if done.size and _root_of(own, done.size) != done.root:
+                return False
+            for row in _rows(own, after=done.size):
+                if not auditor.take(row, trusted):
+                    break
+            return True
+
     def key_contents(self, *, session: Session | None = None) -> list[str]:
         """Contents of the entries that name a key, unchecked: they may have been altered."""
         query = select(LedgerRow.content).where(LedgerRow.kind.in_((LEDGER_BEGUN, KEY_REPLACED)))
@@ -329,8 +347,9 @@ def _root_of(session: Session, number: int) -> str | None:
     return session.scalar(select(LedgerRow.root).where(LedgerRow.number == number))
 
 
-def _rows(session: Session, up_to: int | None = None) -> Iterator[Row]:
-    query = select(LedgerRow).order_by(LedgerRow.number).execution_options(yield_per=1000)
+def _rows(session: Session, up_to: int | None = None, *, after: int = 0) -> Iterator[Row]:
+    query = select(LedgerRow).where(LedgerRow.number > after).order_by(LedgerRow.number)
+    query = query.execution_options(yield_per=1000)
     if up_to is not None:
         query = query.where(LedgerRow.number <= up_to)
     for row in session.scalars(query):

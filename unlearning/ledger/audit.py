@@ -67,6 +67,38 @@ class Audit:
         return self.fault is None
 
 
+class Auditor:
+    """An audit that can be gone on with when entries were added; what was checked is not checked again.
+
+    Attributes
+    ----------
+    result
+        Of what was checked so far.
+    """
+
+    def __init__(self) -> None:
+        self.result = Audit()
+        self._tree = MerkleTree()
+        self._key: PublicKey | None = None
+
+    def take(self, row: Row, trusted: Sequence[PublicKey]) -> bool:
+        """Check the next entry; ``False`` if it is wrong, and then there is nothing to go on with."""
+        result = self.result
+        try:
+            entry = _read(row, result.size + 1)
+            self._key = key = _signer(entry, self._key, trusted)
+            self._tree.append(row.leaf_hash)
+            _check_written(row, entry, self._tree.root().hex(), result.ledger or _id(entry), key)
+        except _Wrong as wrong:
+            result.fault = Fault(result.size + 1, wrong.problem)
+            return False
+        result.ledger = result.ledger or _id(entry)
+        result.size, result.root, result.at = entry.number, row.root, entry.at
+        if key.key_id not in result.keys:
+            result.keys.append(key.key_id)
+        return True
+
+
 def audit(rows: Iterable[Row], trusted: Sequence[PublicKey], kept: Sequence[Checkpoint] = ()) -> Audit:
     """Check every entry, in order, and compare with checkpoints kept elsewhere.
 
@@ -83,23 +115,12 @@ def audit(rows: Iterable[Row], trusted: Sequence[PublicKey], kept: Sequence[Chec
     -------
     The result; reading stops at the first fault.
     """
-    result = Audit()
-    tree, agreed = MerkleTree(), 0
+    auditor, agreed = Auditor(), 0
+    result = auditor.result
     awaited = sorted(kept, key=lambda checkpoint: checkpoint.size)
-    key: PublicKey | None = None
     for row in rows:
-        try:
-            entry = _read(row, result.size + 1)
-            key = _signer(entry, key, trusted)
-            tree.append(row.leaf_hash)
-            _check_written(row, entry, tree.root().hex(), result.ledger or _id(entry), key)
-        except _Wrong as wrong:
-            result.fault = Fault(result.size + 1, wrong.problem)
+        if not auditor.take(row, trusted):
             return result
-        result.ledger = result.ledger or _id(entry)
-        result.size, result.root, result.at = entry.number, row.root, entry.at
-        if key.key_id not in result.keys:
-            result.keys.append(key.key_id)
         while awaited and awaited[0].size <= result.size:
             checkpoint = awaited.pop(0)
             if (fault := _compare(checkpoint, result, agreed)) is not None:

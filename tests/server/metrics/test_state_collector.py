@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +13,12 @@ import numpy as np
 import pytest
 
 from deploy.certificates import AUTHORITY, SERVER, certificate_statuses, make_certificates
-from reconsent.errors import StateError
 from reconsent.exposition import Samples
-from server.metrics import METRICS, StateCollector, ledger, privacy, rounds, sites, withdrawals
+from server.metrics import METRICS, StateCollector, privacy, rounds, sites, withdrawals
 from server.metrics import catalogue as names
 from server.metrics.refusals import REASONS, reason_code
 from server.metrics.view import View
 from server.persistence import RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
-from server.persistence.ledger import Ledger
 from server.persistence.state import DATABASE
 from server.privacy import privacy_of
 from server.status import status_of
@@ -193,60 +190,6 @@ def test_certificates_end_when_they_say(state: Path, tmp_path: Path) -> None:
         assert float(value) == status.expires.timestamp()
     assert text.count("reconsent_certificate_expiry_timestamp_seconds{") == 2
     collector.close()
-
-
-def test_the_ledger_is_verified(state: Path, tmp_path: Path) -> None:
-    """Every entry of a sound ledger is; one whose content was changed in the database is found."""
-    shutil.copytree(state, tmp_path / "state")
-    collector = StateCollector(tmp_path / "state")
-    collector.samples()
-    collector.ledger.wait()
-    samples = collector.samples()
-    entries = sum(_values(collector, "reconsent_ledger_entries_total"))
-    assert samples.value(ledger.VERIFIED) == entries > 0
-    assert samples.value(ledger.FAULTS) == 0
-    collector.close()
-    with sqlite3.connect(tmp_path / "state" / DATABASE) as database:
-        for (trigger,) in database.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-        ).fetchall():
-            database.execute(f'DROP TRIGGER "{trigger}"')
-        database.execute("UPDATE ledger SET content = content || ' ' WHERE number = 5")
-    database.close()
-    collector = StateCollector(tmp_path / "state")
-    collector.samples()
-    collector.ledger.wait()
-    samples = collector.samples()
-    assert samples.value(ledger.FAULTS) == 1
-    assert samples.value(ledger.VERIFIED) == 4
-    collector.close()
-
-
-def test_a_database_that_does_not_answer_says_nothing_of_the_ledger(
-    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last finding stays, and no fault is told."""
-    shutil.copytree(state, tmp_path / "state")
-    collector = StateCollector(tmp_path / "state")
-    collector.samples()
-    collector.ledger.wait()
-    before = [collector.samples().value(metric) for metric in (ledger.VERIFIED_AT, ledger.FAULTS)]
-
-    def lost(*_: object, **__: object) -> None:
-        raise StateError("The connection was lost.", "Wait.")
-
-    monkeypatch.setattr(Ledger, "audit", lost)
-    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
-    collector.samples()
-    collector.ledger.wait()
-    assert [collector.samples().value(metric) for metric in (ledger.VERIFIED_AT, ledger.FAULTS)] == before
-    assert before[1] == 0
-    collector.close()
-
-
-def _values(collector: StateCollector, name: str) -> list[float]:
-    lines = exposed(collector).splitlines()
-    return [float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{")]
 
 
 def test_a_site_tells_of_its_privacy_budget() -> None:

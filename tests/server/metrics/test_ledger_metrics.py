@@ -1,0 +1,147 @@
+"""What the server's exporter verifies of the ledger: what was added often, and all of it now and then."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconsent.errors import StateError
+from reconsent.exposition import Samples
+from server.metrics import StateCollector, ledger
+from server.persistence import StateDirectory
+from server.persistence.ledger import Ledger
+from server.persistence.state import DATABASE
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """With a ledger of eight entries."""
+    with StateDirectory.open(tmp_path / "state") as opened:
+        added(opened, 7)
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def collector(state: Path) -> Iterator[StateCollector]:
+    found = StateCollector(state)
+    yield found
+    found.close()
+
+
+def added(state: StateDirectory, number: int) -> None:
+    """Add entries; the first of all is the ledger's own."""
+    for place in range(number):
+        Ledger(state).append("trial", {"place": place})
+
+
+def verified(collector: StateCollector) -> Samples:
+    """A scrape after the verification that is due."""
+    collector.samples()
+    collector.ledger.wait()
+    return collector.samples()
+
+
+def altered(state: Path, number: int) -> None:
+    """Change the content of an entry in the database, as only somebody with the file can."""
+    with sqlite3.connect(state / DATABASE) as database:
+        triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for (trigger,) in triggers:
+            database.execute(f'DROP TRIGGER "{trigger}"')
+        database.execute("UPDATE ledger SET content = content || ' ' WHERE number = ?", (number,))
+    database.close()
+
+
+def test_the_whole_ledger_is_verified_at_the_start(state: Path, collector: StateCollector) -> None:
+    """Every entry of a sound ledger is; one whose content was changed in the database is found."""
+    samples = verified(collector)
+    assert samples.value(ledger.VERIFIED) == 8
+    assert samples.value(ledger.FAULTS) == 0
+    assert samples.value(ledger.WHOLE_AT) == samples.value(ledger.VERIFIED_AT) is not None
+    altered(state, 5)
+    again = StateCollector(state)
+    samples = verified(again)
+    assert samples.value(ledger.FAULTS) == 1
+    assert samples.value(ledger.VERIFIED) == 4
+    again.close()
+
+
+def test_in_between_only_what_was_added_is_verified(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of an old entry is not seen by it, and is found by the next verification of all."""
+    whole_at = verified(collector).value(ledger.WHOLE_AT)
+    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
+    altered(state, 3)
+    with StateDirectory.open(state) as opened:
+        added(opened, 4)
+    samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (12, 0)
+    assert samples.value(ledger.WHOLE_AT) == whole_at
+    monkeypatch.setattr(ledger, "WHOLE_SECONDS", 0.0)
+    samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (2, 1)
+    assert (samples.value(ledger.WHOLE_AT) or 0) > (whole_at or 0)
+
+
+def test_a_fault_among_what_was_added_stays_until_it_is_mended(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found at once, and again by each that follows, since these are of all entries."""
+    verified(collector)
+    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
+    with StateDirectory.open(state) as opened:
+        added(opened, 4)
+    altered(state, 10)
+    for _ in range(2):
+        samples = verified(collector)
+        assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (9, 1)
+
+
+def test_a_ledger_that_does_not_go_on_is_verified_whole(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its last verified entry is another one than it was, nothing of what was found before counts."""
+    verified(collector)
+    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
+    altered(state, 2)
+    with sqlite3.connect(state / DATABASE) as database:
+        database.execute("UPDATE ledger SET root = leaf WHERE number = 8")
+    database.close()
+    samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (1, 1)
+
+
+def test_a_replaced_key_is_no_fault(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries signed by a key that the ledger itself put in the place of the first one are sound."""
+    verified(collector)
+    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
+    with StateDirectory.open(state) as opened:
+        Ledger(opened).replace_key()
+        added(opened, 1)
+    for whole_seconds in (ledger.WHOLE_SECONDS, 0.0):
+        monkeypatch.setattr(ledger, "WHOLE_SECONDS", whole_seconds)
+        samples = verified(collector)
+        assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (10, 0)
+
+
+def test_a_database_that_does_not_answer_says_nothing_of_the_ledger(
+    collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last finding stays, and no fault is told."""
+    told = (ledger.VERIFIED_AT, ledger.WHOLE_AT, ledger.FAULTS)
+    samples = verified(collector)
+    before = [samples.value(metric) for metric in told]
+
+    def lost(*_: object, **__: object) -> None:
+        raise StateError("The connection was lost.", "Wait.")
+
+    monkeypatch.setattr(Ledger, "audit_added", lost)
+    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
+    samples = verified(collector)
+    assert [samples.value(metric) for metric in told] == before
+    assert before[2] == 0
