@@ -5,9 +5,9 @@
 A real server trains four quadratic hospitals on a local grid, so that there is a state of so many rounds;
 after each round the exporter's collector reads it and encodes the page, as for a scrape. Counted is processor
 time, which other work on the machine disturbs little. A scrape comes every 15 s, a verification of the whole
-ledger once a day, that of an entry once for each, and log lines with each round. The share is what all of it takes in a second, of one core,
-where a round takes as long as in ``bench/results/round_overhead.json``; since a round keeps at least one core
-busy, it is the most that metrics can take of one.
+ledger once a day, that of what a round added and log lines with each round. The share is what all of it
+takes in a second, of one core, where a round takes as long as in ``bench/results/round_overhead.json``; since
+a round keeps at least one core busy, it is the most that metrics can take of one.
 """
 
 from __future__ import annotations

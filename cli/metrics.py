@@ -97,6 +97,13 @@ def site(
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Without a SITE.toml: the site's name.")] = None,
     log: Annotated[Path | None, typer.Option("--log", help="Without a SITE.toml: the site's log.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Without a SITE.toml: the site's policy, if it has one.")
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option("--ca", help="Without a SITE.toml: the certificate by which it knows the server."),
+    ] = None,
     address: Annotated[
         str, typer.Option("--address", help="Where the site's own Prometheus reads them.")
     ] = "127.0.0.1:9465",
@@ -122,7 +129,7 @@ def site(
     """
     from client.metrics import write_textfile
 
-    collector = _site_collector(file, name, log)
+    collector = _site_collector(file, name, log, policy, ca)
     if textfile is not None:
         write_textfile(collector, textfile)
         return
@@ -155,7 +162,9 @@ def list_metrics(
             typer.echo(textwrap.fill(text, 78, initial_indent="      ", subsequent_indent="      "))
 
 
-def _site_collector(file: Path | None, name: str | None, log: Path | None) -> SiteCollector:
+def _site_collector(
+    file: Path | None, name: str | None, log: Path | None, policy: Path | None, ca: Path | None
+) -> SiteCollector:
     from client.metrics import SiteCollector
     from client.node.settings import load_node
 
@@ -168,7 +177,7 @@ def _site_collector(file: Path | None, name: str | None, log: Path | None) -> Si
         raise ConfigError(
             "It is not said which site this is.", "Name its SITE.toml, or give --name and --log."
         )
-    return SiteCollector(name, log=log)
+    return SiteCollector(name, log=log, policy=policy, authority=ca)
 
 
 def _serve(collector: Collector, address: str, unready: Callable[[], str], web_config: Path | None) -> None:

@@ -14,7 +14,8 @@ process of its own that outlives every run:
   hospital's own Prometheus. It never shows what the log does not hold: no scans, no names of files, no
   patients. With `--textfile FILE.prom` it writes a file for a node exporter instead, and opens no port.
 
-`reconsent up` starts both for its consortium (`--no-metrics` leaves them out), writes their addresses to
+`reconsent up` starts both for its consortium (`--no-metrics` leaves them out), a site's with the policy
+(`RECONSENT_SITE_POLICY`) and the certificate that its node has, writes their addresses to
 `deployment/metrics-targets.json` in the state directory, and `reconsent status` shows them. For a simulation
 `reconsent simulate --metrics-port 9464` serves the server's metrics for as long as it runs. What to do when
 an alert fires is in the [runbook](runbook.md).

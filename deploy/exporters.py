@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 
 import httpx
 
+from client.policy import policy_path
+from deploy.certificates import AUTHORITY
 from deploy.flower_control import executable, local_environment
 from deploy.layout import Layout
 from deploy.ports import LOCAL
@@ -37,14 +40,27 @@ def is_exporter(name: str) -> bool:
     return name == METRICS or name.startswith(exporter(""))
 
 
-def exporter_command(layout: Layout, name: str, ports: Mapping[str, int]) -> tuple[str, ...]:
-    """Program and arguments of an exporter."""
+def exporter_command(
+    layout: Layout,
+    name: str,
+    ports: Mapping[str, int],
+    *,
+    insecure: bool,
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[str, ...]:
+    """Program and arguments of an exporter; a site's reads policy and certificate where its node does."""
     address = ("--address", f"{LOCAL}:{ports[METRICS]}")
     program = (executable("reconsent"), "metrics")
     if name == METRICS:
         return (*program, "serve", "--state", str(layout.state), *address)
     site = name.removeprefix(exporter(""))
-    return (*program, "site", "--name", site, "--log", str(layout.site_log(site)), *address)
+    policy = policy_path({}, environment)
+    return (
+        *(*program, "site", "--name", site, "--log", str(layout.site_log(site))),
+        *(() if policy is None else ("--policy", str(policy))),
+        *(() if insecure else ("--ca", str(layout.tls / AUTHORITY))),
+        *address,
+    )
 
 
 def exporter_environment(layout: Layout) -> dict[str, str]:

@@ -211,7 +211,8 @@ class LocalConsortium:
         if missing:
             report("Starting the exporters of metrics")
         for name in missing:
-            command = exporters.exporter_command(self.layout, name, table.processes[name].ports)
+            ports = table.processes[name].ports
+            command = exporters.exporter_command(self.layout, name, ports, insecure=table.insecure)
             self._start(name, command, exporters.exporter_environment(self.layout), table, now)
         self._wait(now, names, lambda: all(exporters.answers(table.processes[name]) for name in names))
         exporters.write_targets(self.layout, table.processes)

@@ -14,7 +14,12 @@ import pytest
 
 from cli.main import main
 from cli.metrics import serving
+from client.policy import POLICY_VARIABLE
 from client.site_log import SiteLog
+from deploy.certificates import AUTHORITY, certificate_statuses, make_certificates
+from deploy.exporters import METRICS as METRICS_PORT
+from deploy.exporters import exporter, exporter_command
+from deploy.layout import Layout
 from deploy.ports import find_ports
 from reconsent.errors import ConfigError
 from server.metrics import METRICS
@@ -55,6 +60,33 @@ def test_a_site_is_named_by_file_or_by_options(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["metrics", "site", "--name", "north"])
     assert "which site" in capsys.readouterr().err
+
+
+def test_a_site_of_a_local_consortium_shows_its_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `reconsent up` starts for a site shows its node's policy and certificate, where it has them."""
+    layout = Layout(tmp_path / "state")
+    layout.make()
+    make_certificates(layout.tls)
+    (tmp_path / "policy.toml").write_text("may-train = false\nmax-rounds-a-day = 3\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "reconsent.prom"
+    shown = {}
+    for insecure, environment in ((False, {POLICY_VARIABLE: "policy.toml"}), (True, {})):
+        command = exporter_command(
+            layout, exporter("north"), {METRICS_PORT: 0}, insecure=insecure, environment=environment
+        )
+        run(*command[1:], "--textfile", str(target))
+        shown[insecure] = target.read_text(encoding="utf-8")
+    assert 'reconsent_site_allowed{work="train"} 0.0' in shown[False]
+    assert "reconsent_site_trainings_per_day_limit 3.0" in shown[False]
+    (authority,) = [s for s in certificate_statuses(layout.tls) if s.path.name == AUTHORITY]
+    (ends,) = re.findall(
+        r"^reconsent_site_authority_expiry_timestamp_seconds (.*)$", shown[False], re.MULTILINE
+    )
+    assert float(ends) == authority.expires.timestamp()
+    assert "reconsent_site_allowed{" not in shown[True] and "authority" not in shown[True]
 
 
 def test_the_list_has_every_metric(capsys: pytest.CaptureFixture[str]) -> None:
