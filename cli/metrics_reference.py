@@ -12,7 +12,9 @@ process of its own that outlives every run:
 - at the server `reconsent metrics serve`, which reads the state directory at each scrape and changes nothing;
 - at a hospital `reconsent metrics site SITE.toml`, which reads the site's own log and policy, for the
   hospital's own Prometheus. It never shows what the log does not hold: no scans, no names of files, no
-  patients. With `--textfile FILE.prom` it writes a file for a node exporter instead, and opens no port.
+  patients. With `--textfile FILE.prom` it writes a file for a node exporter instead, and opens no port; let a
+  timer do so every few minutes. `reconsent_site_collected_timestamp_seconds` says when that was, and an alert
+  tells when the file is older than half an hour.
 
 `reconsent up` starts both for its consortium (`--no-metrics` leaves them out), a site's with the policy
 (`RECONSENT_SITE_POLICY`) and the certificate that its node has, writes their addresses to

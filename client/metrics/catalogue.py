@@ -15,6 +15,12 @@ READABLE = Metric(
     "gauge",
     "1 if the site's log could be read in this scrape, or is not there yet",
 )
+COLLECTED = Metric(
+    "reconsent_site_collected_timestamp_seconds",
+    "gauge",
+    "When these values were read, in seconds since 1970: at each scrape, or when a file for a node exporter "
+    "was written",
+)
 
 MESSAGES = Metric(
     "reconsent_site_messages_total",
@@ -104,7 +110,7 @@ CA_EXPIRY = Metric(
 )
 
 CATALOGUE: tuple[Topic, ...] = (
-    Topic("The site's exporter", (BUILD, READABLE)),
+    Topic("The site's exporter", (BUILD, READABLE, COLLECTED)),
     Topic("Messages", (MESSAGES, REFUSALS, DURATION, BYTES, LAST, ROUND, TRAINED)),
     Topic("Policy", (POLICY, WITHDRAWN, MAY, LIMIT)),
     Topic("Disk and certificate", (LOG_BYTES, DISK_FREE, DISK_SIZE, CA_EXPIRY)),

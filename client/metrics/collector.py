@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,7 @@ class SiteCollector(Collector):
         """The values of one scrape."""
         samples = Samples(catalogue.METRICS)
         samples.set(catalogue.BUILD, 1, self.site, __version__)
+        samples.set(catalogue.COLLECTED, time.time())
         with self._lock:
             self._collect_log(samples)
         self._collect_policy(samples)

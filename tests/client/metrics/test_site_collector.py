@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -148,6 +149,17 @@ def test_the_textfile_is_whole_and_readable(worked: SiteLog, tmp_path: Path) -> 
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(ConfigError, match=r"\.prom"):
         write_textfile(SiteCollector("north", log=worked.path), tmp_path / "reconsent.txt")
+
+
+def test_a_file_says_how_old_it_is(worked: SiteLog, tmp_path: Path) -> None:
+    """The moment at which it was written is in it, and stays when nobody writes it again."""
+    target = tmp_path / "reconsent.prom"
+    collector = SiteCollector("north", log=worked.path)
+    before = time.time()
+    write_textfile(collector, target)
+    (written,) = re.findall(r"^reconsent_site_collected\S* (.*)$", target.read_text(), re.MULTILINE)
+    assert before <= float(written) <= time.time()
+    assert (collector.samples().value(names.COLLECTED) or 0) > float(written)
 
 
 def test_only_declared_metrics_are_exposed(worked: SiteLog) -> None:
