@@ -28,6 +28,7 @@ from reconsent.privacy import PrivacyConfig
 from server.app import LOG_FILE
 from tests.cli.console.console_at_work import PASSWORD, Visitor
 from tests.deploy.deployment_files import DEPLOY
+from unlearning.signing import SigningKey
 
 PROMETHEUS = shutil.which("prometheus")
 pytestmark = [
@@ -37,7 +38,7 @@ pytestmark = [
 ]
 
 LEAVING, NOISY = "knee", "brain"
-ROUNDS = 2
+ROUNDS, MOST_ROUNDS = 2, 1000
 PANELS = [
     pytest.param(panel["title"], target["expr"], id=f"{path.stem}-{panel['title']}-{target['refId']}")
     for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
@@ -60,10 +61,16 @@ class Watched:
         program = str(Path(sys.executable).parent / "reconsent")
         return [program, *arguments, "--state", str(self.local.layout.state)]
 
-    def reconsent(self, *arguments: str, told: str = "") -> str:
+    def reconsent(self, *arguments: str, told: str = "", **environment: str) -> str:
         """Run a command that must succeed; returns what it printed."""
         done = subprocess.run(
-            self.command(*arguments), input=told, capture_output=True, text=True, timeout=600, check=False
+            self.command(*arguments),
+            input=told,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
@@ -120,7 +127,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     found = Watched(local, "", time.time())
     server = None
     try:
-        found.reconsent("up", str(file))
+        policy = directory / "policy.toml"
+        policy.write_text(f"max-rounds-a-day = {MOST_ROUNDS}\n", encoding="utf-8")
+        found.reconsent("up", str(file), RECONSENT_SITE_POLICY=str(policy))
         server, found.url = started(directory, local)
         found.reconsent("train", "--rounds", str(ROUNDS), "--quiet")
         found.request = filed_in_the_console(found, directory / "console.log")
@@ -128,6 +137,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         found.wait("withdrawal:reconsent_withdrawal_time_left:seconds", lambda value: value > 0)
         found.reconsent("unlearn", "--quiet")
         found.wait('reconsent_withdrawals{state="completed"}', lambda value: value == 1)
+        certified(found, directory)
+        found.wait("reconsent_certificates_issued_total", lambda value: value == 1)
         yield found
     finally:
         if server is not None:
@@ -154,6 +165,19 @@ def filed_in_the_console(watched: Watched, log: Path) -> str:
         finally:
             console.terminate()
     return str(answer.headers["x-request-id"])
+
+
+def certified(watched: Watched, directory: Path) -> None:
+    """Issue the certificate with gaps that were measured elsewhere: here nothing was retrained."""
+    gaps = [
+        {"name": name, "about": "forgetting", "value": 0.25, "unit": "dB"}
+        for name in ("oracle-gap/forget-test", "relearn-gap/4-steps")
+    ]
+    (directory / "gaps.json").write_text(json.dumps(gaps), encoding="utf-8")
+    officer = SigningKey.generate().public
+    (directory / "officer.pub").write_bytes(officer.pem())
+    given = ("--officer", str(directory / "officer.pub"), "--evidence", str(directory / "gaps.json"))
+    watched.reconsent("certificate", "issue", "W-", *given, "--out", str(directory / "certificate"))
 
 
 def started(directory: Path, local: LocalConsortium) -> tuple[subprocess.Popen[bytes], str]:
@@ -265,6 +289,9 @@ def test_sites_show_their_own_log_and_no_patients(watched: Watched) -> None:
             f'reconsent_site_messages_total{{site="{site}", type="train", outcome="worked"}}'
         )
         assert worked == SiteLog(layout.site_log(site)).trainings(since=0) > ROUNDS
+        assert watched.value(f'reconsent_site_trainings_per_day_limit{{site="{site}"}}') == MOST_ROUNDS
+        ends = watched.value('reconsent_certificate_expiry_timestamp_seconds{file="ca.crt"}')
+        assert watched.value(f'reconsent_site_authority_expiry_timestamp_seconds{{site="{site}"}}') == ends
     patients = {path.stem for path in layout.sites.rglob("*.h5")}
     assert len(patients) >= 9
     for file in (layout.state / LOG_FILE, *layout.logs.iterdir()):
