@@ -18,6 +18,7 @@ from server.residues import purge_after
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import ClaimLevel
 from unlearning.certificate.evidence import About, Evidence
+from unlearning.intake import NAMES, Intake
 from unlearning.ledger.checkpoints import Checkpoint
 from unlearning.withdrawal import WithdrawalState
 
@@ -57,7 +58,21 @@ def decisions_of(state: StateDirectory, withdrawal: WithdrawalRecord) -> tuple[s
         said.Decision(at=act.at, what=words[act.kind], reason=str(act.body["reason"]))
         for act in WithdrawalActs(state).of(withdrawal.id, "extended", "in-part")
     ]
+    found += [
+        said.Decision(at=act.at, what="put on record how it came in", reason=_intake_words(act.body))
+        for act in WithdrawalActs(state).of(withdrawal.id, "intake")
+    ]
     return tuple(sorted(found, key=lambda decision: decision.at))
+
+
+def _intake_words(body: Mapping[str, Any]) -> str:
+    """What was put on record after the filing, and what was there before."""
+    now = Intake.read(**{name: body.get(name) for name in NAMES}).words
+    former = Intake.read(**{name: body.get(f"{name}_before") for name in NAMES}).words
+    return "; ".join(
+        f"{NAMES[name]}: {words}" + (f" (before: {former[name]})" if name in former else "")
+        for name, words in now.items()
+    )
 
 
 def ledger_position(

@@ -195,7 +195,7 @@ def _item(item: Evidence) -> said.EvidenceItem:
 
 
 def _request(state: StateDirectory, withdrawal: WithdrawalRecord) -> said.Request:
-    documents = WithdrawalActs(state).of(withdrawal.id, "attachment")
+    documents, intake = WithdrawalActs(state).of(withdrawal.id, "attachment"), withdrawal.intake
     return said.Request(
         id=withdrawal.id,
         ground=withdrawal.ground.value,
@@ -211,6 +211,9 @@ def _request(state: StateDirectory, withdrawal: WithdrawalRecord) -> said.Reques
         closed_at=withdrawal.closed_at,
         late=withdrawal.late,
         documents=tuple(str(act.body["sha256"]) for act in documents),
+        **intake.table,
+        words=intake.words,
+        not_recorded=intake.missing,
     )
 
 
