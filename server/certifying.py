@@ -179,7 +179,7 @@ def _evidence(
 
 def _item(item: Evidence) -> said.EvidenceItem:
     figure, limit = item.figure, item.limit
-    value = figure.value
+    value, interval = figure.value, figure.interval
     return said.EvidenceItem(
         name=figure.name,
         about=figure.about,
@@ -191,6 +191,12 @@ def _item(item: Evidence) -> said.EvidenceItem:
         passed=item.passed,
         words=figure.words,
         limits=figure.limits,
+        interval=None
+        if interval is None
+        else said.Interval(
+            low=interval.low, high=interval.high, level=interval.level, patients=interval.patients
+        ),
+        uncertainty=figure.uncertainty,
     )
 
 

@@ -42,8 +42,8 @@ def former_problem(bundle: Bundle, certificate: Certificate, *, signed: bool) ->
         if beside
         else "",
         f"never made: {', '.join(name for name in layout.FILES if _lacks(certificate, name))}",
-        "so not checked: the page and the keys, the ledger's part and its checkpoints, who took part in which "
-        "round, and whether the limits were fixed before the model",
+        "so not checked: the page and the keys, the ledger's part and its checkpoints, who took part in "
+        "which round, and whether the limits were fixed before the model",
     ]
     problem = "\n  - ".join(line for line in lines if line)
     if wrong:

@@ -116,6 +116,15 @@ class Method(Part):
     packages: dict[str, str]
 
 
+class Interval(Part):
+    """Percentile bootstrap over patients: chance in their choice, not in the training."""
+
+    low: float
+    high: float
+    level: float = Field(description="confidence, 0 to 1")
+    patients: Count
+
+
 class EvidenceItem(Part):
     """A measurement, and the limit that was fixed for it beforehand."""
 
@@ -129,6 +138,9 @@ class EvidenceItem(Part):
     passed: bool
     words: str
     limits: str = Field(description="what it cannot show")
+    # Certificates of earlier releases do not have these.
+    interval: Interval | None = Field(default=None, description="of the value; the limit is for the value")
+    uncertainty: str = Field(default="", description="the interval in words, or why there is none")
 
 
 class Erasure(Part):
