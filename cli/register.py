@@ -25,7 +25,7 @@ ByOption = Annotated[
     ),
 ]
 ChannelOption = Annotated[
-    Channel | None, typer.Option("--channel", help="On which way the request came in.", show_default=False)
+    Channel | None, typer.Option("--channel", help="How the request came in.", show_default=False)
 ]
 AgreementOption = Annotated[
     str | None,

@@ -59,19 +59,34 @@ def decisions_of(state: StateDirectory, withdrawal: WithdrawalRecord) -> tuple[s
         for act in WithdrawalActs(state).of(withdrawal.id, "extended", "in-part")
     ]
     found += [
-        said.Decision(at=act.at, what="put on record how it came in", reason=_intake_words(act.body))
+        said.Decision(
+            at=act.at,
+            what="put on record how it came in",
+            reason=_intake_words(act.body, withdrawal.intake.agreement),
+        )
         for act in WithdrawalActs(state).of(withdrawal.id, "intake")
     ]
     return tuple(sorted(found, key=lambda decision: decision.at))
 
 
-def _intake_words(body: Mapping[str, Any]) -> str:
-    """What was put on record after the filing, and what was there before."""
-    now = Intake.read(**{name: body.get(name) for name in NAMES}).words
-    former = Intake.read(**{name: body.get(f"{name}_before") for name in NAMES}).words
+def _intake_words(body: Mapping[str, Any], number: str | None) -> str:
+    """What was put on record after the filing, and what was there before.
+
+    Of an agreement's number only the one that holds is repeated: what should not have been typed there must
+    not be in a certificate for ever.
+    """
+
+    def words(suffix: str) -> dict[str, str]:
+        said = Intake.read(**{name: body.get(f"{name}{suffix}") for name in NAMES}).words
+        return {
+            name: "another number" if name == "agreement" and value != number else value
+            for name, value in said.items()
+        }
+
+    before = words("_before")
     return "; ".join(
-        f"{NAMES[name]}: {words}" + (f" (before: {former[name]})" if name in former else "")
-        for name, words in now.items()
+        f"{NAMES[name]}: {value}" + (f" (before: {before[name]})" if name in before else "")
+        for name, value in words("").items()
     )
 
 

@@ -16,7 +16,7 @@ _Word = TypeVar("_Word", bound=StrEnum)
 
 
 class Channel(StrEnum):
-    """On which way a request came in."""
+    """How a request came in."""
 
     LETTER = "letter"
     EMAIL = "e-mail"
@@ -73,7 +73,7 @@ _CHANNELS = {
     Channel.IN_PERSON: "in person",
     Channel.PORTAL: "through a portal",
     Channel.REGULATOR: "through a supervisory authority",
-    Channel.OTHER: "on another way",
+    Channel.OTHER: "in another way",
 }
 _ROLES = {
     RequesterRole.SITE: "the site itself",
@@ -90,12 +90,12 @@ _CHECKS = {
     IdentityCheck.DOCUMENT: "a document that shows the authority was seen",
     IdentityCheck.LOGIN: "an authenticated log-in",
     IdentityCheck.IN_PERSON: "in person, with a proof of identity",
-    IdentityCheck.OTHER: "on another way",
+    IdentityCheck.OTHER: "in another way",
     IdentityCheck.NOT_CHECKED: "it was not checked",
 }
 
 NAMES = {
-    "channel": "the way on which the request was received",
+    "channel": "how the request was received",
     "agreement": "the number of the agreement with the site",
     "requester_role": "what the requester is to the site",
     "identity_check": "how it was checked that the requester may speak for the site",
@@ -110,7 +110,7 @@ class Intake:
     Attributes
     ----------
     channel
-        On which way it came.
+        How it came.
     agreement
         Number of the agreement with the site; in the certificate, so no number of a person.
     requester_role

@@ -74,7 +74,7 @@ class Withdrawals:
     ) -> WithdrawalRecord:
         """File a withdrawal. While one of these sites is open, it is answered; nothing is filed twice.
 
-        If the second request has another reason, requester or number, or came in on another way, that is kept
+        If the second request has another reason, requester or number, or came in differently, that is kept
         with the first.
 
         Parameters

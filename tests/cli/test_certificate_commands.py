@@ -126,6 +126,7 @@ def test_how_the_request_came_in_is_in_the_certificate(officer: Officer, tmp_pat
     note = ("withdrawals", "note", "W-")
     assert "U+202E" in officer(*note, "--agreement", "a\u202eb", status=1)
     assert "pigeon" in officer(*note, "--channel", "pigeon", status=2)
+    officer(*note, "--agreement", "Jane Doe")
     officer(*note, "--channel", "letter", "--identity-check", "call-back", "--agreement", hostile)
     assert hostile in officer("withdrawals", "show", "W-")
     (listed,) = json.loads(officer("withdrawals", "list", "--json"))
@@ -142,6 +143,8 @@ def test_how_the_request_came_in_is_in_the_certificate(officer: Officer, tmp_pat
         "call-back",
     )
     assert signed["not_recorded"] == ["what the requester is to the site"]
+    # A name that should not have been typed there, and was corrected, is in none of the files.
+    assert not [path for path in bundle.rglob("*.*") if b"Jane Doe" in path.read_bytes()]
     page = (bundle / "certificate.html").read_text()
     assert "called back at a number that was on record before" in page
     assert "&lt;b&gt;DUA" in page
@@ -266,7 +269,7 @@ def test_a_register_on_a_full_disk_loses_nothing(officer: Officer, disk: Path) -
     before = officer("withdrawals", "show", "W-", "--json")
     filler = fill(disk)
     for arguments in (
-        ("withdrawals", "note", "W-", "x" * 3900),
+        ("withdrawals", "note", "W-", "x" * 3900, "--channel", "letter", "--agreement", "DUA-7"),
         ("withdrawals", "extend", "W-", "--reason", "y" * 3900),
         ("withdrawals", "refuse", "W-", "--reason", "z" * 3900),
     ):

@@ -59,7 +59,7 @@ class Request(Part):
     late: bool
     documents: tuple[Digest, ...] = Field(description="SHA-256 of the documents on record")
     # Certificates of earlier releases do not have these.
-    channel: Word | None = Field(default=None, description="on which way it came in")
+    channel: Word | None = Field(default=None, description="how it came in")
     agreement: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="number of the agreement with the site"
     )

@@ -155,6 +155,7 @@ def test_one_number_is_one_request(office: Office) -> None:
         lambda office, id_: office.desk.extend(id_, "x"),
         lambda office, id_: office.desk.hold(id_, "x"),
         lambda office, id_: office.desk.note(id_, "x"),
+        lambda office, id_: office.desk.correct(id_, Intake(channel=Channel.PHONE)),
     ],
 )
 def test_a_clock_set_back_is_noticed(office: Office, act: Callable[[Office, str], object]) -> None:
@@ -165,6 +166,7 @@ def test_a_clock_set_back_is_noticed(office: Office, act: Callable[[Office, str]
     office.now = START - dt.timedelta(days=1)
     with pytest.raises(WithdrawalError, match="Was the clock set back"):
         act(office, record.id)
+    assert office.register.get(record.id).intake == Intake()
 
 
 def test_a_clock_that_was_ahead_can_be_corrected(office: Office) -> None:
