@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconsent.errors import ConfigError, StateError
+from unlearning.intake import Channel, IdentityCheck, RequesterRole
 
 if TYPE_CHECKING:
     from reconsent.config import ConsortiumConfig
@@ -21,6 +22,29 @@ ByOption = Annotated[
     str | None,
     typer.Option(
         "--by", help="Who does it (default: the login name); kept with the record.", show_default=False
+    ),
+]
+ChannelOption = Annotated[
+    Channel | None, typer.Option("--channel", help="How the request came in.", show_default=False)
+]
+AgreementOption = Annotated[
+    str | None,
+    typer.Option(
+        "--agreement",
+        help="Number of the agreement with the site; in the certificate.",
+        show_default=False,
+    ),
+]
+RoleOption = Annotated[
+    RequesterRole | None,
+    typer.Option("--requester-role", help="What the requester is to the site.", show_default=False),
+]
+IdentityOption = Annotated[
+    IdentityCheck | None,
+    typer.Option(
+        "--identity-check",
+        help="How it was checked that the requester may speak for the site.",
+        show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

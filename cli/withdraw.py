@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from cli.deployment import Deployment, StateOption
-from cli.register import ByOption, actor
+from cli.register import (
+    AgreementOption,
+    ByOption,
+    ChannelOption,
+    IdentityOption,
+    RoleOption,
+    actor,
+)
+from unlearning.intake import Intake
 from unlearning.request import Ground
 
 
@@ -27,6 +35,10 @@ def withdraw(
     request_id: Annotated[
         str | None, typer.Option("--request-id", help="The requester's number; filed once under it.")
     ] = None,
+    channel: ChannelOption = None,
+    agreement: AgreementOption = None,
+    requester_role: RoleOption = None,
+    identity_check: IdentityOption = None,
     owner: Annotated[str | None, typer.Option("--owner", help="Who attends to it.")] = None,
     attach: Annotated[
         list[Path] | None, typer.Option("--attach", help="Document to record by its SHA-256; repeatable.")
@@ -74,6 +86,12 @@ def withdraw(
             zone=zone,
             owner=owner,
             request_id=request_id,
+            intake=Intake(
+                channel=channel,
+                agreement=agreement,
+                requester_role=requester_role,
+                identity_check=identity_check,
+            ),
         ),
         documents=tuple(attachment_of(path) for path in attach or []),
         notes=tuple(note or []),

@@ -14,8 +14,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.deployment import StateOption
-from cli.register import ByOption, JsonOption, WithdrawalArgument, actor, full_id, opened
+from cli.register import (
+    AgreementOption,
+    ByOption,
+    ChannelOption,
+    IdentityOption,
+    JsonOption,
+    RoleOption,
+    WithdrawalArgument,
+    actor,
+    full_id,
+    opened,
+)
 from reconsent.errors import WithdrawalError
+from unlearning.intake import Intake
 
 if TYPE_CHECKING:
     from server.persistence import PrivacyDesk
@@ -77,7 +89,7 @@ def show(withdrawal: WithdrawalArgument, state: StateOption = None, json_output:
     if json_output:
         typer.echo(json.dumps(found, indent=2))
         return
-    _print_details(found, record.ground.words)
+    _print_details(found, record.ground.words, record.intake)
 
 
 @app.command()
@@ -179,14 +191,27 @@ def note(
         list[Path] | None, typer.Option("--attach", help="Document to record by its SHA-256; repeatable.")
     ] = None,
     owner: Annotated[str | None, typer.Option("--owner", help="Who attends to it from now on.")] = None,
+    channel: ChannelOption = None,
+    agreement: AgreementOption = None,
+    requester_role: RoleOption = None,
+    identity_check: IdentityOption = None,
     state: StateOption = None,
     by: ByOption = None,
 ) -> None:
-    """Add a note, documents (by their hash; the files stay where they are), or a new owner."""
+    """Add a note, documents (by their hash; the files stay where they are), a new owner, or how it came in.
+
+    What was on record before of how it came in is kept with the correction.
+    """
     from unlearning.request import attachment_of
 
-    if text is None and not attach and owner is None:
-        raise WithdrawalError("There is nothing to note.", "Give a text, --attach or --owner.")
+    intake = Intake(
+        channel=channel, agreement=agreement, requester_role=requester_role, identity_check=identity_check
+    )
+    if text is None and not attach and owner is None and not intake.stated:
+        raise WithdrawalError(
+            "There is nothing to note.",
+            "Give a text, --attach, --owner, --channel, --agreement, --requester-role or --identity-check.",
+        )
     documents = [attachment_of(path) for path in attach or []]
     with opened(state, writable=True) as directory:
         desk, id_ = _desk(directory, by), full_id(directory, withdrawal)
@@ -197,6 +222,7 @@ def note(
                 desk.attach(id_, document)
             if owner is not None:
                 desk.assign(id_, owner)
+            desk.correct(id_, intake)
     for document in documents:
         typer.echo(f"{document.sha256}  {document.name}")
     typer.echo(f"Withdrawal {id_}: noted.")
@@ -260,7 +286,7 @@ def _left(entry: dict[str, Any]) -> str:
     return f"{entry['days_left']} d"
 
 
-def _print_details(found: dict[str, Any], ground: str) -> None:
+def _print_details(found: dict[str, Any], ground: str, intake: Intake) -> None:
     console = Console()
 
     def line(label: str, text: object) -> None:
@@ -273,6 +299,11 @@ def _print_details(found: dict[str, Any], ground: str) -> None:
     line("ground", ground)
     line("reason", found["reason"])
     line("asked by", found["requested_by"])
+    line("role", intake.words.get("requester_role"))
+    line("came in", intake.words.get("channel"))
+    line("checked", intake.words.get("identity_check"))
+    line("agreement", intake.agreement)
+    line("not said", "; ".join(intake.missing))
     line("number", found["request_id"])
     line("owner", found["owner"])
     line("received", found["received_at"])

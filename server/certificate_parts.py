@@ -18,6 +18,7 @@ from server.residues import purge_after
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import ClaimLevel
 from unlearning.certificate.evidence import About, Evidence
+from unlearning.intake import NAMES, Intake
 from unlearning.ledger.checkpoints import Checkpoint
 from unlearning.withdrawal import WithdrawalState
 
@@ -57,7 +58,36 @@ def decisions_of(state: StateDirectory, withdrawal: WithdrawalRecord) -> tuple[s
         said.Decision(at=act.at, what=words[act.kind], reason=str(act.body["reason"]))
         for act in WithdrawalActs(state).of(withdrawal.id, "extended", "in-part")
     ]
+    found += [
+        said.Decision(
+            at=act.at,
+            what="put on record how it came in",
+            reason=_intake_words(act.body, withdrawal.intake.agreement),
+        )
+        for act in WithdrawalActs(state).of(withdrawal.id, "intake")
+    ]
     return tuple(sorted(found, key=lambda decision: decision.at))
+
+
+def _intake_words(body: Mapping[str, Any], number: str | None) -> str:
+    """What was put on record after the filing, and what was there before.
+
+    Of an agreement's number only the one that holds is repeated: what should not have been typed there must
+    not be in a certificate for ever.
+    """
+
+    def words(suffix: str) -> dict[str, str]:
+        said = Intake.read(**{name: body.get(f"{name}{suffix}") for name in NAMES}).words
+        return {
+            name: "another number" if name == "agreement" and value != number else value
+            for name, value in said.items()
+        }
+
+    before = words("_before")
+    return "; ".join(
+        f"{NAMES[name]}: {value}" + (f" (before: {before[name]})" if name in before else "")
+        for name, value in words("").items()
+    )
 
 
 def ledger_position(

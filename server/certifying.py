@@ -179,7 +179,7 @@ def _evidence(
 
 def _item(item: Evidence) -> said.EvidenceItem:
     figure, limit = item.figure, item.limit
-    value = figure.value
+    value, interval = figure.value, figure.interval
     return said.EvidenceItem(
         name=figure.name,
         about=figure.about,
@@ -191,11 +191,17 @@ def _item(item: Evidence) -> said.EvidenceItem:
         passed=item.passed,
         words=figure.words,
         limits=figure.limits,
+        interval=None
+        if interval is None
+        else said.Interval(
+            low=interval.low, high=interval.high, level=interval.level, patients=interval.patients
+        ),
+        uncertainty=figure.uncertainty,
     )
 
 
 def _request(state: StateDirectory, withdrawal: WithdrawalRecord) -> said.Request:
-    documents = WithdrawalActs(state).of(withdrawal.id, "attachment")
+    documents, intake = WithdrawalActs(state).of(withdrawal.id, "attachment"), withdrawal.intake
     return said.Request(
         id=withdrawal.id,
         ground=withdrawal.ground.value,
@@ -211,6 +217,9 @@ def _request(state: StateDirectory, withdrawal: WithdrawalRecord) -> said.Reques
         closed_at=withdrawal.closed_at,
         late=withdrawal.late,
         documents=tuple(str(act.body["sha256"]) for act in documents),
+        **intake.table,
+        words=intake.words,
+        not_recorded=intake.missing,
     )
 
 

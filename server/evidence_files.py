@@ -31,13 +31,6 @@ from unlearning.withdrawal import WithdrawalState
 
 Alias = Callable[[str], str]
 
-NOT_RECORDED = (
-    "the way on which the request was received",
-    "the number of the agreement with the site",
-    "how it was checked that the requester may speak for the site",
-)
-"""What a request should say, and the register does not ask for; a note or a document may."""
-
 
 def evidence_files(
     state: StateDirectory,
@@ -157,7 +150,6 @@ def _request(
         # The name of whoever it was stays in the register.
         "filed_by": role(events[0].actor) if events else None,
         "sites": [site.model_dump(mode="json") for site in certificate.sites],
-        "not_recorded": list(NOT_RECORDED),
     }
 
 

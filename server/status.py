@@ -36,7 +36,8 @@ def status_of(state: StateDirectory, consortium: ConsortiumConfig) -> dict[str, 
     ``id``, ``task``, ``status``, ``error``); ``model`` (current version); ``sites`` (``name``, ``organ``,
     ``status``, ``node_id``, ``num_examples``, ``first_round``, ``last_round``, ``key``); ``withdrawals``
     (one entry a site: ``id``, ``site``, ``state``, ``reason``, ``requested_by``, ``received_at``,
-    ``due_at``, ``due_local``, ``overdue``, ``ground``, ``owner``, ``note``); ``refused_replies`` (site →
+    ``due_at``, ``due_local``, ``overdue``, ``ground``, ``owner``, ``channel``,
+    ``agreement``, ``requester_role``, ``identity_check``, ``note``); ``refused_replies`` (site →
     count of replies that were of no use); ``unpurged`` (sites that have withdrawn, and of which the
     SuperLink may still hold messages);
     ``failed_rounds`` (``count`` of those with too few usable replies, and the ``last``: ``round``, ``kind``,
@@ -126,6 +127,7 @@ def _withdrawals(state: StateDirectory) -> list[dict[str, Any]]:
             "overdue": record.overdue(dt.datetime.now(dt.UTC)),
             "ground": record.ground.value,
             "owner": record.owner,
+            **record.intake.table,
             "note": register.events(record.id)[-1].note,
         }
         for record in register.all()

@@ -16,7 +16,8 @@ def summary_of(record: WithdrawalRecord, now: dt.datetime) -> dict[str, Any]:
     Returns
     -------
     ``id``, ``sites``, ``state``, ``ground``, ``scope``, ``patients``, ``reason``, ``requested_by``,
-    ``request_id``, ``owner``, ``simulated``, ``in_part``; ``received_at``, ``filed_at``, ``due_at``,
+    ``request_id``, ``owner``, ``channel``, ``agreement``, ``requester_role``, ``identity_check`` (each null
+    where nobody has said it), ``simulated``, ``in_part``; ``received_at``, ``filed_at``, ``due_at``,
     ``extended_at``, ``restricted_at``, ``closed_at`` (ISO 8601, UTC, or null); ``due_local`` (in
     ``time_zone``); ``days_left`` (negative if overdue; null if closed), ``overdue``, ``late``.
     """
@@ -36,6 +37,7 @@ def summary_of(record: WithdrawalRecord, now: dt.datetime) -> dict[str, Any]:
         "requested_by": record.requested_by,
         "request_id": record.request_id,
         "owner": record.owner,
+        **record.intake.table,
         "simulated": record.simulated,
         "in_part": record.in_part,
         "received_at": moment(record.received_at),

@@ -12,11 +12,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from reconsent.errors import WithdrawalError
+from unlearning.intake import NOTHING_SAID, Intake
 
 LONGEST_TEXT = 4000
 """Characters of a reason or note."""
 LONGEST_NAME = 255
 """Characters of a person's name or address, bytes of a file's name."""
+LONGEST_NUMBER = 128
+"""Bytes of the number of a request or of an agreement."""
 OLDEST_YEARS = 10
 """A request is not received longer ago than that: more likely a mistyped year."""
 
@@ -135,6 +138,21 @@ def checked_text(text: str, what: str, *, longest: int = LONGEST_TEXT, lines: bo
     return trimmed
 
 
+def checked_intake(intake: Intake) -> Intake:
+    """``intake`` with the number of the agreement trimmed.
+
+    Raises
+    ------
+    WithdrawalError
+        As of :func:`checked_text`.
+    """
+    if intake.agreement is None:
+        return intake
+    what = "The number of the agreement"
+    number = checked_text(intake.agreement, what, longest=LONGEST_NUMBER, lines=False)
+    return replace(intake, agreement=number)
+
+
 def checked_receipt(received: dt.datetime, now: dt.datetime) -> dt.datetime:
     """``received`` in UTC, if a request can have been received then.
 
@@ -201,6 +219,8 @@ class RequestDetails:
         Who attends to it.
     request_id
         The requester's own number for it: what arrives twice under one number is one request.
+    intake
+        How it came in.
     """
 
     ground: Ground = Ground.UNSTATED
@@ -210,6 +230,7 @@ class RequestDetails:
     zone: str = "UTC"
     owner: str | None = None
     request_id: str | None = None
+    intake: Intake = NOTHING_SAID
 
     def checked(self, now: dt.datetime) -> RequestDetails:
         """The same with trimmed texts and a moment in UTC.
@@ -235,5 +256,8 @@ class RequestDetails:
             else checked_text(self.owner, "The owner", longest=LONGEST_NAME, lines=False),
             request_id=None
             if self.request_id is None
-            else checked_text(self.request_id, "The number of the request", longest=128, lines=False),
+            else checked_text(
+                self.request_id, "The number of the request", longest=LONGEST_NUMBER, lines=False
+            ),
+            intake=checked_intake(self.intake),
         )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.certificate.bundle import signed_name, statement_name
+from cli.certificate.former import former_problem, is_former
 from cli.certificate.page import bundle_page
-from cli.certificate.reading import AGAIN, Bundle
+from cli.certificate.reading import AGAIN, Bundle, shown
 from reconsent.errors import LedgerError, ReconsentError, SignatureError
 from reconsent.files import sha256_of
 from unlearning.certificate import layout
@@ -81,19 +82,29 @@ def check_bundle(bundle: Bundle, keys: Sequence[PublicKey]) -> Checked:
     return check_files(bundle, certificate)
 
 
-def check_files(bundle: Bundle, certificate: Certificate) -> Checked:
+def check_files(bundle: Bundle, certificate: Certificate, *, signed: bool = True) -> Checked:
     """Compare all files with what the certificate says of them, whoever signed it.
+
+    Parameters
+    ----------
+    bundle, certificate
+        The files, and what names them.
+    signed
+        Whether its signatures were verified before; for what is said of a bundle of a former release.
 
     Raises
     ------
     SignatureError
-        If one is missing, was altered or was added, or says something else than the certificate.
+        If one is missing, was altered or was added, says something else than the certificate, or if the
+        bundle is from before there was a manifest.
     """
-    signed, statement = signed_name(certificate), statement_name(certificate)
+    if is_former(certificate):
+        raise former_problem(bundle, certificate, signed=signed)
+    statement = statement_name(certificate)
     there = bundle.names
-    wanted = {*certificate.files, signed, statement}
-    problems = [f"{_shown(name)} is missing" for name in sorted(wanted - there)]
-    problems += [f"{_shown(name)} was added" for name in sorted({*(there - wanted), *bundle.doubled})]
+    wanted = {*certificate.files, signed_name(certificate), statement}
+    problems = [f"{shown(name)} is missing" for name in sorted(wanted - there)]
+    problems += [f"{shown(name)} was added" for name in sorted({*(there - wanted), *bundle.doubled})]
     contents: dict[str, bytes] = {}
     for name in sorted(certificate.files.keys() & there):
         try:
@@ -216,11 +227,6 @@ def _check_receipts(contents: Mapping[str, bytes], certificate: Certificate, par
         if not agrees(receipt, () if part is None else part.checkpoints):
             raise _contradiction(name, "the ledger that the site saw is not the beginning of this one")
     return len(found)
-
-
-def _shown(name: str) -> str:
-    """A file's name as a terminal may show it, whoever chose it."""
-    return name if name.isprintable() else ascii(name)
 
 
 def _json(contents: Mapping[str, bytes], name: str) -> Any:

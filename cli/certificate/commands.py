@@ -111,7 +111,7 @@ def countersign(
     whole = file.is_dir() or (path.parent / MANIFEST).is_file()
     if whole:
         bundle = Bundle.at(path.parent)
-        check_files(bundle, signed.certificate)
+        check_files(bundle, signed.certificate, signed=False)
         check_page(bundle, signed.certificate)
     write_atomically(path, signed.content)
     _say(signed.certificate)

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from cli.results import Results
-from reconsent.errors import ConfigError
+from reconsent.errors import ConfigError, DataError
 from server.accountability import ORACLE_GAP, RELEARN_GAP
 from unlearning.certificate.evidence import About, Figure
+from unlearning.verification.bootstrap import Interval, bootstrap_mean
 
 _GAP = (
     "A comparison with a model retrained without the site, which only a simulation has. On these volumes "
@@ -23,8 +24,16 @@ _RELEARN = (
 )
 
 
+_SAME_DB = 5e-3
+"""A mean and the figures of single volumes that differ by less are of the same measurement."""
+
+
 class _FigureFile(BaseModel):
-    """One figure of a file; fields as of :class:`Figure`."""
+    """One figure of a file; fields as of :class:`Figure`.
+
+    ``volumes`` has the figure of each volume, whose mean is the value, and ``patients`` whose volume each is:
+    from them the interval is computed. Neither is kept.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -35,6 +44,8 @@ class _FigureFile(BaseModel):
     before: float | None = None
     words: str = ""
     limits: str = ""
+    volumes: list[float] = []
+    patients: list[str] | None = None
 
 
 def figures_of_results(path: Path, after_sha256: str | None) -> list[Figure]:
@@ -62,11 +73,11 @@ def figures_of_results(path: Path, after_sha256: str | None) -> list[Figure]:
             before = None if original is None else float(getattr(original, name))
             words = f"PSNR {value:+.2f} dB beside the model retrained without the site."
             label = f"{ORACLE_GAP}/{name.replace('_', '-')}"
+            interval = _gap_interval(results, name, value)
             found.append(
-                Figure(
-                    name=label, about=about, value=value, unit="dB", before=before, words=words, limits=_GAP
-                )
-            )
+                Figure(name=label, about=about, value=value, unit="dB", before=before, words=words,
+                       limits=_GAP, interval=interval)
+            )  # fmt: skip
     curves = results.relearn
     for steps, value in sorted(results.relearn_gap.get(method, {}).items()):
         both = curves.get("original", {}).get(steps), curves.get("oracle", {}).get(steps)
@@ -104,4 +115,40 @@ def figures_of_file(path: Path) -> list[Figure]:
         ) from None
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}.", "See docs/withdrawals.md.") from None
-    return [Figure(**entry.model_dump()) for entry in entries]
+    return [_figure(entry, path) for entry in entries]
+
+
+def _figure(entry: _FigureFile, path: Path) -> Figure:
+    try:
+        interval = _interval(entry.volumes, entry.patients, entry.value)
+    except DataError as error:
+        raise ConfigError(f"{path}: {entry.name}: {error.problem}", error.remedy) from None
+    if entry.volumes and interval is None:
+        raise ConfigError(
+            f"{path}: {entry.name}: its volumes do not have the mean {entry.value:g}, or are of one patient.",
+            "Give the figure of each volume, whose mean is the value, or none.",
+        )
+    return Figure(**entry.model_dump(exclude={"volumes", "patients"}), interval=interval)
+
+
+def _gap_interval(results: Results, name: str, value: float) -> Interval | None:
+    """Of a gap, volume by volume, patients of different sites apart."""
+    psnr = {
+        (row.model, row.site, row.volume): (row.psnr, f"{row.site}/{row.patient}")
+        for row in results.volumes
+        if row.set == name
+    }
+    pairs = [
+        (ours - psnr["oracle", site, volume][0], patient)
+        for (model, site, volume), (ours, patient) in psnr.items()
+        if model == "unlearned" and ("oracle", site, volume) in psnr
+    ]
+    return _interval([gap for gap, _ in pairs], [patient for _, patient in pairs], value)
+
+
+def _interval(values: list[float], patients: list[str] | None, mean: float) -> Interval | None:
+    """The interval of a mean; ``None`` without values, or if they are of another mean or of one patient."""
+    if not values:
+        return None
+    found = bootstrap_mean(values, patients)
+    return found if found.patients > 1 and abs(found.mean - mean) < _SAME_DB else None

@@ -60,6 +60,7 @@ def _page(certificate: Certificate, signatures: int | None) -> str:
         utility=[item for item in certificate.evidence if item.about is About.UTILITY],
         moment=_moment,
         limit=_limit,
+        beyond=_beyond,
         number=_number(3),
     )
 
@@ -79,3 +80,11 @@ def _limit(item: EvidenceItem) -> str:
     if low is not None and high is not None:
         return f"{show(low)} to {show(high)} {item.unit}"
     return f"at most {show(high)} {item.unit}" if low is None else f"at least {show(low)} {item.unit}"
+
+
+def _beyond(item: EvidenceItem) -> bool:
+    """Whether a value that met its limit might be one that does not, by chance in the choice of patients."""
+    if item.interval is None or not item.passed:
+        return False
+    low, high = item.limit_low, item.limit_high
+    return (low is not None and item.interval.low < low) or (high is not None and item.interval.high > high)

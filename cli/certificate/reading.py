@@ -140,6 +140,11 @@ def find_signed(path: Path) -> Path:
     return path
 
 
+def shown(name: str) -> str:
+    """A file's name as a terminal may show it, whoever chose it."""
+    return name if name.isprintable() else ascii(name)
+
+
 def _file(path: Path) -> bytes:
     if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
         raise OSError("it is a link, no regular file, or too large")

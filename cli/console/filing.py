@@ -10,6 +10,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from sqlalchemy.orm import Session as Transaction
 from starlette.responses import Response
 
+from cli.console.intake import intake_choices, intake_of
 from cli.console.visits import Visit, see_other
 from cli.deployment import Deployment
 from cli.filing import WithdrawalRequest, file_withdrawal, moment_of
@@ -125,6 +126,7 @@ def _request(visit: Visit, config: ConsortiumConfig) -> WithdrawalRequest:
         owner=visit.text("owner") or None,
         # A number in any case: a form that is sent twice, or again later, is known by it.
         request_id=visit.text("request_id") or f"console-{secrets.token_hex(8)}",
+        intake=intake_of(visit),
     ).checked(now)
     notes = [checked_text(visit.text("note"), "The note")] if visit.text("note") else []
     return WithdrawalRequest(
@@ -169,6 +171,7 @@ def _form(visit: Visit, status: int = 200, problem: str = "") -> Response:
         chosen=visit.fields.get("site", []),
         sites=statuses,
         grounds=[(ground.value, ground.words) for ground in Ground],
+        choices=intake_choices(),
         zone=config.compliance.time_zone,
         method=config.unlearning.method,
     )

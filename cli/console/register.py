@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from cli.console.intake import intake_choices, intake_of
 from cli.console.visits import Visit, see_other
 from reconsent.errors import WithdrawalError
 from server.persistence import (
@@ -126,6 +127,8 @@ def withdrawal(visit: Visit) -> Response:
         "withdrawal.html.j2",
         w=found,
         ground=record.ground.words,
+        intake=record.intake,
+        choices=intake_choices(),
         decisions={name: d for name, d in DECISIONS.items() if d.possible(record)},
         waiting=[entry for entry in found["recipients"] if entry["notified_at"] is None],
         history=_history(found),
@@ -165,13 +168,13 @@ def decide(visit: Visit) -> Response:
 
 
 def note(visit: Visit) -> Response:
-    """Add a note, documents by their hash, or a new owner."""
+    """Add a note, documents by their hash, a new owner, or how the request came in."""
     from cli.console.filing import documents_of
 
     id_, text, owner = visit.request.path_params["id"], visit.text("text"), visit.text("owner")
-    documents = documents_of(visit)
-    if not text and not owner and not documents:
-        raise WithdrawalError("There is nothing to note.", "Write a note, name an owner or add a document.")
+    documents, intake = documents_of(visit), intake_of(visit)
+    if not text and not owner and not documents and not intake.stated:
+        raise WithdrawalError("There is nothing to note.", "Write a note, or fill in another field.")
     state = visit.state
     desk = PrivacyDesk(state, visit.who.name)
     with state.session() as session:
@@ -181,6 +184,7 @@ def note(visit: Visit) -> Response:
             desk.attach(id_, document)
         if owner:
             desk.assign(id_, owner)
+        desk.correct(id_, intake)
         visit.record("note", id_, state=state, session=session)
     visit.say("Noted.")
     return see_other(f"/withdrawals/{id_}")

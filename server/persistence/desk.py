@@ -24,9 +24,10 @@ from server.persistence.withdrawal_acts import (
     last_numbers,
     newest_on_record,
 )
-from server.persistence.withdrawal_records import WithdrawalRecord, record_of
+from server.persistence.withdrawal_records import WithdrawalRecord, intake_of, record_of
 from server.persistence.withdrawals import Withdrawals, utc_now
-from unlearning.request import LONGEST_NAME, Attachment, checked_text, time_zone
+from unlearning.intake import Intake
+from unlearning.request import LONGEST_NAME, Attachment, checked_intake, checked_text, time_zone
 from unlearning.withdrawal import WithdrawalState, deadline
 
 _BEFORE_UNLEARNING = (WithdrawalState.RECEIVED, WithdrawalState.RESTRICTED, WithdrawalState.LEGAL_HOLD)
@@ -203,6 +204,23 @@ class PrivacyDesk:
             row = self._row(session, id)
             row.owner = owner
             self._add(session, id, "owner", {"owner": owner})
+
+    def correct(self, id: str, intake: Intake) -> None:
+        """Say how the request came in, also later and of a closed one; what ``intake`` leaves out stays.
+
+        What was on record before is kept with the correction; the same again changes nothing.
+        """
+        said = checked_intake(intake).stated
+        with self._state.session() as session:
+            row = self._row(session, id)
+            known = intake_of(row).table
+            new = {name: value for name, value in said.items() if value != known[name]}
+            if not new:
+                return
+            for name, value in new.items():
+                setattr(row, name, value)
+            before = {f"{name}_before": known[name] for name in new if known[name] is not None}
+            self._add(session, id, "intake", {**new, **before})
 
     def notified(self, id: str, recipient: str, how: str) -> None:
         """Put on record that a recipient of the models was told (GDPR Art. 19)."""

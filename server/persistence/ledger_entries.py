@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session
 
 from server.persistence.round_records import RoundRecord, SiteOutcome
 from server.persistence.tables import ModelRow, WithdrawalRow
+from server.persistence.withdrawal_records import intake_of
 from unlearning.database import ContributionRow
+from unlearning.intake import NAMES, Intake
 from unlearning.ledger.canonical import canonical
 from unlearning.signing import PublicKey
 
@@ -135,8 +137,8 @@ def model_body(row: ModelRow) -> dict[str, Any]:
 
 
 def withdrawal_body(row: WithdrawalRow, old: str | None, actor: str) -> dict[str, Any]:
-    """Of :data:`WITHDRAWAL`."""
-    return {
+    """Of :data:`WITHDRAWAL`; how the request came in is in the entry of its filing."""
+    body: dict[str, Any] = {
         "withdrawal": row.id,
         "sites": row.sites,
         "from": old,
@@ -147,11 +149,16 @@ def withdrawal_body(row: WithdrawalRow, old: str | None, actor: str) -> dict[str
         "method": row.method,
         "simulated": row.simulated,
     }
+    if old is None and (intake := intake_of(row).closed_words):
+        body["intake"] = intake
+    return body
 
 
 def act_body(withdrawal: str, kind: str, body: Mapping[str, Any], actor: str) -> dict[str, Any]:
     """Of :data:`WITHDRAWAL_ACT`."""
-    found = {"withdrawal": withdrawal, "act": kind, "by": role(actor)}
+    found: dict[str, Any] = {"withdrawal": withdrawal, "act": kind, "by": role(actor)}
+    if kind == "intake":
+        found["intake"] = Intake.read(**{name: body.get(name) for name in NAMES}).closed_words
     if kind in _HASHED_ACTS:
         found["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
     return found

@@ -119,6 +119,10 @@ class WithdrawalRow(Base):
     time_zone: Mapped[str | None] = mapped_column(String(64))
     in_part: Mapped[bool | None]
     cooperating: Mapped[bool | None]
+    channel: Mapped[str | None] = mapped_column(String(16))
+    agreement: Mapped[str | None] = mapped_column(String(128))
+    requester_role: Mapped[str | None] = mapped_column(String(16))
+    identity_check: Mapped[str | None] = mapped_column(String(16))
 
 
 class WithdrawalEventRow(Base):

@@ -18,7 +18,7 @@ from server.persistence.tables import LedgerRow, WithdrawalActRow, WithdrawalEve
 from unlearning.ledger.entries import Entry
 
 ActKind = Literal[
-    "note", "attachment", "owner", "extended", "hold", "in-part", "notice", "repeated",
+    "note", "attachment", "owner", "intake", "extended", "hold", "in-part", "notice", "repeated",
     "policy", "figures", "erasure", "certificate", "countersigned",
 ]  # fmt: skip
 

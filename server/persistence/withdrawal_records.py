@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from server.persistence.tables import WithdrawalEventRow, WithdrawalRow
+from unlearning.intake import NAMES, Intake
 from unlearning.request import Ground
 from unlearning.withdrawal import WithdrawalState
 
@@ -34,7 +35,7 @@ class WithdrawalRecord:
         When the sites were barred, the deadline extended, the withdrawal closed; UTC, or ``None``.
     filed_at
         When the register learned of it, by its own clock.
-    ground, scope, patients, owner, zone, request_id
+    ground, scope, patients, owner, zone, request_id, intake
         As in :class:`unlearning.request.RequestDetails`.
     cooperating
         The sites still answer, for their part of the unlearning; otherwise nothing is asked of them.
@@ -63,6 +64,7 @@ class WithdrawalRecord:
     owner: str | None
     zone: str
     request_id: str | None
+    intake: Intake
     in_part: bool
     cooperating: bool
 
@@ -103,6 +105,11 @@ class WithdrawalEvent:
     note: str
 
 
+def intake_of(row: WithdrawalRow) -> Intake:
+    """How the request came in that a row describes."""
+    return Intake.read(**{name: getattr(row, name) for name in NAMES})
+
+
 def record_of(row: WithdrawalRow) -> WithdrawalRecord:
     """The withdrawal a row describes."""
     return WithdrawalRecord(
@@ -127,6 +134,7 @@ def record_of(row: WithdrawalRow) -> WithdrawalRecord:
         owner=row.owner,
         zone=row.time_zone or "UTC",
         request_id=row.request_id,
+        intake=intake_of(row),
         in_part=bool(row.in_part),
         cooperating=bool(row.cooperating),
     )

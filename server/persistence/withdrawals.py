@@ -17,7 +17,13 @@ from server.persistence.roster import Roster, SiteStatus
 from server.persistence.state import StateDirectory
 from server.persistence.tables import SiteRow, WithdrawalEventRow, WithdrawalRow
 from server.persistence.withdrawal_acts import WithdrawalActs, check_clock
-from server.persistence.withdrawal_records import WithdrawalEvent, WithdrawalRecord, event_of, record_of
+from server.persistence.withdrawal_records import (
+    WithdrawalEvent,
+    WithdrawalRecord,
+    event_of,
+    intake_of,
+    record_of,
+)
 from unlearning.database import ContributionRow
 from unlearning.request import LONGEST_NAME, RequestDetails, checked_text, time_zone
 from unlearning.withdrawal import WithdrawalState, check_transition, deadline
@@ -68,7 +74,8 @@ class Withdrawals:
     ) -> WithdrawalRecord:
         """File a withdrawal. While one of these sites is open, it is answered; nothing is filed twice.
 
-        If the second request has another reason, requester or number, that is kept with the first.
+        If the second request has another reason, requester or number, or came in differently, that is kept
+        with the first.
 
         Parameters
         ----------
@@ -87,7 +94,7 @@ class Withdrawals:
         cooperating
             The sites still answer, for their part of the unlearning and nothing else.
         details
-            Ground, scope, time of receipt, owner and number of the request.
+            Ground, scope, time of receipt, owner and number of the request, and how it came in.
         session
             Transaction to take part in.
 
@@ -113,7 +120,7 @@ class Withdrawals:
             check_clock(own, now)
             twin = self._accept(own, names, asked, (method, at_round, simulated))
             if twin is not None:
-                self._note_repetition(own, twin, reason, requested_by, asked.request_id)
+                self._note_repetition(own, twin, reason, requested_by, asked)
             else:
                 received = asked.received_at or now
                 twin = WithdrawalRow(
@@ -136,6 +143,7 @@ class Withdrawals:
                     time_zone=asked.zone,
                     in_part=False,
                     cooperating=cooperating,
+                    **asked.intake.table,
                 )
                 own.add(twin)
                 own.flush()
@@ -261,10 +269,13 @@ class Withdrawals:
         return None
 
     def _note_repetition(
-        self, session: Session, row: WithdrawalRow, reason: str, requested_by: str, number: str | None
+        self, session: Session, row: WithdrawalRow, reason: str, requested_by: str, asked: RequestDetails
     ) -> None:
-        again = {"reason": reason, "requested_by": requested_by, "request_id": number}
+        known, stated = intake_of(row).table, asked.intake.stated
+        again = {"reason": reason, "requested_by": requested_by, "request_id": asked.request_id, **stated}
         first = {"reason": row.reason, "requested_by": row.requested_by, "request_id": row.request_id}
+        # What the second leaves out of how it came in, it does not contradict.
+        first |= {name: known[name] for name in stated}
         earlier = [dict(act.body) for act in self._acts.of(row.id, "repeated", session=session)]
         if again not in [first, {**first, "request_id": None}, *earlier]:
             self._acts.add(row.id, "repeated", again, at=self._now(), actor=requested_by, session=session)

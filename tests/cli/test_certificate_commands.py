@@ -119,6 +119,39 @@ def test_a_certificate_from_issue_to_verification(officer: Officer, tmp_path: Pa
     )
 
 
+def test_how_the_request_came_in_is_in_the_certificate(officer: Officer, tmp_path: Path) -> None:
+    """Said after the filing: shown as text, signed, and only what nobody has said is named as missing."""
+    key, out, hostile = str(tmp_path / "officer"), tmp_path / "out", "<b>DUA</b> [red]7[/red]"
+    assert "not said" in officer("withdrawals", "show", "W-")
+    note = ("withdrawals", "note", "W-")
+    assert "U+202E" in officer(*note, "--agreement", "a\u202eb", status=1)
+    assert "pigeon" in officer(*note, "--channel", "pigeon", status=2)
+    officer(*note, "--agreement", "Jane Doe")
+    officer(*note, "--channel", "letter", "--identity-check", "call-back", "--agreement", hostile)
+    assert hostile in officer("withdrawals", "show", "W-")
+    (listed,) = json.loads(officer("withdrawals", "list", "--json"))
+    assert (listed["channel"], listed["requester_role"]) == ("letter", None)
+    officer("certificate", "key", key, state=False)
+    officer("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(out))
+    (bundle,) = out.iterdir()
+    request = json.loads((bundle / "request.json").read_bytes())
+    signed = json.loads((bundle / "certificate.json").read_bytes())["predicate"]["request"]
+    assert request.items() >= signed.items()
+    assert (signed["channel"], signed["agreement"], signed["identity_check"]) == (
+        "letter",
+        hostile,
+        "call-back",
+    )
+    assert signed["not_recorded"] == ["what the requester is to the site"]
+    # A name that should not have been typed there, and was corrected, is in none of the files.
+    assert not [path for path in bundle.rglob("*.*") if b"Jane Doe" in path.read_bytes()]
+    page = (bundle / "certificate.html").read_text()
+    assert "called back at a number that was on record before" in page
+    assert "&lt;b&gt;DUA" in page
+    assert "<b>DUA" not in page
+    assert "put on record how it came in" in page
+
+
 def test_the_officers_key_is_not_replaced_unasked(officer: Officer, tmp_path: Path) -> None:
     """Another key is refused; the one kept, and the one that replaces it on demand, are in the ledger."""
     ids = []
@@ -236,7 +269,7 @@ def test_a_register_on_a_full_disk_loses_nothing(officer: Officer, disk: Path) -
     before = officer("withdrawals", "show", "W-", "--json")
     filler = fill(disk)
     for arguments in (
-        ("withdrawals", "note", "W-", "x" * 3900),
+        ("withdrawals", "note", "W-", "x" * 3900, "--channel", "letter", "--agreement", "DUA-7"),
         ("withdrawals", "extend", "W-", "--reason", "y" * 3900),
         ("withdrawals", "refuse", "W-", "--reason", "z" * 3900),
     ):

@@ -89,6 +89,18 @@ def test_both_signatures_make_it_valid(content: bytes) -> None:
     assert next(iter(predicate)) == "claim_level"
 
 
+def test_a_certificate_of_an_earlier_release_keeps_its_bytes() -> None:
+    """Fields that it did not have are not written into it; in one that has them, none can be left out."""
+    former = payload_of(certificate())
+    assert b"channel" not in former
+    assert payload_of(read_payload(former)) == former
+    request = said.Request(**certificate().request.model_dump() | {"channel": "letter", "agreement": None})
+    present = payload_of(certificate(request=request))
+    assert read_payload(present).request.channel == "letter"
+    assert b'"agreement":null' in present
+    assert payload_of(read_payload(present)) == present
+
+
 def test_every_changed_byte_is_noticed(content: bytes) -> None:
     """Each byte of the file, changed in one bit, changed to another letter, or cut off, makes it invalid."""
     chance = random.Random(0)

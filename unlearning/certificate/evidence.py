@@ -7,6 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from unlearning.verification.bootstrap import Interval
+
+FEW_PATIENTS = 10
+"""With fewer, an interval from resampling is too narrow."""
+
 
 class About(StrEnum):
     """What a measurement can speak about."""
@@ -46,6 +51,9 @@ class Figure:
         One sentence for a reader who is no expert.
     limits
         What the check cannot show, in plain words.
+    interval
+        Of the value, over the patients it was measured on; ``None`` where no figures of single volumes are
+        at hand, or of one patient only.
     """
 
     name: str
@@ -55,6 +63,17 @@ class Figure:
     before: float | None = None
     words: str = ""
     limits: str = ""
+    interval: Interval | None = None
+
+    @property
+    def uncertainty(self) -> str:
+        """How sure the value is, in words."""
+        if self.interval is None:
+            return "No confidence interval: figures of single volumes of several patients are not on record."
+        low, high = (f"{bound:+.3g}".replace("-", "−") for bound in (self.interval.low, self.interval.high))
+        level, patients = f"{self.interval.level:.0%}".replace("%", " %"), self.interval.patients
+        few = " (too narrow for so few)" if patients < FEW_PATIENTS else ""
+        return f"{level} interval by resampling {patients} patients{few}: {low} to {high} {self.unit}."
 
     @property
     def family(self) -> str:

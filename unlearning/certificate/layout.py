@@ -22,7 +22,7 @@ FILES: Mapping[str, str] = {
     SIGNED: "what is signed: an in-toto Statement in a DSSE envelope, two Ed25519 signatures",
     STATEMENT: "the statement that is in it, in clear",
     PAGE: "the same as a page to read",
-    "request.json": "the request: ground, scope, times, the site's keys; what the register does not ask for",
+    "request.json": "the request: how it came in, ground, scope, times, the site's keys; what was left out",
     "decisions.jsonl": "steps and decisions with their reasons, one a line",
     "policy.json": "method, settings, limits, code: as fixed before the unlearning",
     "lineage.json": "every version from the initial model to the new one, and every one with an update of "

@@ -22,6 +22,7 @@ _FILE = r"([a-z]{1,20}/)?[a-z0-9][a-z0-9-]{0,60}(\.[a-z0-9]{1,8}){1,2}"
 FileName = Annotated[str, Field(pattern=rf"^({_FILE}|MANIFEST\.json|VERIFY\.md)$")]
 """Of a file in the bundle, at most one directory down: it can lead nowhere else."""
 Count = Annotated[int, Field(ge=0)]
+Word = Annotated[str, Field(pattern=r"^[a-z][a-z_-]{0,15}$")]
 Outcome = Literal["granted", "granted_in_part", "refused", "cancelled", "legal_hold", "pending"]
 
 
@@ -57,6 +58,15 @@ class Request(Part):
     closed_at: AwareDatetime | None
     late: bool
     documents: tuple[Digest, ...] = Field(description="SHA-256 of the documents on record")
+    # Certificates of earlier releases do not have these.
+    channel: Word | None = Field(default=None, description="how it came in")
+    agreement: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="number of the agreement with the site"
+    )
+    requester_role: Word | None = Field(default=None, description="what the requester is to the site")
+    identity_check: Word | None = Field(default=None, description="how the requester's authority was checked")
+    words: dict[Word, str] = Field(default_factory=dict, description="the four above, for a reader")
+    not_recorded: tuple[str, ...] = Field(default=(), description="which of them nobody has put on record")
 
 
 class Site(Part):
@@ -106,6 +116,15 @@ class Method(Part):
     packages: dict[str, str]
 
 
+class Interval(Part):
+    """Percentile bootstrap over patients: chance in their choice, not in the training."""
+
+    low: float
+    high: float
+    level: float = Field(description="confidence, 0 to 1")
+    patients: Count
+
+
 class EvidenceItem(Part):
     """A measurement, and the limit that was fixed for it beforehand."""
 
@@ -119,6 +138,9 @@ class EvidenceItem(Part):
     passed: bool
     words: str
     limits: str = Field(description="what it cannot show")
+    # Certificates of earlier releases do not have these.
+    interval: Interval | None = Field(default=None, description="of the value; the limit is for the value")
+    uncertainty: str = Field(default="", description="the interval in words, or why there is none")
 
 
 class Erasure(Part):
@@ -194,7 +216,8 @@ def payload_of(certificate: Certificate) -> bytes:
         "_type": STATEMENT_TYPE,
         "subject": [{"name": f"model {m.version}", "digest": {"sha256": m.sha256}} for m in models],
         "predicateType": PREDICATE_TYPE,
-        "predicate": certificate.model_dump(mode="json"),
+        # What an earlier release did not write stays away, so that its certificates keep their bytes.
+        "predicate": certificate.model_dump(mode="json", exclude_unset=True),
     }
     text = json.dumps(statement, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode()

@@ -17,10 +17,13 @@ import pytest
 from cli.certificate.bundle import zipped
 from reconsent.config import dump_consortium
 from reconsent.errors import ReconsentError, SignatureError
+from reconsent.files import sha256_of
 from tests.cli.certificate.bundle_maker import LEAVER, Made, command
 from tests.server.hospitals import consortium, opened
 from unlearning.certificate import layout
-from unlearning.certificate.statement import SIMULATION
+from unlearning.certificate.signed import countersign, issue
+from unlearning.certificate.statement import SIMULATION, Request
+from unlearning.intake import NAMES
 from unlearning.signing import SigningKey
 
 
@@ -119,6 +122,58 @@ def test_the_commands_verify_a_bundle_and_say_what_was_shown(
     (copy / "request.json").write_bytes(b"{}")
     command("certificate", "verify", copy, *own, status=1)
     assert "request.json was altered" in capsys.readouterr().err
+
+
+def former(made: Made, path: Path) -> Path:
+    """The bundle as it was before there was a manifest: fewer files, and page and instructions unsigned."""
+    names = ("lineage.json", "policy.json", "recipients.json", "residuals.json")
+    own = {name: made.files[name] for name in names}
+    request = made.certificate.request.model_dump(exclude=set(NAMES) | {"words", "not_recorded"})
+    certificate = made.certificate.model_copy(
+        update={
+            "files": {name: sha256_of(content) for name, content in own.items()},
+            "request": Request(**request),
+        }
+    )
+    signed = countersign(issue(certificate, made.operator).content, made.officer)
+    path.mkdir()
+    files = {**own, "certificate.html": b"<p>a page</p>", "VERIFY.md": b"how", layout.SIGNED: signed.content}
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+    return path
+
+
+def test_a_bundle_without_a_manifest_is_told_apart_from_an_altered_one(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It does not verify, but it is said what still holds, what is unsigned, altered and missing."""
+    old = former(made, tmp_path / "old")
+    operator = tmp_path / "operator.pub"
+    operator.write_bytes(made.operator.public.pem())
+    keys = ("--key", operator, "--key", made.directory.parent.parent / "officer.pub")
+    command("certificate", "verify", old / layout.SIGNED, *keys)
+    capsys.readouterr()
+    command("certificate", "verify", old, *keys, status=1)
+    said = capsys.readouterr().err
+    assert "before bundles had a manifest" in said
+    assert "both signatures hold" in said
+    assert "as they were signed: lineage.json, policy.json, recipients.json, residuals.json" in said
+    assert "no signature, whatever they say: VERIFY.md, certificate.html" in said
+    assert "never made: certificate.json, request.json, decisions.jsonl" in said
+    assert "issue the certificate anew" in said
+    (old / "lineage.json").write_bytes(b"{}")
+    (old / "residuals.json").unlink()
+    (old / "\x1b[2J").write_bytes(b"")
+    command("certificate", "verify", old, *keys, status=1)
+    said = capsys.readouterr().err
+    assert "NOT AS SIGNED: lineage.json was altered; residuals.json is missing" in said
+    assert "as they were signed: policy.json, recipients.json\n" in said
+    assert "\x1b" not in said
+    signed = bytearray((old / layout.SIGNED).read_bytes())
+    signed[500] ^= 1
+    (old / layout.SIGNED).write_bytes(signed)
+    command("certificate", "verify", old, *keys, status=1)
+    assert "manifest" not in capsys.readouterr().err
 
 
 def test_no_file_names_a_site_that_remains(made: Made) -> None:

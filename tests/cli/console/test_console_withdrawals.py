@@ -73,6 +73,9 @@ def test_wrong_requests_are_refused_with_what_was_typed(officer: Visitor, place:
         "U+202E": {"requested_by": "abc\u202etxt.exe"},
         "The reason is empty": {"reason": "  "},
         "number of patients": {"scope": "patients", "patients": "many"},
+        "There are: letter": {"channel": "pigeon"},
+        "There are: call-back": {"identity_check": "\x1b[2J"},
+        "The number of the agreement": {"agreement": "DUA\u202e7"},
         "1 or more": {"scope": "patients", "patients": "0"},
     }
     form = "/withdrawals/new"
@@ -90,6 +93,31 @@ def test_wrong_requests_are_refused_with_what_was_typed(officer: Visitor, place:
     assert "&lt;b&gt;letter" not in page.text
     assert "<dd>b&gt;.pdf" in page.text  # the last part of the path, as text
     assert records(place) == []
+
+
+def test_how_a_request_came_in_is_asked_for_and_can_be_said_later(officer: Visitor, place: Path) -> None:
+    """Typed in the form, shown before it is filed, kept, and corrected by a note; as text."""
+    page = officer.file("delta", channel="phone", agreement="<i>DUA</i>", requester_role="site")
+    assert "by telephone" in text_of(page)
+    assert "<i>DUA" not in page.text
+    officer.confirm(page)
+    ((id_, _),) = records(place)
+    shown = officer.get(f"/withdrawals/{id_}")
+    assert "Authority checked not said" in text_of(shown)
+    assert "<i>DUA" not in shown.text
+    fields = {"channel": "letter", "identity_check": "signature"}
+    officer.send(f"/withdrawals/{id_}", f"/withdrawals/{id_}/note", fields)
+    text = text_of(officer.get(f"/withdrawals/{id_}"))
+    assert "Came in by letter" in text
+    assert "channel_before: phone" in text
+    with StateDirectory.open(place / "state", url="", writable=False) as opened:
+        (record,) = Withdrawals(opened).all()
+    assert record.intake.table == {
+        "channel": "letter",
+        "agreement": "<i>DUA</i>",
+        "requester_role": "site",
+        "identity_check": "signature",
+    }
 
 
 def test_decisions_are_those_of_the_register(officer: Visitor, place: Path) -> None:

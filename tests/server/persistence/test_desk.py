@@ -20,6 +20,7 @@ from server.persistence import (
     WithdrawalRecord,
     Withdrawals,
 )
+from unlearning.intake import Channel, IdentityCheck, Intake, RequesterRole
 from unlearning.request import Attachment, Ground, RequestDetails
 from unlearning.withdrawal import WithdrawalState as S
 
@@ -154,6 +155,7 @@ def test_one_number_is_one_request(office: Office) -> None:
         lambda office, id_: office.desk.extend(id_, "x"),
         lambda office, id_: office.desk.hold(id_, "x"),
         lambda office, id_: office.desk.note(id_, "x"),
+        lambda office, id_: office.desk.correct(id_, Intake(channel=Channel.PHONE)),
     ],
 )
 def test_a_clock_set_back_is_noticed(office: Office, act: Callable[[Office, str], object]) -> None:
@@ -164,6 +166,7 @@ def test_a_clock_set_back_is_noticed(office: Office, act: Callable[[Office, str]
     office.now = START - dt.timedelta(days=1)
     with pytest.raises(WithdrawalError, match="Was the clock set back"):
         act(office, record.id)
+    assert office.register.get(record.id).intake == Intake()
 
 
 def test_a_clock_that_was_ahead_can_be_corrected(office: Office) -> None:
@@ -196,6 +199,55 @@ def test_documents_and_owners_are_on_record(office: Office) -> None:
     assert office.register.get(record.id).owner == "Grace"
     with pytest.raises(WithdrawalError, match="no withdrawal 'W-1'"):
         office.desk.note("W-1", "x")
+
+
+def test_how_a_request_came_in_is_kept_and_can_be_said_later(office: Office) -> None:
+    """What was on record before stays with the correction; what is left out stays as it was; once."""
+    said = Intake(channel=Channel.PHONE, agreement="DUA-7")
+    record = office.file("north", intake=said)
+    assert office.register.get(record.id).intake == said
+    later = Intake(channel=Channel.LETTER, identity_check=IdentityCheck.CALL_BACK)
+    for _ in range(2):
+        office.desk.correct(record.id, later)
+    office.desk.cancel(record.id, "mistake")
+    office.desk.correct(record.id, Intake(requester_role=RequesterRole.SITE))
+    assert office.register.get(record.id).intake.table == {
+        "channel": "letter",
+        "agreement": "DUA-7",
+        "requester_role": "site",
+        "identity_check": "call-back",
+    }
+    assert [dict(act.body) for act in office.desk.acts(record.id, "intake")] == [
+        {"channel": "letter", "identity_check": "call-back", "channel_before": "phone"},
+        {"requester_role": "site"},
+    ]
+    with pytest.raises(WithdrawalError, match="number of the agreement"):
+        office.desk.correct(record.id, Intake(agreement="\u202e7"))
+
+
+def test_the_ledger_has_how_a_request_came_in_without_its_numbers(office: Office) -> None:
+    """In the entry of the filing and of each correction, in words of closed lists."""
+    record = office.file("north", intake=Intake(channel=Channel.PHONE, agreement="DUA-7"))
+    office.desk.correct(record.id, Intake(agreement="DUA-8", channel=Channel.LETTER))
+    ledger = Ledger(office.state)
+    filed, restricted = ledger.entries(["withdrawal"])
+    (act,) = ledger.entries(["withdrawal-act"])
+    assert filed.body["intake"] == {"channel": "phone", "agreement": True}
+    assert "intake" not in restricted.body
+    assert act.body["intake"] == {"channel": "letter", "agreement": True}
+    assert "DUA" not in str([entry.body for entry in ledger.entries()])
+
+
+def test_a_repeated_request_that_came_in_otherwise_is_kept_with_the_first(office: Office) -> None:
+    """Less said contradicts nothing; another channel is noted, once; the first stays as it was."""
+    first = office.file("north", intake=Intake(channel=Channel.PHONE, agreement="DUA-7"))
+    assert office.file("north") == first
+    assert office.file("north", intake=Intake(channel=Channel.PHONE)) == first
+    assert office.desk.acts(first.id, "repeated") == []
+    for _ in range(2):
+        assert office.file("north", intake=Intake(channel=Channel.LETTER)) == first
+    (act,) = office.desk.acts(first.id, "repeated")
+    assert act.body["channel"] == "letter"
 
 
 @pytest.mark.parametrize("attack", ["UPDATE withdrawal_acts SET actor = 'me'", "DELETE FROM withdrawal_acts"])
