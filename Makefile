@@ -32,7 +32,8 @@ $(STAMP): pyproject.toml
 	  { echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not. Try: make setup PYTHON=python3.12" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "Python cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@# Python compiles what is imported; compiling all of it beforehand takes minutes.
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $@
 
 demo: setup ## simulate the default consortium: train, withdraw the knee site, unlearn, compare
