@@ -14,9 +14,8 @@ three SuperNodes) is started twice:
     forked from one that has the imports.
 
 Medians over the rounds but the first and the last: ``wall`` from the end of one round to the end of the next;
-``work``, the longest time that a site itself worked in a round, as it says; ``rest``, the difference; and the
-whole life of a ClientApp process. What ours
-takes for the evaluation counts as rest: the round's record keeps the time of the training alone.
+``work``, the longest time that a site itself worked on the round's messages, training and evaluation, as its
+log says; ``rest``, the difference; and the whole life of a ClientApp process.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -42,11 +41,11 @@ import tomli_w
 from deploy import commands
 from deploy.application import assemble
 from deploy.flower_control import RunValue
-from deploy.layout import SUPERLINK
+from deploy.layout import SUPERLINK, Layout
 from deploy.local_consortium import LocalConsortium
 from deploy.processes import tail
 from reconsent.config import ConsortiumConfig, load_consortium
-from reconsent.errors import DeployError
+from reconsent.errors import DeployError, StateError
 from server.bookkeeping import MAIN
 from server.persistence import RoundLog, StateDirectory
 
@@ -88,11 +87,12 @@ def _ours(directory: Path, rounds: int) -> dict[str, Any]:
 
     with _consortium(directory, rounds) as local:
         app = application_directory(local.layout.app)
-        lives = _run(local, app, {"task": "train", "rounds": rounds, "state": str(local.layout.state)})
+        settings: dict[str, RunValue] = {"task": "train", "rounds": rounds, "state": str(local.layout.state)}
+        lives = _run(local, app, settings, lambda: _rounds_done(local.layout) >= rounds)
+        work = _work(local.layout, rounds)
         with StateDirectory.open(local.layout.state, writable=False) as state:
             records = list(RoundLog(state).all(MAIN))
     ends = [record.created_at.timestamp() for record in records if record.created_at]
-    work = [max(site.seconds for site in record.sites.values()) for record in records]
     return _summary(ends, work, lives) | {
         "server": {
             step: round(statistics.median(float(r.metrics["steps"][step]) for r in records[1:-1]), 3)
@@ -110,11 +110,33 @@ def _stock(directory: Path, rounds: int) -> dict[str, Any]:
         with _consortium(directory, rounds) as local:
             for site in _config(rounds).sites:
                 (local.layout.programs(site.name) / "flwr-clientapp").unlink()
-            lives = _run(local, _stock_app(directory / "app"), {"rounds": rounds, "out": str(out)})
+            settings: dict[str, RunValue] = {"rounds": rounds, "out": str(out)}
+            lives = _run(local, _stock_app(directory / "app"), settings, out.exists)
+            work = _work(local.layout, rounds)
         told = json.loads(out.read_text(encoding="utf-8"))
     finally:
         commands.POLLING.update(interval)
-    return _summary(told["ends"], told["work"], lives)
+    return _summary(told["ends"], work, lives)
+
+
+def _rounds_done(layout: Layout) -> int:
+    try:
+        with StateDirectory.open(layout.state, writable=False) as state:
+            return RoundLog(state).count(MAIN)
+    except StateError:  # There is none yet.
+        return 0
+
+
+def _work(layout: Layout, rounds: int) -> list[float]:
+    """Of each round, the longest that a site worked: the sum over training and evaluation of the longest."""
+    longest: dict[tuple[int, str], float] = {}
+    for site in _config(rounds).sites:
+        for line in layout.site_log(site.name).read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if entry.get("event") == "worked" and entry.get("round"):
+                key = int(entry["round"]), str(entry["type"])
+                longest[key] = max(longest.get(key, 0.0), float(entry["seconds"]))
+    return [sum(s for (number, _), s in longest.items() if number == n) for n in range(1, rounds + 1)]
 
 
 def _stock_app(target: Path) -> Path:
@@ -142,7 +164,9 @@ def _consortium(directory: Path, rounds: int) -> Iterator[LocalConsortium]:
         local.down()
 
 
-def _run(local: LocalConsortium, app: Path, settings: dict[str, RunValue]) -> list[float]:
+def _run(
+    local: LocalConsortium, app: Path, settings: dict[str, RunValue], done: Callable[[], bool]
+) -> list[float]:
     """Submit, wait for the end; returns how long each ClientApp process lived."""
     settings["consortium"] = str(local.layout.consortium)
     nodes = [c.pid for c in local.describe() if c.site and c.pid]
@@ -153,8 +177,10 @@ def _run(local: LocalConsortium, app: Path, settings: dict[str, RunValue]) -> li
         number = local.control.submit_run(app, settings)
         deadline = time.monotonic() + RUN_SECONDS
         while time.monotonic() < deadline:
-            # Each question starts a program, which would take time from what is measured.
-            time.sleep(15)
+            time.sleep(1)
+            # To ask Flower starts a program, which would take time from what is measured.
+            if not done() and time.monotonic() < deadline - 30:
+                continue
             run = next(run for run in local.control.list_runs() if run.run_id == number)
             if run.finished:
                 break

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -15,28 +15,17 @@ app = ServerApp()
 
 
 class Timed(FedAvg):
-    """Federated averaging that notes when each round ends, and how long the slowest site worked."""
+    """Federated averaging that notes when each round ends."""
 
     def __init__(self, **settings: float) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
         self.ends: list[float] = []
-        self.work: list[float] = []
-        self._training = 0.0
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average, and note the time of the slowest."""
-        found = list(replies)
-        self._training = _slowest(found)
-        return super().aggregate_train(server_round, found)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Average, and note the time of the slowest, and that the round has ended."""
-        found = list(replies)
-        self.work.append(self._training + _slowest(found))
+        """Average, and note that the round has ended."""
+        averaged = super().aggregate_evaluate(server_round, replies)
         self.ends.append(time.time())
-        return super().aggregate_evaluate(server_round, found)
+        return averaged
 
 
 @app.main()
@@ -56,10 +45,4 @@ def main(grid: Grid, context: Context) -> None:
         train_config=ConfigRecord({"learning-rate": 1e-3}),
         evaluate_config=ConfigRecord({"split": "test"}),
     )
-    told = {"ends": strategy.ends, "work": strategy.work}
-    Path(str(context.run_config["out"])).write_text(json.dumps(told), encoding="utf-8")
-
-
-def _slowest(replies: list[Message]) -> float:
-    records = [next(iter(r.content.metric_records.values())) for r in replies if r.has_content()]
-    return max((float(str(record.get("seconds", 0.0))) for record in records), default=0.0)
+    Path(str(context.run_config["out"])).write_text(json.dumps({"ends": strategy.ends}), encoding="utf-8")
