@@ -92,12 +92,13 @@ class FoldedPair:
         """
         fold, size = self._fold, self._delta.size
         yield header(dict.fromkeys(KINDS, size), "float32")
-        ends, squares = dict.fromkeys(map(str, KINDS), 0), 0.0
+        ends, squares, fits = dict.fromkeys(map(str, KINDS), 0), 0.0, True
         for name, block in self._before:
-            place = slice(ends[name], ends[name] + block.size)
+            place = slice(ends.get(name, size), ends.get(name, size) + block.size)
+            fits = fits and place.stop <= size
+            if not fits:
+                continue  # If the file is altered, its end says so.
             ends[name] = place.stop
-            if place.stop > size:
-                break
             if name == "sum":
                 after = block + np.float32(fold.share) * self._delta[place]
             else:
@@ -105,7 +106,7 @@ class FoldedPair:
                 squares += dot(added, added)
                 after = block * np.float32(fold.decay) + added
             yield after.view(np.uint8).data
-        if set(ends.values()) != {size}:
+        if not fits or set(ends.values()) != {size}:
             raise ContributionError(
                 f"What is kept of site '{fold.site}' is of another model than its update ({size})."
             )

@@ -146,6 +146,22 @@ def test_a_pair_larger_than_a_block_is_folded_as_a_small_one(tmp_path: Path) -> 
         assert cache.sensitivity("a", 2) == pytest.approx(reach, rel=1e-6)
 
 
+@pytest.mark.parametrize(("was", "becomes"), [(b'"sum"', b'"sun"'), (b"[17]", b"[16]"), (b"[17]", b"[99]")])
+def test_a_pair_with_an_altered_header_is_called_altered(tmp_path: Path, was: bytes, becomes: bytes) -> None:
+    """A round is not added to a file whose names or sizes were changed: it is altered, and stays as it is."""
+    cache = ContributionCache.open(tmp_path / "c")
+    feed(cache, tmp_path, random_rounds(1))
+    (file,) = (tmp_path / "c" / "b").glob("running-*")
+    changed = file.read_bytes().replace(was, becomes)
+    assert changed != file.read_bytes()
+    file.write_bytes(changed)
+    spool = UpdateSpool(tmp_path / "next")
+    spool.put("b", np.ones(P, np.float32), examples=1, norm=1.0)
+    with pytest.raises(ContributionError, match="altered"):
+        cache.record(2, spool, np.ones(P, np.float32))
+    assert file.read_bytes() == changed
+
+
 @given(
     delta=hnp.arrays(np.float32, P, elements=st.floats(-10, 10, width=32)),
     other=hnp.arrays(np.float32, P, elements=st.floats(-10, 10, width=32)),
