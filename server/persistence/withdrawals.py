@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from reconsent.errors import WithdrawalError
 from server.persistence.ledger import Ledger
 from server.persistence.ledger_entries import WITHDRAWAL, withdrawal_body
+from server.persistence.repetitions import Repetition, answered_under
 from server.persistence.roster import Roster, SiteStatus
 from server.persistence.state import StateDirectory
 from server.persistence.tables import SiteRow, WithdrawalEventRow, WithdrawalRow
@@ -21,7 +22,6 @@ from server.persistence.withdrawal_records import (
     WithdrawalEvent,
     WithdrawalRecord,
     event_of,
-    intake_of,
     record_of,
 )
 from unlearning.database import ContributionRow
@@ -74,8 +74,8 @@ class Withdrawals:
     ) -> WithdrawalRecord:
         """File a withdrawal. While one of these sites is open, it is answered; nothing is filed twice.
 
-        If the second request has another reason, requester or number, or came in differently, that is kept
-        with the first.
+        Whatever the second request says differently is kept with the first, which stands as it is, its
+        deadline included.
 
         Parameters
         ----------
@@ -120,7 +120,14 @@ class Withdrawals:
             check_clock(own, now)
             twin = self._accept(own, names, asked, (method, at_round, simulated))
             if twin is not None:
-                self._note_repetition(own, twin, reason, requested_by, asked)
+                again = Repetition(
+                    sites=names,
+                    reason=reason,
+                    requested_by=requested_by,
+                    cooperating=cooperating,
+                    asked=asked,
+                )
+                self._note_repetition(own, record_of(twin), again)
             else:
                 received = asked.received_at or now
                 twin = WithdrawalRow(
@@ -236,7 +243,10 @@ class Withdrawals:
         if asked.request_id is not None:
             for row in filed:
                 if row.request_id == asked.request_id:
-                    return _same_number(row, names)
+                    return _same_number(row, names, asked.request_id, row.sites)
+            if (answered := answered_under(session, asked.request_id)) is not None:
+                row = next(row for row in filed if row.id == answered[0])
+                return _same_number(row, names, asked.request_id, answered[1] or row.sites)
         leaving: set[str] = set()
         for row in filed:
             if WithdrawalState(row.state).closed:
@@ -268,17 +278,12 @@ class Withdrawals:
             )
         return None
 
-    def _note_repetition(
-        self, session: Session, row: WithdrawalRow, reason: str, requested_by: str, asked: RequestDetails
-    ) -> None:
-        known, stated = intake_of(row).table, asked.intake.stated
-        again = {"reason": reason, "requested_by": requested_by, "request_id": asked.request_id, **stated}
-        first = {"reason": row.reason, "requested_by": row.requested_by, "request_id": row.request_id}
-        # What the second leaves out of how it came in, it does not contradict.
-        first |= {name: known[name] for name in stated}
-        earlier = [dict(act.body) for act in self._acts.of(row.id, "repeated", session=session)]
-        if again not in [first, {**first, "request_id": None}, *earlier]:
-            self._acts.add(row.id, "repeated", again, at=self._now(), actor=requested_by, session=session)
+    def _note_repetition(self, session: Session, first: WithdrawalRecord, again: Repetition) -> None:
+        body = again.body(first)
+        earlier = [dict(act.body) for act in self._acts.of(first.id, "repeated", session=session)]
+        if again.differs(first) and body not in earlier:
+            actor = again.requested_by
+            self._acts.add(first.id, "repeated", body, at=self._now(), actor=actor, session=session)
 
     def _move(
         self, session: Session, row: WithdrawalRow, new: WithdrawalState, actor: str, note: str
@@ -334,16 +339,21 @@ class Withdrawals:
         return row
 
 
-def _same_number(row: WithdrawalRow, names: tuple[str, ...]) -> WithdrawalRow:
-    """The withdrawal that was filed under a number, if the request is that one and still open."""
-    if tuple(row.sites) != names:
+def _same_number(
+    row: WithdrawalRow, names: tuple[str, ...], number: str, before: Sequence[str]
+) -> WithdrawalRow:
+    """The withdrawal that was filed or repeated under a number, if the request is that one and still open.
+
+    ``before`` are the sites that the request with this number named.
+    """
+    if tuple(before) != names:
         raise WithdrawalError(
-            f"The request number {row.request_id} belongs to withdrawal {row.id} of {', '.join(row.sites)}.",
+            f"The request number {number} belongs to withdrawal {row.id} of {', '.join(row.sites)}.",
             "Give the new request a number of its own.",
         )
     if WithdrawalState(row.state).closed:
         raise WithdrawalError(
-            f"Request {row.request_id} was filed before, as {row.id}, and is {row.state}: this is a replay.",
+            f"Request {number} was filed before, as {row.id}, and is {row.state}: this is a replay.",
             "If the site really asks again, file it under a new number.",
         )
     return row

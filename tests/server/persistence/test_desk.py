@@ -148,6 +148,20 @@ def test_one_number_is_one_request(office: Office) -> None:
     assert office.file("north", request_id="T-2").id != first.id
 
 
+def test_the_number_of_a_repetition_is_known_as_that_of_a_first_request(office: Office) -> None:
+    """Open: answered by the first, and taken for every other site; closed: a replay, whichever came first."""
+    first = office.file("north")
+    for number in ("K-17", "K-18", "K-17"):
+        assert office.file("north", request_id=number) == first
+    with pytest.raises(WithdrawalError, match=r"The request number K-17 belongs to withdrawal"):
+        office.file("east", request_id="K-17")
+    office.desk.cancel(first.id, "mistake")
+    for number in ("K-18", "K-17"):
+        with pytest.raises(WithdrawalError, match=f"Request {number} was filed before.*this is a replay"):
+            office.file("north", request_id=number)
+    assert len(office.register.all()) == 1
+
+
 @pytest.mark.parametrize(
     "act",
     [
