@@ -19,6 +19,7 @@ from server.persistence import (
     WithdrawalRecord,
     Withdrawals,
 )
+from server.persistence.repetitions import Repetition
 from strategies.methods import check_method
 from unlearning.request import Attachment, RequestDetails, time_zone
 
@@ -57,6 +58,9 @@ class Filed:
         The withdrawal that answers it.
     repeated
         It was filed before; nothing was filed twice.
+    differing
+        Of a repeated request: what it says differently, that the first stands, and how to change that, in
+        words; empty if it says the same.
     running
         Id of the run that will carry it out; ``None`` if none is under way.
     keys
@@ -67,6 +71,7 @@ class Filed:
 
     record: WithdrawalRecord
     repeated: bool
+    differing: tuple[str, ...]
     running: int | None
     keys: str
     lacking: str
@@ -125,10 +130,22 @@ def file_withdrawal(deployment: Deployment, request: WithdrawalRequest, also: Al
     return Filed(
         record=record,
         repeated=record.id in known,
+        differing=_differing(request, record) if record.id in known else (),
         running=running,
         keys=keys,
         lacking=_lacking(deployment, cooperating=record.cooperating),
     )
+
+
+def _differing(request: WithdrawalRequest, first: WithdrawalRecord) -> tuple[str, ...]:
+    again = Repetition(
+        sites=request.sites,
+        reason=request.reason.strip(),
+        requested_by=request.requested_by.strip(),
+        cooperating=request.cooperating,
+        asked=request.details.checked(dt.datetime.now(dt.UTC)),
+    )
+    return tuple(again.words(first))
 
 
 def moment_of(text: str | None, zone: str) -> dt.datetime | None:

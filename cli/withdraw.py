@@ -103,8 +103,14 @@ def withdraw(
 
         from server.withdrawal_view import summary_of
 
-        typer.echo(json.dumps(summary_of(record, dt.datetime.now(dt.UTC)), indent=2))
+        shown = summary_of(record, dt.datetime.now(dt.UTC))
+        shown |= {"repeated": filed.repeated, "differing": list(filed.differing)}
+        typer.echo(json.dumps(shown, indent=2))
         return
+    if filed.repeated:
+        typer.echo(f"This was filed before, as {record.id}; nothing was filed twice.")
+    for line in filed.differing:
+        typer.echo(line)
     typer.echo(f"Withdrawal {record.id} of {', '.join(record.sites)}: {record.state.value}.")
     if filed.lacking:
         typer.echo(f"It is filed, but cannot be carried out as things are: {filed.lacking}", err=True)

@@ -62,6 +62,8 @@ def file(visit: Visit) -> Response:
     record = filed.record
     if filed.repeated:
         visit.say(f"This request was filed before: here it is, {record.id}. Nothing was filed twice.", "note")
+        for line in filed.differing:
+            visit.say(line, "bad")
     else:
         visit.say(f"Filed as {record.id}. {', '.join(record.sites)} is barred from now on. {filed.keys}")
         then = (

@@ -97,7 +97,7 @@ class Repetition:
             found.append(
                 f"This request was received before the first: by it the answer would be due on "
                 f"{_shown(due, zone)}. The deadline on record stays {_shown(first.due_at, zone)}; answer by "
-                "the earlier one."
+                "whichever is earlier."
             )
         if differing.keys() & {"owner", *NAMES}:
             found.append(
@@ -106,7 +106,7 @@ class Repetition:
         if differing.keys() - {"owner", "request_id", "received_at", *NAMES}:
             found.append(
                 f"If the first shall say more than it does: `reconsent withdrawals cancel {first.id}`, then "
-                "file one request that says all of it, under a new number, with --received-at of the earliest."
+                "file one request that says all of it, under a new number, and with --received-at."
             )
         return found
 

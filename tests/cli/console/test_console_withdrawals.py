@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from cli.main import main
 from server.names import RUN
 from server.persistence import Enrolments, RunProgress, StateDirectory, WithdrawalActs, Withdrawals
 from server.residues import note_purge
@@ -62,6 +65,28 @@ def test_a_request_without_a_number_gets_one(officer: Visitor, place: Path) -> N
         (record,) = Withdrawals(opened).all()
         assert record.request_id is not None
         assert re.fullmatch(r"console-[0-9a-f]{16}", record.request_id)
+
+
+def test_a_repetition_that_says_more_is_told_that_the_first_stands(
+    officer: Visitor, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the console and on the command line: what differs, that it changes nothing, and what would."""
+    officer.confirm(officer.file("delta", request_id="K-17", scope="patients", patients="2"))
+    ((id_, _),) = records(place)
+    officer.confirm(officer.file("delta", request_id="K-18", ground="regulator"))
+    shown = text_of(officer.get(f"/withdrawals/{id_}"))
+    words = f"The first request, {id_}, stands as it is."
+    for part in (words, "scope: site (first: patients)", "ground: regulator (first: ", "withdrawals cancel"):
+        assert part in shown
+    with pytest.raises(SystemExit):
+        main(
+            ["withdraw", "delta", "--reason", "another", "--requested-by", "dpo", "--patients", "3",
+             "--note", "by telephone", "--note", "by telephone", "--state", str(place / "state")]
+        )  # fmt: skip
+    said = capsys.readouterr().out
+    assert f"This was filed before, as {id_}" in said
+    assert words in said
+    assert "patients: 3 (first: 2)" in said
 
 
 def test_wrong_requests_are_refused_with_what_was_typed(officer: Visitor, place: Path) -> None:

@@ -20,6 +20,7 @@ from server.persistence import (
     WithdrawalRecord,
     Withdrawals,
 )
+from server.persistence.repetitions import Repetition
 from unlearning.intake import Channel, IdentityCheck, Intake, RequesterRole
 from unlearning.request import Attachment, Ground, RequestDetails
 from unlearning.withdrawal import WithdrawalState as S
@@ -262,6 +263,31 @@ def test_a_repeated_request_that_came_in_otherwise_is_kept_with_the_first(office
         assert office.file("north", intake=Intake(channel=Channel.LETTER)) == first
     (act,) = office.desk.acts(first.id, "repeated")
     assert act.body["channel"] == "letter"
+
+
+def test_whatever_a_repetition_says_differently_is_kept_and_the_first_stands(office: Office) -> None:
+    """Ground, scope, receipt, owner, cooperation: in the act, once, and in words; the deadline stays."""
+    first = office.file("north", ground=Ground.DATA_SUBJECTS, scope="patients", patients=2, owner="Ada")
+    received = START - dt.timedelta(days=3)
+    asked = RequestDetails(ground=Ground.REGULATOR, received_at=received, owner="Grace")
+    for _ in range(2):
+        again = office.register.file(
+            ["north"], reason="consent", requested_by="dpo", cooperating=True, details=asked
+        )
+        assert again == first
+    (act,) = office.desk.acts(first.id, "repeated")
+    assert act.body == {
+        "reason": "consent", "requested_by": "dpo", "request_id": None, "ground": "regulator",
+        "scope": "site", "patients": None, "received_at": received.isoformat(), "owner": "Grace",
+        "cooperating": True, "would_be_due": "2027-02-28T09:30:00+00:00",
+    }  # fmt: skip
+    said = Repetition(sites=["north"], reason="consent", requested_by="dpo", cooperating=True, asked=asked)
+    words = " ".join(said.words(first))
+    assert "ground: regulator (first: data-subjects)" in words
+    assert "scope: site (first: patients)" in words
+    assert f"The first request, {first.id}, stands as it is" in words
+    assert f"withdrawals cancel {first.id}" in words
+    assert "due on 2027-02-28 09:30 UTC. The deadline on record stays 2027-02-28 09:30" in words
 
 
 @pytest.mark.parametrize("attack", ["UPDATE withdrawal_acts SET actor = 'me'", "DELETE FROM withdrawal_acts"])
