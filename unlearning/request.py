@@ -20,6 +20,8 @@ LONGEST_NAME = 255
 """Characters of a person's name or address, bytes of a file's name."""
 LONGEST_NUMBER = 128
 """Bytes of the number of a request or of an agreement."""
+MOST_PATIENTS = 2**31 - 1
+"""Patients of a site that a request may be about: what every database keeps."""
 OLDEST_YEARS = 10
 """A request is not received longer ago than that: more likely a mistyped year."""
 
@@ -246,6 +248,11 @@ class RequestDetails:
             raise WithdrawalError(
                 f"The scope is '{self.scope}' with {self.patients} patients.",
                 "Name a number of patients, 1 or more, or none for the whole site.",
+            )
+        if self.patients is not None and self.patients > MOST_PATIENTS:
+            raise WithdrawalError(
+                f"The number of patients is more than {MOST_PATIENTS}.",
+                "Say how many patients of the site ask; never an identifier.",
             )
         time_zone(self.zone)
         return replace(

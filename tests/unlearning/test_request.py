@@ -12,6 +12,7 @@ import pytest
 from reconsent.errors import WithdrawalError
 from unlearning.request import (
     LONGEST_TEXT,
+    MOST_PATIENTS,
     Ground,
     RequestDetails,
     attachment_of,
@@ -105,6 +106,14 @@ def test_details_are_checked_together() -> None:
     ):
         with pytest.raises(WithdrawalError):
             wrong.checked(NOW)
+
+
+def test_a_number_of_patients_that_cannot_be_kept_is_refused() -> None:
+    """Up to the largest whole number of a database; more, as an identifier typed by mistake, is an error."""
+    RequestDetails(scope="patients", patients=MOST_PATIENTS).checked(NOW)
+    for many in (MOST_PATIENTS + 1, 10**20, 10**5000):
+        with pytest.raises(WithdrawalError, match="number of patients is more than 2147483647"):
+            RequestDetails(scope="patients", patients=many).checked(NOW)
 
 
 def test_deadlines_keep_the_time_of_day_of_their_zone() -> None:
