@@ -31,7 +31,8 @@ class Recipient:
     first_at, last_at
         When the first and the last was given; UTC.
     notified_at, how
-        When and how the recipient was told of the withdrawal; ``None`` if not yet.
+        When and how the recipient was told of the withdrawal, after the last copy was given; ``None`` if not
+        yet, or not since.
     """
 
     name: str
@@ -68,6 +69,8 @@ def recipients_of(state: StateDirectory, record: WithdrawalRecord) -> list[Recip
     for name, entries in sorted(given.items()):
         entries.sort()
         notice = told.get(name)
+        if notice is not None and notice.at < entries[-1][0]:
+            notice = None  # of a copy that was given afterwards nobody has told them
         found.append(
             Recipient(
                 name=name,

@@ -88,3 +88,25 @@ def test_a_notice_is_shown_with_its_recipient(state: StateDirectory) -> None:
     PrivacyDesk(state, "officer").notified(record.id, "site:east", "by letter")
     told = {recipient.name: recipient.how for recipient in recipients_of(state, record)}
     assert told == {"site:east": "by letter", "site:north": None}
+
+
+def test_a_notice_does_not_count_for_a_copy_given_after_it(state: StateDirectory) -> None:
+    """Told, then given another version: to be told again; told again: told, at the later moment."""
+    for node, site in enumerate(("east", "north")):
+        Roster(state).enrol(site, node, "knee", 10, round=1)
+    first = train(state, train(state, None, 0), 1, "north")
+    second = train(state, first, 2, "north")
+    record = Withdrawals(state).file(["north"], reason="asked", requested_by="dpo")
+    desk = PrivacyDesk(state, "officer")
+
+    def told() -> str | None:
+        (found,) = (entry for entry in recipients_of(state, record) if entry.name == "clinic B")
+        return found.how
+
+    Exports(state).add(first, "clinic B", actor="ada", form="safetensors")
+    desk.notified(record.id, "clinic B", "by letter")
+    assert told() == "by letter"
+    Exports(state).add(second, "clinic B", actor="ada", form="safetensors")
+    assert told() is None
+    desk.notified(record.id, "clinic B", "by telephone")
+    assert told() == "by telephone"
