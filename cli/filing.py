@@ -109,8 +109,11 @@ def file_withdrawal(deployment: Deployment, request: WithdrawalRequest, also: Al
             desk = PrivacyDesk(opened, request.filed_by)
             for document in request.documents:
                 desk.attach(record.id, document)
-            for text in request.notes:
-                desk.note(record.id, text)
+            noted = {act.body["text"] for act in desk.acts(record.id, "note")}
+            for text in dict.fromkeys(text.strip() for text in request.notes):
+                # A request that is sent again brings its notes again.
+                if text not in noted:
+                    desk.note(record.id, text)
             # A cooperating site is barred from every round, but must still be heard: its key goes at the end.
             for name in record.sites if not record.cooperating else ():
                 Enrolments(opened).revoke(name, f"withdrawal {record.id}", session=session)

@@ -89,6 +89,25 @@ def test_a_repetition_that_says_more_is_told_that_the_first_stands(
     assert "patients: 3 (first: 2)" in said
 
 
+def test_a_note_of_a_request_is_kept_once(
+    officer: Visitor, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However often it is filed, in the console or on the command line; another note is added."""
+    page = officer.file("delta", request_id="K-17", note="by telephone")
+    for _ in range(2):
+        officer.confirm(page)
+    with pytest.raises(SystemExit):
+        main(
+            ["withdraw", "delta", "--reason", "asked to leave", "--requested-by", "dpo", "--note",
+             "by telephone", "--note", " new ", "--note", "new", "--state", str(place / "state")]
+        )  # fmt: skip
+    assert "This was filed before" in capsys.readouterr().out
+    ((id_, _),) = records(place)
+    with StateDirectory.open(place / "state", url="", writable=False) as opened:
+        notes = [str(act.body["text"]) for act in WithdrawalActs(opened).of(id_, "note")]
+    assert [text for text in notes if "console" not in text] == ["by telephone", "new"]
+
+
 def test_wrong_requests_are_refused_with_what_was_typed(officer: Visitor, place: Path) -> None:
     """An unknown site, a moment to come, hostile names: said in words, everything kept, nothing filed."""
     cases = {
