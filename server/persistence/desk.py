@@ -94,14 +94,16 @@ class PrivacyDesk:
     def hold(self, id: str, reason: str, until: dt.date | None = None) -> WithdrawalRecord:
         """Put it on legal hold: the sites stay barred, nothing is unlearned or erased until it is released.
 
-        Data accrued in a regulated trial, or needed for a legal claim (GDPR Art. 17(3)(e)), must be kept.
+        Data accrued in a regulated trial, or needed for a legal claim (GDPR Art. 17(3)(e)), must be kept. On
+        hold already, another reason or date is put on record as well; the same again changes nothing.
 
         Raises
         ------
         WithdrawalError
             If it is closed or erasing already.
         """
-        body = {"reason": reason, "until": None if until is None else until.isoformat()}
+        end = None if until is None else until.isoformat()
+        body = {"reason": checked_text(reason, "The reason"), "until": end}
         return self._decide(id, WithdrawalState.LEGAL_HOLD, reason, ("hold", body))
 
     def release(self, id: str, reason: str) -> WithdrawalRecord:
@@ -125,7 +127,7 @@ class PrivacyDesk:
         Raises
         ------
         WithdrawalError
-            If it is closed or erasing already.
+            If it is closed or erasing already, also if it was refused before with another reason.
         """
         return self._decide(id, WithdrawalState.REFUSED, reason)
 
@@ -135,7 +137,7 @@ class PrivacyDesk:
         Raises
         ------
         WithdrawalError
-            If it is closed or erasing already.
+            If it is closed or erasing already, also if it was cancelled before with another reason.
         """
         return self._decide(id, WithdrawalState.CANCELLED, reason)
 
@@ -156,7 +158,7 @@ class PrivacyDesk:
                     "Let it end, or refuse the withdrawal.",
                 )
             row.in_part = True
-            self._add(session, id, "in-part", {"reason": reason})
+            self._add_new(session, id, "in-part", {"reason": reason})
             return record_of(row)
 
     def accept_clock(self) -> list[WithdrawalRecord]:
@@ -260,10 +262,32 @@ class PrivacyDesk:
         reason = checked_text(reason, "The reason")
         with self._state.session() as session:
             check_clock(session, self._now())
+            before = WithdrawalState(self._row(session, id_).state)
+            if before is new and act is None:
+                self._check_same(session, id_, new, reason)
             record = self._register.advance(id_, new, note=reason, actor=self._actor, session=session)
-            if act is not None:
+            if act is not None and before is new:
+                self._add_new(session, id_, *act)
+            elif act is not None:
                 self._add(session, id_, *act)
             return record
+
+    def _check_same(self, session: Session, id_: str, state: WithdrawalState, reason: str) -> None:
+        """Refuse a decision that was taken before for another reason: it would be dropped."""
+        events = self._register.events(id_, session=session)
+        taken = [event for event in events if event.new_state is state][-1]
+        if taken.note != reason:
+            raise WithdrawalError(
+                f"Withdrawal {id_} is {state.value} already, since {taken.at:%Y-%m-%d}, by {taken.actor}, "
+                f"with the reason: {taken.note}. It was not decided again.",
+                f"To put another reason on record: `reconsent withdrawals note {id_}`.",
+            )
+
+    def _add_new(self, session: Session, id_: str, kind: ActKind, body: Mapping[str, object]) -> None:
+        """Add an act, unless the newest of its kind says the same."""
+        known = self._acts.of(id_, kind, session=session)
+        if not known or dict(known[-1].body) != body:
+            self._add(session, id_, kind, body)
 
     def _record(self, id_: str, kind: ActKind, body: Mapping[str, object]) -> None:
         with self._state.session() as session:

@@ -115,6 +115,38 @@ def test_decisions_follow_the_table_of_states(office: Office) -> None:
     assert [act.kind for act in office.desk.acts(record.id)] == ["hold", "note"]
 
 
+@pytest.mark.parametrize("name", ["refuse", "cancel"])
+def test_a_decision_is_not_taken_again_for_another_reason(office: Office, name: str) -> None:
+    """It is said when, by whom and why it was taken; the same again changes nothing."""
+    record = office.file("north")
+    decide = getattr(office.desk, name)
+    closed = decide(record.id, "unfounded")
+    steps = office.register.events(record.id)
+    assert decide(record.id, " unfounded ") == closed
+    with pytest.raises(
+        WithdrawalError, match=r"already, since 2027-01-31, by officer, .*: unfounded\. .*not dec"
+    ):
+        decide(record.id, "another reason")
+    assert office.register.events(record.id) == steps
+
+
+def test_the_same_hold_is_on_record_once(office: Office) -> None:
+    """A later date or another reason is added; after a release the same one is a new hold."""
+    record = office.file("north")
+    for until in (None, None, dt.date(2028, 1, 1), dt.date(2028, 1, 1)):
+        office.desk.hold(record.id, " trial ", until)
+    assert [act.body for act in office.desk.acts(record.id, "hold")] == [
+        {"reason": "trial", "until": None},
+        {"reason": "trial", "until": "2028-01-01"},
+    ]
+    office.desk.release(record.id, "over")
+    office.desk.hold(record.id, "trial", dt.date(2028, 1, 1))
+    assert len(office.desk.acts(record.id, "hold")) == 3
+    for _ in range(2):
+        office.desk.grant_in_part(record.id, "Art. 17(3)(d)")
+    assert len(office.desk.acts(record.id, "in-part")) == 1
+
+
 def test_a_grant_in_part_comes_before_the_unlearning(office: Office) -> None:
     """It is marked; once the unlearning has begun it is too late."""
     record = office.file("north")
