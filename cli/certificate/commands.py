@@ -62,7 +62,7 @@ def issue(
     """Assemble the certificate of a withdrawal and sign it as the operator.
 
     Any withdrawal can be certified, also one that was refused or is on legal hold: the claim says so. In a
-    simulation the figures are those of its results.json.
+    simulation the figures are those of its results.json, which are about its last withdrawal.
     """
     from cli.certificate.bundle import check_target, target_name, write_bundle
     from cli.certificate.issuing import issue_certificate, keep_officer_key, officer_key
@@ -89,6 +89,8 @@ def issue(
     made = issued.draft
     file = write_bundle(target, issued.signed, made.files)
     _say(made.certificate)
+    if issued.left_out:
+        typer.echo(issued.left_out)
     typer.echo(f"{file}: signed by the operator ({issued.operator.key_id[:16]}…).")
     typer.echo(f"The privacy officer reads {file.with_name('certificate.html')}, and signs on their machine:")
     typer.echo(f"  reconsent certificate countersign {target} --key OFFICER_KEY")

@@ -9,12 +9,21 @@ from pathlib import Path
 from cli.certificate.bundle import bundle_files, completed
 from cli.certificate.figures import figures_of_file, figures_of_results
 from cli.certificate.receipts import receipts_of
+from cli.results import Results
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import SignatureError
 from reconsent.files import write_atomically
 from server.certifying import Draft, draft
 from server.on_record import record_on
-from server.persistence import Certificates, KeptCertificate, Ledger, PrivacyDesk, StateDirectory, Withdrawals
+from server.persistence import (
+    Certificates,
+    KeptCertificate,
+    Ledger,
+    ModelRegistry,
+    PrivacyDesk,
+    StateDirectory,
+    Withdrawals,
+)
 from server.persistence.ledger_entries import OFFICER_KEY, officer_body
 from server.persistence.state import explaining_os_errors
 from server.signing_terms import OFFICER, officer_in_force, signing_terms
@@ -34,11 +43,20 @@ SECRET = "pseudonym.key"  # noqa: S105 - the name of a file
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate that the operator has signed."""
+    """A certificate that the operator has signed.
+
+    Attributes
+    ----------
+    draft, signed, operator
+        What was assembled, that with the signature, and the key it was signed with.
+    left_out
+        Which figures are not in it, and why, in words; empty if none were left out.
+    """
 
     draft: Draft
     signed: SignedCertificate
     operator: PublicKey
+    left_out: str = ""
 
 
 def issue_certificate(
@@ -78,13 +96,14 @@ def issue_certificate(
     record = Withdrawals(state).get(withdrawal)
     after = record_on(state, record).after
     given = receipts_of(state, record, receipts)
+    figures, left_out = _figures(state, evidence, None if after is None else after.digest)
     made = draft(
         state,
         consortium,
         record,
         signers=Signers(operator=operator.key_id, privacy_officer=officer.key_id),
         secret=load_or_create_secret(state.path / SECRET),
-        figures=_figures(state.path, evidence, None if after is None else after.digest),
+        figures=figures,
         witnessed=[r.checkpoint.size for r in given.receipts if r.checkpoint is not None],
     )
     made = completed(made, operator.public, officer, given.files)
@@ -93,7 +112,7 @@ def issue_certificate(
         id_ = made.certificate.certificate_id
         Certificates(state).keep(id_, record.id, signed.content, made.files, session=session)
         PrivacyDesk(state, actor).issued(record.id, id_, signed.content)
-    return Issued(made, signed, operator.public)
+    return Issued(made, signed, operator.public, left_out)
 
 
 def accept_countersigned(state: StateDirectory, content: bytes, *, actor: str) -> KeptCertificate:
@@ -204,11 +223,28 @@ def kept_bundle(kept: KeptCertificate) -> dict[str, bytes]:
     return bundle_files(read_unverified(kept.content), kept.files)
 
 
-def _figures(path: Path, files: Sequence[Path], after: str | None) -> list[Figure]:
+def _figures(state: StateDirectory, files: Sequence[Path], after: str | None) -> tuple[list[Figure], str]:
+    """The figures for a withdrawal that ended with the model ``after``, and which were left out, in words."""
     found: list[Figure] = []
-    results = path.parent / "results.json"
-    if results.is_file() and (path.parent / "consortium.toml").is_file() and after is not None:
-        found += figures_of_results(results, after)
+    left_out = ""
+    results = state.path.parent / "results.json"
+    if results.is_file() and (state.path.parent / "consortium.toml").is_file() and after is not None:
+        if _of_another_withdrawal(state, results, after):
+            left_out = (
+                f"The figures of {results} are not in it: they are of the model that another withdrawal of "
+                "this simulation ended with."
+            )
+        else:
+            found += figures_of_results(results, after)
     for file in files:
         found += figures_of_file(file)
-    return found
+    return found, left_out
+
+
+def _of_another_withdrawal(state: StateDirectory, results: Path, after: str) -> bool:
+    """Whether results are of this state, but of a model that another of its unlearnings ended with."""
+    measured = Results.load(results).models.get("unlearned")
+    if measured is None or measured.sha256 == after:
+        return False
+    unlearned = {version.digest for version in ModelRegistry(state).all() if version.kind == "unlearned"}
+    return measured.sha256 in unlearned

@@ -90,6 +90,8 @@ def issue(visit: Visit) -> Response:
         )
         made = issued.draft.certificate.certificate_id
         visit.record("certificate-issue", made, state=state, session=session)
+    if issued.left_out:
+        visit.say(issued.left_out, "note")
     visit.say("Signed as the operator. It is valid once the privacy officer has signed it too.")
     return see_other(f"/certificates/{made}")
 

@@ -13,7 +13,9 @@ from cli.certificate.issuing import verify_here
 from cli.main import main
 from reconsent.config import dump_consortium
 from server.persistence import Certificates, Exports, Ledger, ModelRegistry, StateDirectory, Withdrawals
+from server.service import Service, Task
 from server.signing_terms import OFFICER, signing_terms
+from tests.cli.results_builder import build_results
 from tests.server.hospitals import consortium, opened
 from tests.small_disk import fill, small_disk
 from unlearning.signing import load_public_key
@@ -117,6 +119,34 @@ def test_a_certificate_from_issue_to_verification(officer: Officer, tmp_path: Pa
     assert "decisions.jsonl was altered" in officer(
         "certificate", "verify", str(bundle), *keys, status=1, state=False
     )
+
+
+def test_figures_of_another_withdrawal_are_left_out_and_that_is_said(
+    officer: Officer, tmp_path: Path
+) -> None:
+    """Results of a later withdrawal of the same state: issued without; of a foreign model: refused."""
+    key, out = str(tmp_path / "officer"), tmp_path / "out"
+    officer("certificate", "key", key, state=False)
+    with opened(officer.path, consortium()) as run:
+        Service(run.coordinator).carry_out(Task("unlearn", 0))
+        registry = ModelRegistry(run.coordinator.state)
+        last = registry.latest("main")
+        assert last is not None
+        later = registry.add(
+            {name: array + 1 for name, array in registry.load(last.id).items()}, line="main",
+            round=last.round + 1, kind="unlearned", parent=last.id, sites={"beta": 1.0}, forgets={"alpha"},
+        )  # fmt: skip
+    results = build_results()
+    foreign = results.models["unlearned"].model_copy(update={"sha256": "0" * 64})
+    models = results.models | {"unlearned": foreign}
+    results.model_copy(update={"models": models}).save(officer.path / "results.json")
+    issue = ("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(out))
+    assert "measured on another model" in officer(*issue, status=1)
+    models["unlearned"] = foreign.model_copy(update={"sha256": later.digest})
+    results.model_copy(update={"models": models}).save(officer.path / "results.json")
+    assert "are not in it: they are of the model that another withdrawal" in officer(*issue)
+    (bundle,) = out.iterdir()
+    assert "oracle-gap" not in (bundle / "certificate.json").read_text()
 
 
 def test_how_the_request_came_in_is_in_the_certificate(officer: Officer, tmp_path: Path) -> None:
