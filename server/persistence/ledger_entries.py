@@ -87,8 +87,11 @@ RefusalKind = Literal["consortium", "examples"]
 _REFUSAL = re.compile(r"refused-by-site: ([a-z-]{1,40})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ROLES = frozenset({"server", "operator", "simulation"})
-_HASHED_ACTS = frozenset({"policy", "figures", "erasure", "certificate", "countersigned"})
-"""Acts whose body has no persons in it; a hash of the others' could be guessed."""
+_HASHED_ACTS = frozenset({"policy", "figures", "erasure", "certificate", "countersigned", "attachment"})
+"""Acts whose body has no persons in it, or cannot be guessed without the document it names the hash of; a
+hash of the others' could be guessed."""
+_DATES: Mapping[str, str] = {"extended": "to", "hold": "until"}
+"""Of acts that set a date: the field with it."""
 
 
 def role(actor: str) -> str:
@@ -137,7 +140,7 @@ def model_body(row: ModelRow) -> dict[str, Any]:
 
 
 def withdrawal_body(row: WithdrawalRow, old: str | None, actor: str) -> dict[str, Any]:
-    """Of :data:`WITHDRAWAL`; how the request came in is in the entry of its filing."""
+    """Of :data:`WITHDRAWAL`; ground, scope, and how the request came in are in the entry of its filing."""
     body: dict[str, Any] = {
         "withdrawal": row.id,
         "sites": row.sites,
@@ -149,6 +152,8 @@ def withdrawal_body(row: WithdrawalRow, old: str | None, actor: str) -> dict[str
         "method": row.method,
         "simulated": row.simulated,
     }
+    if old is None:
+        body |= {"ground": row.ground, "scope": row.scope}
     if old is None and (intake := intake_of(row).closed_words):
         body["intake"] = intake
     return body
@@ -159,6 +164,8 @@ def act_body(withdrawal: str, kind: str, body: Mapping[str, Any], actor: str) ->
     found: dict[str, Any] = {"withdrawal": withdrawal, "act": kind, "by": role(actor)}
     if kind == "intake":
         found["intake"] = Intake.read(**{name: body.get(name) for name in NAMES}).closed_words
+    if kind in _DATES:
+        found[_DATES[kind]] = body.get(_DATES[kind])
     if kind in _HASHED_ACTS:
         found["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
     return found

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from reconsent.errors import WithdrawalError
+from reconsent.files import sha256_of
 from server.persistence import (
     Ledger,
     PrivacyDesk,
@@ -22,6 +23,7 @@ from server.persistence import (
 )
 from server.persistence.repetitions import Repetition
 from unlearning.intake import Channel, IdentityCheck, Intake, RequesterRole
+from unlearning.ledger.canonical import canonical
 from unlearning.request import Attachment, Ground, RequestDetails
 from unlearning.withdrawal import WithdrawalState as S
 
@@ -283,6 +285,23 @@ def test_the_ledger_has_how_a_request_came_in_without_its_numbers(office: Office
     assert "intake" not in restricted.body
     assert act.body["intake"] == {"channel": "letter", "agreement": True}
     assert "DUA" not in str([entry.body for entry in ledger.entries()])
+
+
+def test_the_ledger_commits_to_ground_scope_dates_and_documents(office: Office) -> None:
+    """Words of closed lists, dates, and the hash of an attachment's act; no text, no name, no number."""
+    record = office.file("north", ground=Ground.DATA_SUBJECTS, scope="patients", patients=731)
+    office.desk.attach(record.id, Attachment("letter of Jane Doe.pdf", "ab" * 32, 10))
+    extended = office.desk.extend(record.id, "many sites")
+    office.desk.hold(record.id, "regulated trial", dt.date(2028, 1, 1))
+    ledger = Ledger(office.state)
+    filed = ledger.entries(["withdrawal"])[0].body
+    assert (filed["ground"], filed["scope"]) == ("data-subjects", "patients")
+    attached, longer, held = (entry.body for entry in ledger.entries(["withdrawal-act"]))
+    (act,) = office.desk.acts(record.id, "attachment")
+    assert attached["sha256"] == sha256_of(canonical(act.body))
+    assert (longer["to"], held["until"]) == (extended.due_at.isoformat(), "2028-01-01")
+    everything = str([entry.body for entry in ledger.entries()])
+    assert not [word for word in ("Jane", "731", "many sites", "regulated trial") if word in everything]
 
 
 def test_a_repeated_request_that_came_in_otherwise_is_kept_with_the_first(office: Office) -> None:
