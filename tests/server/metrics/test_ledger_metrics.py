@@ -47,11 +47,23 @@ def verified(collector: StateCollector) -> Samples:
 def altered(state: Path, number: int) -> None:
     """Change the content of an entry in the database, as only somebody with the file can."""
     with sqlite3.connect(state / DATABASE) as database:
-        triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for (trigger,) in triggers:
-            database.execute(f'DROP TRIGGER "{trigger}"')
+        without_triggers(database)
         database.execute("UPDATE ledger SET content = content || ' ' WHERE number = ?", (number,))
     database.close()
+
+
+def cut_off(state: Path, after: int) -> None:
+    """Delete the entries after number ``after``, likewise."""
+    with sqlite3.connect(state / DATABASE) as database:
+        without_triggers(database)
+        database.execute("DELETE FROM ledger WHERE number > ?", (after,))
+    database.close()
+
+
+def without_triggers(database: sqlite3.Connection) -> None:
+    """Take away what keeps entries from being changed."""
+    for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        database.execute(f'DROP TRIGGER "{trigger}"')
 
 
 def test_the_whole_ledger_is_verified_at_the_start(state: Path, collector: StateCollector) -> None:
@@ -112,6 +124,33 @@ def test_a_ledger_that_does_not_go_on_is_verified_whole(
     database.close()
     samples = verified(collector)
     assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (1, 1)
+
+
+@pytest.mark.parametrize("left", [5, 0])
+def test_a_ledger_that_was_cut_off_is_a_fault(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Fewer entries than it found sound are one: at once, also if it is empty, and also once others follow."""
+    assert verified(collector).value(ledger.FAULTS) == 0
+    cut_off(state, left)
+    for _ in range(2):
+        samples = verified(collector)
+        assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (left, 1)
+        assert samples.value(ledger.VERIFIED_AT) is not None
+    with StateDirectory.open(state) as opened:
+        added(opened, 8)
+    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
+    assert verified(collector).value(ledger.FAULTS) == 1
+
+
+def test_another_ledger_in_the_place_of_the_database_is_none(state: Path, collector: StateCollector) -> None:
+    """A shorter one in another file, as a restored backup is, is sound."""
+    with StateDirectory.open(state.parent / "other") as opened:
+        added(opened, 2)
+    assert verified(collector).value(ledger.VERIFIED) == 8
+    (state.parent / "other" / DATABASE).replace(state / DATABASE)
+    samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (3, 0)
 
 
 def test_a_replaced_key_is_no_fault(
