@@ -160,7 +160,7 @@ def test_a_restored_state_is_read_anew(state: Path, tmp_path: Path) -> None:
 
 
 def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
-    """Receipt, deadline and last step of an open withdrawal are shown, and go when it is closed."""
+    """Receipt, deadline and last step of an open one are shown, and go when it is closed; no deadline on hold."""
     with opened(tmp_path, consortium()) as run:
         run.coordinator.meet()
         register = Withdrawals(run.coordinator.state)
@@ -170,6 +170,12 @@ def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
         assert samples.value(withdrawals.DEADLINE, record.id) == record.due_at.timestamp()
         assert samples.value(withdrawals.RECEIVED, record.id) == record.received_at.timestamp()
         assert samples.value(withdrawals.STATE, record.id, "received") == 1
+        register.advance(record.id, WithdrawalState.LEGAL_HOLD, note="a court asks for the data")
+        samples = collector.samples()
+        assert samples.value(withdrawals.DEADLINE, record.id) is None, "a hold is an answer"
+        assert samples.value(withdrawals.STATE, record.id, "legal_hold") == 1
+        register.advance(record.id, WithdrawalState.RESTRICTED, note="released")
+        assert collector.samples().value(withdrawals.DEADLINE, record.id) == record.due_at.timestamp()
         register.advance(record.id, WithdrawalState.CANCELLED, note="stays after all")
         samples = collector.samples()
         assert samples.value(withdrawals.DEADLINE, record.id) is None
