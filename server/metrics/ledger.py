@@ -98,6 +98,10 @@ class LedgerMetrics:
         newest = view.session.scalar(select(row.at).order_by(row.number.desc()).limit(1))
         samples.set(LAST, _timestamp(newest or ""))
         self._verify_if_due(view.state, number)
+        self.tell(samples)
+
+    def tell(self, samples: Samples) -> None:
+        """Fill in what the last verification found."""
         with self._lock:
             found, whole_at = self._found, self._whole_at
         if found is not None:
@@ -111,6 +115,19 @@ class LedgerMetrics:
         """Wait for the verification that is under way, if one is."""
         if self._thread is not None:
             self._thread.join()
+
+    def close(self, state: StateDirectory) -> None:
+        """Close ``state`` once no verification reads it, which a scrape does not wait for."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            state.close()
+            return
+
+        def later() -> None:
+            thread.join()
+            state.close()
+
+        threading.Thread(target=later, name="ledger-close", daemon=True).start()
 
     def _verify_if_due(self, state: StateDirectory, number: int) -> None:
         with self._lock:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconsent.errors import StateError
 from reconsent.exposition import Samples
-from server.metrics import StateCollector, ledger
+from server.metrics import StateCollector, catalogue, ledger
+from server.metrics.runs import Runs
 from server.persistence import StateDirectory
 from server.persistence.ledger import Ledger
 from server.persistence.state import DATABASE
@@ -141,6 +144,52 @@ def test_a_ledger_that_was_cut_off_is_a_fault(
         added(opened, 8)
     monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
     assert verified(collector).value(ledger.FAULTS) == 1
+
+
+def test_a_failed_scrape_forgets_no_finding(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault is told also while the database cannot be read, and by the scrapes after it; nothing is verified anew."""
+    altered(state, 5)
+    at = verified(collector).value(ledger.VERIFIED_AT)
+
+    def lost(*_: object, **__: object) -> None:
+        raise StateError("The connection was lost.", "Wait.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "collect", lost)
+        failed = collector.samples()
+    for samples, readable in ((failed, 0), (collector.samples(), 1)):
+        assert samples.value(catalogue.READABLE) == readable
+        assert (samples.value(ledger.FAULTS), samples.value(ledger.VERIFIED_AT)) == (1, at)
+
+
+def test_a_failed_scrape_does_not_wait_for_a_verification(
+    collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends while the verification goes on, whose finding is told afterwards."""
+    begun, go_on = threading.Event(), threading.Event()
+    audit_added = Ledger.audit_added
+
+    def slow(*args: Any, **named: Any) -> bool:
+        begun.set()
+        assert go_on.wait(30)
+        return audit_added(*args, **named)
+
+    def lost(*_: object, **__: object) -> None:
+        raise StateError("The connection was lost.", "Wait.")
+
+    monkeypatch.setattr(Ledger, "audit_added", slow)
+    collector.samples()
+    assert begun.wait(30)
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "collect", lost)
+        assert collector.samples().value(catalogue.READABLE) == 0
+    assert collector.samples().value(ledger.FAULTS) is None, "it is still under way"
+    go_on.set()
+    collector.ledger.wait()
+    samples = collector.samples()
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (8, 0)
 
 
 def test_another_ledger_in_the_place_of_the_database_is_none(state: Path, collector: StateCollector) -> None:
