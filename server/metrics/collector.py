@@ -81,7 +81,7 @@ class StateCollector(Collector):
             except ReconsentError:
                 self._close()
                 samples.set(catalogue.READABLE, 0)
-                # What was found before holds until the same database is read again; it has its time beside it.
+                # What was found before holds until the same database is read again, with its time beside it.
                 self.ledger.tell(samples)
                 return samples
             samples.set(catalogue.READABLE, 1)

@@ -43,7 +43,8 @@ ORACLE = Metric(
     "reconsent_evidence_oracle_gap_decibels",
     "gauge",
     "PSNR of the unlearned model less that of the model retrained without the site, on retain-test, "
-    "forget-test and forget-train, by the newest certificate of the newest withdrawal of which one has figures",
+    "forget-test and forget-train, by the newest certificate of the newest withdrawal of which one has "
+    "figures",
     ("part",),
     "if a certificate was issued with such figures: those of a simulation, or from a file",
 )
@@ -112,7 +113,7 @@ class EvidenceMetrics:
         if certificate is not None:
             samples.set(CLAIM, 1, certificate.claim_level.value, "yes" if certificate.simulation else "no")
             samples.set(ISSUED_AT, certificate.issued_at.timestamp())
-        # One of a refused request, say, has no figures, and says nothing against those of the last unlearning.
+        # One of a refused request, say, has no figures, and says nothing of the last unlearning.
         measured = next((found for found in self._certificates(view) if found.evidence), None)
         if measured is not None:
             _certified(measured, samples)
@@ -139,7 +140,7 @@ class EvidenceMetrics:
             samples.set(LIMIT, limit.get("high"))
 
     def _certificates(self, view: View) -> Iterator[Certificate]:
-        """The newest one of each withdrawal, the newest withdrawal first; without those that cannot be read."""
+        """The newest of each withdrawal, the newest withdrawal first; without those that cannot be read."""
         row, withdrawal = CertificateRow, WithdrawalRow
         found = view.session.execute(
             select(row.withdrawal, row.id)

@@ -141,9 +141,7 @@ class Rounds:
             self._forget()
         rounds = select(RoundRow).where(RoundRow.number > self._last).order_by(RoundRow.number)
         if newest > self._last:
-            unlearned = select(ModelRow.created_at).where(
-                ModelRow.line == MAIN, ModelRow.kind == "unlearned"
-            )
+            unlearned = select(ModelRow.created_at).where(ModelRow.line == MAIN, ModelRow.kind == "unlearned")
             self._unlearned = sorted(view.session.scalars(unlearned))
         failures = select(FailedRoundRow).where(FailedRoundRow.number > self._last_failed)
         failed = view.session.scalars(failures.order_by(FailedRoundRow.number)).all()

@@ -133,7 +133,7 @@ def test_a_ledger_that_does_not_go_on_is_verified_whole(
 def test_a_ledger_that_was_cut_off_is_a_fault(
     state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch, left: int
 ) -> None:
-    """Fewer entries than it found sound are one: at once, also if it is empty, and also once others follow."""
+    """Fewer entries than were sound are one: at once, also if none are left, also once others follow."""
     assert verified(collector).value(ledger.FAULTS) == 0
     cut_off(state, left)
     for _ in range(2):
@@ -149,7 +149,7 @@ def test_a_ledger_that_was_cut_off_is_a_fault(
 def test_a_failed_scrape_forgets_no_finding(
     state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault is told also while the database cannot be read, and by the scrapes after it; nothing is verified anew."""
+    """A fault is told while the database cannot be read, and after it; nothing is verified anew."""
     altered(state, 5)
     at = verified(collector).value(ledger.VERIFIED_AT)
 

@@ -186,7 +186,7 @@ def test_what_an_unlearning_cost_is_of_the_newest_alone(tmp_path: Path) -> None:
 
 
 def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
-    """Receipt, deadline and last step of an open one are shown, and go when it is closed; no deadline on hold."""
+    """Receipt, deadline and last step of an open one are shown until it is closed; no deadline on hold."""
     with opened(tmp_path, consortium()) as run:
         run.coordinator.meet()
         register = Withdrawals(run.coordinator.state)
