@@ -129,7 +129,7 @@ WITHDRAWALS = (
             ),
             Panel(
                 "Gaps to the retrained model",
-                "By the last unlearning's certificate, on three accuracies; empty where nothing was retrained.",
+                "By the last unlearning's certificate; empty where nothing was retrained.",
                 {"{{part}}": "reconsent_evidence_oracle_gap_decibels{}"},
                 "dB",
                 "bars",

@@ -130,6 +130,7 @@ class Rounds:
 
     def __init__(self) -> None:
         self._last, self._last_failed = 0, 0
+        self._unlearned: list[dt.datetime] = []
         self._forget()
 
     def read(self, view: View) -> None:
@@ -209,7 +210,6 @@ class Rounds:
     def _forget(self) -> None:
         self._last, self._last_failed = 0, 0
         self._main_rounds: list[float] = []
-        self._unlearned: list[dt.datetime] = []
         self._phases: set[str] = set()
         self._seen: set[str] = set()
         self._rounds: Counter[tuple[str, str]] = Counter()
