@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 import reconsent
 from reconsent.config import ConsortiumConfig
 from server.names import MAIN
+from server.on_record import unlearned_since
 from server.persistence import (
     ModelRegistry,
     ModelVersion,
@@ -164,16 +165,14 @@ def site_figures(state: StateDirectory, record: WithdrawalRecord) -> list[dict[s
     One figure a site, as :class:`unlearning.certificate.evidence.Figure` takes it, with the site's name
     after the slash.
     """
-    registry, log = ModelRegistry(state), RoundLog(state)
-    parents = {version.id: version for version in registry.all(MAIN)}
-    unlearned = [
-        v for v in parents.values() if v.kind == "unlearned" and set(record.sites) <= set(v.forgotten)
-    ]
-    policies = WithdrawalActs(state).of(record.id, "policy")
-    if not unlearned or not policies:
+    log, policies = RoundLog(state), WithdrawalActs(state).of(record.id, "policy")
+    if not policies:
         return []
-    first = unlearned[0].parent
     start = policies[-1].at
+    unlearned = unlearned_since(ModelRegistry(state), record, start)
+    if unlearned is None:
+        return []
+    first = unlearned.parent
     before: dict[str, float] = {}
     after: dict[str, float] = {}
     for entry in log.all(MAIN):

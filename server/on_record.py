@@ -68,6 +68,25 @@ class Record:
         return () if self.ancestry is None else self.ancestry.versions
 
 
+def unlearned_since(
+    registry: ModelRegistry, withdrawal: WithdrawalRecord, fixed_at: dt.datetime
+) -> ModelVersion | None:
+    """The model that the unlearning ended with whose policy was fixed at ``fixed_at``.
+
+    An earlier one may have forgotten the same sites: before they were readmitted.
+    """
+    return next(
+        (
+            version
+            for version in registry.all(MAIN)
+            if version.kind == "unlearned"
+            and version.created_at >= fixed_at
+            and set(withdrawal.sites) <= set(version.forgotten)
+        ),
+        None,
+    )
+
+
 def record_on(state: StateDirectory, withdrawal: WithdrawalRecord) -> Record:
     """Look up everything."""
     registry, acts = ModelRegistry(state), WithdrawalActs(state)
@@ -76,14 +95,7 @@ def record_on(state: StateDirectory, withdrawal: WithdrawalRecord) -> Record:
     after = before = None
     if policy is not None:
         before = registry.get(policy.body["model_before"]["version"])
-        made = (
-            version
-            for version in registry.all(MAIN)
-            if version.kind == "unlearned"
-            and version.created_at >= policy.at
-            and set(withdrawal.sites) <= set(version.forgotten)
-        )
-        after = next(made, None)
+        after = unlearned_since(registry, withdrawal, policy.at)
     erasures = acts.of(withdrawal.id, "erasure")
     with state.reading() as session:
         query = select(ContributionRow).where(ContributionRow.site.in_(withdrawal.sites))

@@ -129,7 +129,7 @@ WITHDRAWALS = (
             ),
             Panel(
                 "Gaps to the retrained model",
-                "By the newest certificate, on the three accuracies; empty where nothing was retrained.",
+                "By the last unlearning's certificate; empty where nothing was retrained.",
                 {"{{part}}": "reconsent_evidence_oracle_gap_decibels{}"},
                 "dB",
                 "bars",
@@ -143,7 +143,7 @@ WITHDRAWALS = (
             ),
             Panel(
                 "Evidence within its limits",
-                "Whether all figures of a family in the newest certificate keep the limits fixed before.",
+                "Whether all figures of a family in that certificate keep the limits fixed before.",
                 {"{{family}}": "reconsent_evidence_passed{}"},
                 "bool_yes_no",
                 "stat",

@@ -26,7 +26,7 @@ from server.metrics.sites import Sites
 from server.metrics.view import View
 from server.metrics.withdrawals import WithdrawalMetrics
 from server.persistence import StateDirectory
-from server.persistence.state import DATABASE
+from server.persistence.state import DATABASE, explaining_os_errors
 
 
 class StateCollector(Collector):
@@ -81,6 +81,8 @@ class StateCollector(Collector):
             except ReconsentError:
                 self._close()
                 samples.set(catalogue.READABLE, 0)
+                # What was found before holds until the same database is read again, with its time beside it.
+                self.ledger.tell(samples)
                 return samples
             samples.set(catalogue.READABLE, 1)
         samples.set(catalogue.SCRAPE, time.perf_counter() - began)
@@ -97,9 +99,10 @@ class StateCollector(Collector):
         return ""
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and wait for what still reads it."""
         with self._lock:
             self._close()
+        self.ledger.wait()
 
     def _read(self, samples: Samples) -> None:
         state = self._open()
@@ -120,17 +123,17 @@ class StateCollector(Collector):
 
     def _open(self) -> StateDirectory:
         stamp = _identity(self.path / DATABASE)
-        if self._state is None or stamp != self._opened:
+        if stamp != self._opened:
             # A restored or renewed database is another file under the same name.
             self._close()
-            self._state, self._opened = StateDirectory.open(self.path, writable=False), stamp
-            self._rounds, self.ledger = Rounds(), LedgerMetrics()
+            self._opened, self._rounds, self.ledger = stamp, Rounds(), LedgerMetrics()
+        if self._state is None:
+            self._state = StateDirectory.open(self.path, writable=False)
         return self._state
 
     def _close(self) -> None:
         if self._state is not None:
-            self.ledger.wait()
-            self._state.close()
+            self.ledger.close(self._state)
             self._state = None
 
     def _config(self) -> ConsortiumConfig | None:
@@ -140,8 +143,9 @@ class StateCollector(Collector):
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
+    with explaining_os_errors(f"The database {path}"):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
     return found.st_dev, found.st_ino

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from sqlalchemy import func, select
 
@@ -10,7 +11,7 @@ from reconsent.errors import SignatureError
 from reconsent.exposition import Metric, Samples, Topic
 from server.accountability import ORACLE_GAP, PSNR_LOST, RELEARN_GAP
 from server.metrics.view import View
-from server.persistence.tables import CertificateRow, WithdrawalActRow
+from server.persistence.tables import CertificateRow, WithdrawalActRow, WithdrawalRow
 from unlearning.certificate.signed import read_unverified
 from unlearning.certificate.statement import Certificate, EvidenceItem
 
@@ -42,7 +43,8 @@ ORACLE = Metric(
     "reconsent_evidence_oracle_gap_decibels",
     "gauge",
     "PSNR of the unlearned model less that of the model retrained without the site, on retain-test, "
-    "forget-test and forget-train, by the newest certificate",
+    "forget-test and forget-train, by the newest certificate of the newest withdrawal of which one has "
+    "figures",
     ("part",),
     "if a certificate was issued with such figures: those of a simulation, or from a file",
 )
@@ -65,10 +67,10 @@ GAP_LIMIT = Metric(
 PASSED = Metric(
     "reconsent_evidence_passed",
     "gauge",
-    "1 if every figure of a family in the newest certificate is within the limit fixed before, 0 if one is "
+    "1 if every figure of a family in that certificate is within the limit fixed before, 0 if one is "
     "beyond it or had none; by family (psnr-lost, oracle-gap, relearn-gap, or other)",
     ("family",),
-    "for families of which the newest certificate has figures",
+    "for families of which that certificate has figures",
 )
 CLAIM = Metric(
     "reconsent_certificate_claim_info",
@@ -94,10 +96,10 @@ _STEPS = re.compile(rf"{RELEARN_GAP}/(\d{{1,6}})-steps")
 
 
 class EvidenceMetrics:
-    """Reads what was recorded about the newest withdrawal that has figures, and the newest certificate."""
+    """Reads what is on record about the newest withdrawals that have figures, and the newest certificate."""
 
     def __init__(self) -> None:
-        self._newest: tuple[str, Certificate] | None = None
+        self._known: dict[str, Certificate] = {}
 
     def collect(self, view: View, samples: Samples, remaining: frozenset[str]) -> None:
         """Fill in this topic's metrics, of sites for ``remaining`` ones only."""
@@ -105,11 +107,16 @@ class EvidenceMetrics:
         issued = session.scalar(select(func.count()).where(row.kind == "certificate"))
         samples.set(CERTIFICATES, issued or 0)
         self._measured_at_sites(view, samples, remaining)
-        certificate = self._certificate(view)
+        of = CertificateRow
+        newest = session.scalar(select(of.id).order_by(of.issued_at.desc(), of.id).limit(1))
+        certificate = None if newest is None else self._certificate(view, newest)
         if certificate is not None:
             samples.set(CLAIM, 1, certificate.claim_level.value, "yes" if certificate.simulation else "no")
             samples.set(ISSUED_AT, certificate.issued_at.timestamp())
-            _certified(certificate, samples)
+        # One of a refused request, say, has no figures, and says nothing of the last unlearning.
+        measured = next((found for found in self._certificates(view) if found.evidence), None)
+        if measured is not None:
+            _certified(measured, samples)
 
     @staticmethod
     def _measured_at_sites(view: View, samples: Samples, remaining: frozenset[str]) -> None:
@@ -132,21 +139,33 @@ class EvidenceMetrics:
             limit = policy.body.get("limits", {}).get(PSNR_LOST, {})
             samples.set(LIMIT, limit.get("high"))
 
-    def _certificate(self, view: View) -> Certificate | None:
-        """The newest one; read once, since what it says does not change when it is countersigned."""
-        row = CertificateRow
-        newest = select(row.id).order_by(row.issued_at.desc(), row.id).limit(1)
-        id_ = view.session.scalar(newest)
-        if id_ is None:
-            return None
-        if self._newest is None or self._newest[0] != id_:
+    def _certificates(self, view: View) -> Iterator[Certificate]:
+        """The newest of each withdrawal, the newest withdrawal first; without those that cannot be read."""
+        row, withdrawal = CertificateRow, WithdrawalRow
+        found = view.session.execute(
+            select(row.withdrawal, row.id)
+            .join(withdrawal, withdrawal.id == row.withdrawal)
+            .order_by(withdrawal.number.desc(), row.issued_at.desc(), row.id)
+        )
+        seen: set[str] = set()
+        for of, id_ in found:
+            if of not in seen:
+                seen.add(of)
+                certificate = self._certificate(view, id_)
+                if certificate is not None:
+                    yield certificate
+
+    def _certificate(self, view: View, id_: str) -> Certificate | None:
+        """One that was issued; read once, since what it says does not change when it is countersigned."""
+        if id_ not in self._known:
+            row = CertificateRow
             content = view.session.scalar(select(row.content).where(row.id == id_)) or ""
             try:
-                self._newest = id_, read_unverified(content.encode()).certificate
+                self._known[id_] = read_unverified(content.encode()).certificate
             except SignatureError:
                 # Not to be read by this release: then its figures are unknown, and all else is shown.
                 return None
-        return self._newest[1]
+        return self._known[id_]
 
 
 def _certified(certificate: Certificate, samples: Samples) -> None:

@@ -63,7 +63,8 @@ VERIFIED = Metric(
 FAULTS = Metric(
     "reconsent_ledger_faults",
     "gauge",
-    "1 if it found an entry that is not what was written, else 0; `reconsent ledger verify` names it",
+    "1 if it found an entry that is not what was written (`reconsent ledger verify` names it), or if entries "
+    "that this exporter has found sound before are gone or others, else 0",
     (),
     "as above",
 )
@@ -82,6 +83,7 @@ class LedgerMetrics:
         self._whole_begun = -WHOLE_SECONDS
         self._whole_at: float | None = None
         self._found: tuple[float, int, bool] | None = None
+        self._seen: tuple[int, str] | None = None
 
     def collect(self, view: View, samples: Samples) -> None:
         """Fill in this topic's metrics."""
@@ -91,11 +93,15 @@ class LedgerMetrics:
         for kind, count in counted:
             samples.set(ENTRIES, count, kind)
             number += count
-        if number == 0:
+        if number == 0 and self._seen is None:
             return
         newest = view.session.scalar(select(row.at).order_by(row.number.desc()).limit(1))
         samples.set(LAST, _timestamp(newest or ""))
-        self._verify_if_due(view.state)
+        self._verify_if_due(view.state, number)
+        self.tell(samples)
+
+    def tell(self, samples: Samples) -> None:
+        """Fill in what the last verification found."""
         with self._lock:
             found, whole_at = self._found, self._whole_at
         if found is not None:
@@ -110,9 +116,26 @@ class LedgerMetrics:
         if self._thread is not None:
             self._thread.join()
 
-    def _verify_if_due(self, state: StateDirectory) -> None:
+    def close(self, state: StateDirectory) -> None:
+        """Close ``state`` once no verification reads it, which a scrape does not wait for."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            state.close()
+            return
+
+        def later() -> None:
+            thread.join()
+            state.close()
+
+        threading.Thread(target=later, name="ledger-close", daemon=True).start()
+
+    def _verify_if_due(self, state: StateDirectory, number: int) -> None:
+        with self._lock:
+            found, seen = self._found, self._seen
+        # The verification finds out by itself whether it is shorter: this scrape's view may be an older one.
+        shorter = seen is not None and number < seen[0] and not (found and found[2])
         running = self._thread is not None and self._thread.is_alive()
-        if running or time.monotonic() - self._begun < VERIFY_SECONDS:
+        if running or (time.monotonic() - self._begun < VERIFY_SECONDS and not shorter):
             return
         self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._verify, args=(state,), name="ledger", daemon=True)
@@ -127,11 +150,22 @@ class LedgerMetrics:
             ledger = Ledger(state)
             with state.reading() as session:
                 keys = ledger.named_keys(session=session)
+                # Entries are only ever added: those that were sound are there for good, in this database.
+                seen = self._seen
+                lost = seen is not None and ledger.root(seen[0], session=session) != seen[1]
                 if not ledger.audit_added(auditor, keys, session=session):
-                    # It does not go on from there: an older state was restored, or it was altered.
+                    # It does not go on from there: it was cut off, or altered.
                     auditor, whole = Auditor(), True
                     ledger.audit_added(auditor, keys, session=session)
-            found = time.time(), auditor.result.size, not auditor.result.sound
+            result = auditor.result
+            if lost and seen is not None:
+                log(
+                    WARNING,
+                    "The ledger had %d sound entries, of root %s, which are not all there now: it has %d.",
+                    *seen,
+                    result.size,
+                )
+            found = time.time(), result.size, lost or not result.sound
         except StateError as error:
             # The database did not answer, which says nothing of the ledger: the last finding stays, and ages.
             log(WARNING, "The ledger could not be verified now: %s", error.problem)
@@ -141,6 +175,8 @@ class LedgerMetrics:
             found = time.time(), 0, True
         with self._lock:
             self._found = found
+            if not found[2] and found[1]:
+                self._seen = found[1], auditor.result.root
             if whole:
                 self._whole_begun, self._whole_at = began, found[0]
         # After a fault there is nothing to go on from.

@@ -55,15 +55,24 @@ class Quality:
     _before: dict[str, float] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
     _phase: str = "train"
+    _ended: int = 0
     _unlearnt: bool = False
 
-    def take(self, phase: str, at: float, metrics: Mapping[str, Any]) -> None:
-        """Take up one round's record: first what was measured of the model it began with, then of its end."""
+    def take(self, phase: str, at: float, metrics: Mapping[str, Any], ended: int) -> None:
+        """Take up one round's record: first what was measured of the model it began with, then of its end.
+
+        Parameters
+        ----------
+        phase, at, metrics
+            Of the round.
+        ended
+            How many unlearnings had come to their end before it: one may follow another at once.
+        """
         self._measured(metrics.get("incoming", {}), at)
-        if phase == "unlearn" and self._phase != "unlearn":
+        if phase == "unlearn" and (self._phase, self._ended) != (phase, ended):
             self._before = {site: v[msg.PSNR] for site, v in self._newest.items() if msg.PSNR in v}
             self._since, self._unlearnt = {}, True
-        self._phase = phase
+        self._phase, self._ended = phase, ended
         if metrics.get("accepted", True):
             self._measured(metrics.get("evaluation", {}), at)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,8 +21,8 @@ from server.metrics.refusals import PRIVACY_BUDGET, REASONS, reason_code
 from server.metrics.sites import SiteState
 from server.metrics.unlearning import Unlearning
 from server.metrics.view import View
-from server.names import ORACLE
-from server.persistence.tables import FailedRoundRow, RoundRow
+from server.names import MAIN, ORACLE
+from server.persistence.tables import FailedRoundRow, ModelRow, RoundRow
 from strategies import messages as msg
 
 PHASES = ("train", "unlearn")
@@ -129,6 +130,7 @@ class Rounds:
 
     def __init__(self) -> None:
         self._last, self._last_failed = 0, 0
+        self._unlearned: list[dt.datetime] = []
         self._forget()
 
     def read(self, view: View) -> None:
@@ -139,6 +141,9 @@ class Rounds:
             # An older state was restored: what was counted is not there any more.
             self._forget()
         rounds = select(RoundRow).where(RoundRow.number > self._last).order_by(RoundRow.number)
+        if newest > self._last:
+            unlearned = select(ModelRow.created_at).where(ModelRow.line == MAIN, ModelRow.kind == "unlearned")
+            self._unlearned = sorted(view.session.scalars(unlearned))
         failures = select(FailedRoundRow).where(FailedRoundRow.number > self._last_failed)
         failed = view.session.scalars(failures.order_by(FailedRoundRow.number)).all()
         kept = view.session.scalars(rounds.execution_options(yield_per=200))
@@ -242,7 +247,7 @@ class Rounds:
             self._take_site(phase, site, told, at)
         for site, values in metrics.get("evaluation", {}).items():
             self._observe_work(site, "evaluate", values.get(msg.SECONDS))
-        self.quality.take(phase, at, metrics)
+        self.quality.take(phase, at, metrics, bisect_left(self._unlearned, row.created_at))
         self.unlearning.take(phase, at, bool(metrics.get("accepted", True)), notes)
 
     def _take_failed(self, row: FailedRoundRow) -> None:

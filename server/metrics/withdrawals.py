@@ -48,14 +48,14 @@ DEADLINE = Metric(
     "When the requester of an open withdrawal must have been answered, in seconds since 1970; the seconds "
     "left are the recording rule withdrawal:reconsent_withdrawal_time_left:seconds",
     ("withdrawal",),
-    "as above",
+    "for open withdrawals, except during a legal hold, which is an answer",
 )
 STEP_AT = Metric(
     "reconsent_withdrawal_last_step_timestamp_seconds",
     "gauge",
     "When an open withdrawal entered its state, in seconds since 1970",
     ("withdrawal",),
-    "as above",
+    "for open withdrawals",
 )
 
 TOPIC = Topic("Withdrawals", (STATES, ENTERED, STAGE, STATE, RECEIVED, DEADLINE, STEP_AT))
@@ -94,5 +94,6 @@ class WithdrawalMetrics:
     def _open(samples: Samples, record: WithdrawalRecord, step: dt.datetime) -> None:
         samples.set(STATE, 1, record.id, record.state.value)
         samples.set(RECEIVED, record.received_at.timestamp(), record.id)
-        samples.set(DEADLINE, record.due_at.timestamp(), record.id)
+        if record.awaits_answer:
+            samples.set(DEADLINE, record.due_at.timestamp(), record.id)
         samples.set(STEP_AT, step.timestamp(), record.id)

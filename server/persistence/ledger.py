@@ -126,6 +126,11 @@ class Ledger:
         with self._state.reading(session) as own:
             return self._last(own)
 
+    def root(self, size: int, *, session: Session | None = None) -> str | None:
+        """The root (hexadecimal) written with entry ``size``; ``None`` if there is no such entry."""
+        with self._state.reading(session) as own:
+            return _root_of(own, size)
+
     def entries(
         self, kinds: Collection[str] | None = None, *, after: int = 0, session: Session | None = None
     ) -> list[Entry]:

@@ -68,13 +68,17 @@ class WithdrawalRecord:
     in_part: bool
     cooperating: bool
 
-    def overdue(self, now: dt.datetime) -> bool:
-        """Whether the requester had to be answered before ``now`` and was not.
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the requester is still to be answered.
 
         A legal hold is an answer; once it is released, the period is where it was.
         """
-        waiting = not self.state.closed and self.state is not WithdrawalState.LEGAL_HOLD
-        return waiting and now > self.due_at
+        return not self.state.closed and self.state is not WithdrawalState.LEGAL_HOLD
+
+    def overdue(self, now: dt.datetime) -> bool:
+        """Whether the requester had to be answered before ``now`` and was not."""
+        return self.awaits_answer and now > self.due_at
 
     @property
     def late(self) -> bool:

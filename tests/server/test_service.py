@@ -15,6 +15,7 @@ from flwr.app import Message
 from reconsent.errors import ConfigError, ReconsentError, WithdrawalError
 from server.bookkeeping import MAIN
 from server.persistence import Roster, RunEvents, RunProgress, SiteStatus, StateDirectory, Withdrawals
+from server.persistence.withdrawal_acts import WithdrawalActs
 from server.service import RUN, Service, Task, recording
 from strategies.local_grid import LocalGrid
 from tests.server.hospitals import Run, consortium, grid, opened
@@ -284,6 +285,29 @@ def test_readmission(tmp_path: Path) -> None:
         assert rounds_of(run)[-1][0] == "retain"
         check_gone(run, "delta")
         assert len(run.coordinator.withdrawals.all()) == 3
+
+
+def test_figures_of_a_readmitted_site_are_of_its_own_withdrawal(tmp_path: Path) -> None:
+    """Each of its two unlearnings has figures of the remaining sites: those measured around it."""
+    training = FINE_TUNING.training.model_copy(update={"evaluate_every": 1})
+    with serving(tmp_path, config=FINE_TUNING.model_copy(update={"training": training})) as run:
+        carry_out(run, "train", 1)
+        file_from_elsewhere(tmp_path, "delta")
+        carry_out(run, "unlearn")
+        Roster(run.coordinator.state).return_of("delta")
+        carry_out(run, "train", 1)
+        file_from_elsewhere(tmp_path, "delta")
+        carry_out(run, "unlearn")
+        log = run.books.log.all(MAIN)
+        assert [record.kind for record in log] == ["train", "retain", "train", "retain"]
+        psnr = [record.metrics["evaluation"]["alpha"]["psnr"] for record in log]
+        for record, (before, after) in zip(
+            run.coordinator.withdrawals.all(), (psnr[:2], psnr[2:]), strict=True
+        ):
+            (noted,) = WithdrawalActs(run.coordinator.state).of(record.id, "figures")
+            figures = {entry["name"]: entry["value"] for entry in noted.body["figures"]}
+            assert figures.keys() == {f"psnr-lost/{site}" for site in ("alpha", "beta", "gamma")}
+            assert figures["psnr-lost/alpha"] == before - after
 
 
 @pytest.mark.parametrize("state", [WithdrawalState.CANCELLED, WithdrawalState.LEGAL_HOLD])

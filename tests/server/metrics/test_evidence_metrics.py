@@ -19,6 +19,7 @@ from unlearning.certificate.evidence import About, Figure
 from unlearning.certificate.signed import issue
 from unlearning.certificate.statement import Signers
 from unlearning.signing import SigningKey
+from unlearning.withdrawal import WithdrawalState
 
 
 def test_evidence_of_the_last_unlearning_has_its_limit(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_evidence_of_the_last_unlearning_has_its_limit(tmp_path: Path) -> None:
     assert samples.value(evidence.CERTIFICATES) == 1
 
 
-def test_gaps_are_those_of_the_newest_certificate(tmp_path: Path) -> None:
+def test_gaps_are_those_of_the_newest_certificate_with_figures(tmp_path: Path) -> None:
     """Both gaps with their limits, and whether each family holds; no other names become labels."""
     config = consortium(training={"rounds": 1}, withdrawals=[{"sites": ["gamma"], "at-round": 1}])
     with opened(tmp_path, config) as run:
@@ -89,6 +90,23 @@ def test_gaps_are_those_of_the_newest_certificate(tmp_path: Path) -> None:
     assert held == [1, 0, 0], "one is beyond its limit, and one never had any"
     assert samples.value(evidence.CLAIM, made.claim_level.value, "yes") == 1
     assert samples.value(evidence.ISSUED_AT) == made.issued_at.timestamp()
+    with StateDirectory.open(tmp_path / "state") as opened_state:
+        key = Ledger(opened_state).signing_key()
+        refused = Withdrawals(opened_state).file(["delta"], reason="leaves", requested_by="officer")
+        Withdrawals(opened_state).advance(refused.id, WithdrawalState.REFUSED, note="no such right")
+        drafted = draft(
+            opened_state,
+            config,
+            Withdrawals(opened_state).get(refused.id),
+            signers=Signers(operator=key.key_id, privacy_officer=SigningKey.generate().key_id),
+            secret=bytes(32),
+        ).certificate
+        content = issue(drafted, key).content
+        Certificates(opened_state).keep(drafted.certificate_id, refused.id, content, {})
+    samples = collector.samples()
+    assert samples.value(evidence.ISSUED_AT) == drafted.issued_at.timestamp()
+    held = [samples.value(evidence.PASSED, family) for family in ("oracle-gap", "relearn-gap", "other")]
+    assert held == [1, 0, 0], "that of a refused request says nothing of the unlearning"
     with StateDirectory.open(tmp_path / "state") as opened_state:
         Certificates(opened_state).keep("C-unreadable", withdrawal.id, b"{}", {})
     samples = collector.samples()

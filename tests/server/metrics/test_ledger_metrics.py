@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconsent.errors import StateError
 from reconsent.exposition import Samples
-from server.metrics import StateCollector, ledger
+from server.metrics import StateCollector, catalogue, ledger
+from server.metrics.runs import Runs
 from server.persistence import StateDirectory
 from server.persistence.ledger import Ledger
 from server.persistence.state import DATABASE
@@ -47,11 +50,23 @@ def verified(collector: StateCollector) -> Samples:
 def altered(state: Path, number: int) -> None:
     """Change the content of an entry in the database, as only somebody with the file can."""
     with sqlite3.connect(state / DATABASE) as database:
-        triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for (trigger,) in triggers:
-            database.execute(f'DROP TRIGGER "{trigger}"')
+        without_triggers(database)
         database.execute("UPDATE ledger SET content = content || ' ' WHERE number = ?", (number,))
     database.close()
+
+
+def cut_off(state: Path, after: int) -> None:
+    """Delete the entries after number ``after``, likewise."""
+    with sqlite3.connect(state / DATABASE) as database:
+        without_triggers(database)
+        database.execute("DELETE FROM ledger WHERE number > ?", (after,))
+    database.close()
+
+
+def without_triggers(database: sqlite3.Connection) -> None:
+    """Take away what keeps entries from being changed."""
+    for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        database.execute(f'DROP TRIGGER "{trigger}"')
 
 
 def test_the_whole_ledger_is_verified_at_the_start(state: Path, collector: StateCollector) -> None:
@@ -112,6 +127,79 @@ def test_a_ledger_that_does_not_go_on_is_verified_whole(
     database.close()
     samples = verified(collector)
     assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (1, 1)
+
+
+@pytest.mark.parametrize("left", [5, 0])
+def test_a_ledger_that_was_cut_off_is_a_fault(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Fewer entries than were sound are one: at once, also if none are left, also once others follow."""
+    assert verified(collector).value(ledger.FAULTS) == 0
+    cut_off(state, left)
+    for _ in range(2):
+        samples = verified(collector)
+        assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (left, 1)
+        assert samples.value(ledger.VERIFIED_AT) is not None
+    with StateDirectory.open(state) as opened:
+        added(opened, 8)
+    monkeypatch.setattr(ledger, "VERIFY_SECONDS", 0.0)
+    assert verified(collector).value(ledger.FAULTS) == 1
+
+
+def test_a_failed_scrape_forgets_no_finding(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault is told while the database cannot be read, and after it; nothing is verified anew."""
+    altered(state, 5)
+    at = verified(collector).value(ledger.VERIFIED_AT)
+
+    def lost(*_: object, **__: object) -> None:
+        raise StateError("The connection was lost.", "Wait.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "collect", lost)
+        failed = collector.samples()
+    for samples, readable in ((failed, 0), (collector.samples(), 1)):
+        assert samples.value(catalogue.READABLE) == readable
+        assert (samples.value(ledger.FAULTS), samples.value(ledger.VERIFIED_AT)) == (1, at)
+
+
+def test_a_failed_scrape_does_not_wait_for_a_verification(
+    collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends while the verification goes on, whose finding is told afterwards."""
+    begun, go_on = threading.Event(), threading.Event()
+    audit_added = Ledger.audit_added
+
+    def slow(*args: Any, **named: Any) -> bool:
+        begun.set()
+        assert go_on.wait(30)
+        return audit_added(*args, **named)
+
+    def lost(*_: object, **__: object) -> None:
+        raise StateError("The connection was lost.", "Wait.")
+
+    monkeypatch.setattr(Ledger, "audit_added", slow)
+    collector.samples()
+    assert begun.wait(30)
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "collect", lost)
+        assert collector.samples().value(catalogue.READABLE) == 0
+    assert collector.samples().value(ledger.FAULTS) is None, "it is still under way"
+    go_on.set()
+    collector.ledger.wait()
+    samples = collector.samples()
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (8, 0)
+
+
+def test_another_ledger_in_the_place_of_the_database_is_none(state: Path, collector: StateCollector) -> None:
+    """A shorter one in another file, as a restored backup is, is sound."""
+    with StateDirectory.open(state.parent / "other") as opened:
+        added(opened, 2)
+    assert verified(collector).value(ledger.VERIFIED) == 8
+    (state.parent / "other" / DATABASE).replace(state / DATABASE)
+    samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (3, 0)
 
 
 def test_a_replaced_key_is_no_fault(

@@ -14,11 +14,11 @@ import pytest
 
 from deploy.certificates import AUTHORITY, SERVER, certificate_statuses, make_certificates
 from reconsent.exposition import Samples
-from server.metrics import METRICS, StateCollector, privacy, rounds, sites, withdrawals
+from server.metrics import METRICS, StateCollector, privacy, quality, rounds, sites, withdrawals
 from server.metrics import catalogue as names
 from server.metrics.refusals import REASONS, reason_code
 from server.metrics.view import View
-from server.persistence import RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
+from server.persistence import ModelRegistry, RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
 from server.persistence.state import DATABASE
 from server.privacy import privacy_of
 from server.status import status_of
@@ -159,8 +159,34 @@ def test_a_restored_state_is_read_anew(state: Path, tmp_path: Path) -> None:
     collector.close()
 
 
+def test_what_an_unlearning_cost_is_of_the_newest_alone(tmp_path: Path) -> None:
+    """Of two unlearnings, one right after the other, the second begins with what the first came to."""
+    counted = rounds.Rounds()
+
+    def shown() -> list[float | None]:
+        samples = Samples(METRICS)
+        with state.reading() as session:
+            counted.read(View(state, session, None))
+        counted.quality.collect(samples, {"a": "brain"}, frozenset("a"))
+        return [samples.value(quality.RETAIN, "a", "brain", model) for model in ("before", "since")]
+
+    with StateDirectory.open(tmp_path / "state") as state:
+        log, registry, number = RoundLog(state), ModelRegistry(state), 0
+        model = {"w": np.zeros(1, np.float32)}
+        parent = registry.add(model, line="main", kind="initial", round=0, parent=None, sites={}).id
+        for kind, values in (("train", [34.0]), ("retain", [33.5, 33.4]), ("retain", [32.8, 32.7])):
+            for psnr in values:
+                number += 1
+                metrics = {"evaluation": {"a": {msg.PSNR: psnr}}}
+                log.append(RoundRecord(line="main", kind=kind, round=number, sites={}, metrics=metrics))
+            if kind == "retain":
+                end = {"line": "main", "kind": "unlearned", "round": number, "forgets": ["b"]}
+                parent = registry.add(model, parent=parent, sites={}, **end).id
+            assert shown() == {1: [None, None], 3: [34.0, 33.4], 5: [33.4, 32.7]}[number]
+
+
 def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
-    """Receipt, deadline and last step of an open withdrawal are shown, and go when it is closed."""
+    """Receipt, deadline and last step of an open one are shown until it is closed; no deadline on hold."""
     with opened(tmp_path, consortium()) as run:
         run.coordinator.meet()
         register = Withdrawals(run.coordinator.state)
@@ -170,6 +196,12 @@ def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
         assert samples.value(withdrawals.DEADLINE, record.id) == record.due_at.timestamp()
         assert samples.value(withdrawals.RECEIVED, record.id) == record.received_at.timestamp()
         assert samples.value(withdrawals.STATE, record.id, "received") == 1
+        register.advance(record.id, WithdrawalState.LEGAL_HOLD, note="a court asks for the data")
+        samples = collector.samples()
+        assert samples.value(withdrawals.DEADLINE, record.id) is None, "a hold is an answer"
+        assert samples.value(withdrawals.STATE, record.id, "legal_hold") == 1
+        register.advance(record.id, WithdrawalState.RESTRICTED, note="released")
+        assert collector.samples().value(withdrawals.DEADLINE, record.id) == record.due_at.timestamp()
         register.advance(record.id, WithdrawalState.CANCELLED, note="stays after all")
         samples = collector.samples()
         assert samples.value(withdrawals.DEADLINE, record.id) is None
