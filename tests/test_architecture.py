@@ -178,6 +178,13 @@ def test_wheel_ships_every_file_of_the_packages(app: Path, tmp_path: Path) -> No
 # ---- what is documented ---------------------------------------------------------------------------------
 
 
+def test_the_server_and_its_commands_do_without_pytorch() -> None:
+    """What the ServerApp, the exporter, the console and the commands import does not bring PyTorch along."""
+    modules = ("server.app", "server.status", "server.metrics.collector", "cli.filing", "cli.console.serving")
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_every_environment_variable_is_documented() -> None:
     """docs/configuration.md names each RECONSENT_… that the code reads."""
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")

@@ -41,6 +41,14 @@ def test_reading_is_that_of_the_library(dtype: torch.dtype, vectors: dict[str, n
         assert found[name].tobytes() == tensor.to(torch.float32).numpy().tobytes()
 
 
+def test_what_is_no_number_stays_none() -> None:
+    """NaN, whatever its bits, is NaN when a bfloat16 file is read; infinities keep their sign."""
+    odd = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32)
+    found = decode(b"".join(encode({"a": odd, "b": np.array([np.inf, -np.inf], np.float32)}, "bfloat16")))
+    assert np.isnan(found["a"]).all()
+    assert found["b"].tolist() == [np.inf, -np.inf]
+
+
 def test_float32_is_not_copied() -> None:
     """The pieces of a float32 file are the vectors' own memory."""
     vector = np.zeros(4, dtype=np.float32)
