@@ -146,7 +146,7 @@ def start_logging(
     if not wanted:
         return
     # Whoever sets logging up by a file, as Flower's database does, switches off all loggers there were.
-    _LOGGER.disabled = False
+    _LOGGER.disabled = logging.getLogger("flwr").disabled = False
     ours = next((h for h in _LOGGER.handlers if isinstance(h, _StandardError)), None)
     if ours is None:
         ours = _StandardError()

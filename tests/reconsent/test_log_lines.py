@@ -87,6 +87,7 @@ def test_an_exception_tells_its_class_only(capsys: pytest.CaptureFixture[str]) -
     flower = logging.getLogger("flwr")
     handler = logging.StreamHandler()
     before, flower.handlers = flower.handlers, [handler]
+    flower.disabled = True  # As Flower's database leaves it.
     try:
         start_logging({FORMAT_VARIABLE: "json"})
         try:
