@@ -7,92 +7,49 @@ its certificate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeVar
 
 from reconsent.errors import WithdrawalError
+from unlearning.described import Described
 
-_Word = TypeVar("_Word", bound=StrEnum)
+_Word = TypeVar("_Word", bound=Described)
 
 
-class Channel(StrEnum):
+class Channel(Described):
     """How a request came in."""
 
-    LETTER = "letter"
-    EMAIL = "e-mail"
-    PHONE = "phone"
-    IN_PERSON = "in-person"
-    PORTAL = "portal"
-    REGULATOR = "regulator"
-    OTHER = "other"
-
-    @property
-    def words(self) -> str:
-        """For a reader."""
-        return _CHANNELS[self]
+    LETTER = "letter", "by letter"
+    EMAIL = "e-mail", "by e-mail"
+    PHONE = "phone", "by telephone"
+    IN_PERSON = "in-person", "in person"
+    PORTAL = "portal", "through a portal"
+    REGULATOR = "regulator", "through a supervisory authority"
+    OTHER = "other", "in another way"
 
 
-class RequesterRole(StrEnum):
+class RequesterRole(Described):
     """What whoever asks is to the site; no name."""
 
-    SITE = "site"
-    DATA_SUBJECT = "data-subject"
-    REPRESENTATIVE = "representative"
-    AUTHORITY = "authority"
-    CONSORTIUM = "consortium"
-    OTHER = "other"
-
-    @property
-    def words(self) -> str:
-        """For a reader."""
-        return _ROLES[self]
+    SITE = "site", "the site itself"
+    DATA_SUBJECT = "data-subject", "a data subject"
+    REPRESENTATIVE = "representative", "a representative of the site or of data subjects"
+    AUTHORITY = "authority", "a supervisory authority or a court"
+    CONSORTIUM = "consortium", "another member of the consortium"
+    OTHER = "other", "somebody else"
 
 
-class IdentityCheck(StrEnum):
+class IdentityCheck(Described):
     """How it was checked that the requester is who they say, and may speak for the site."""
 
-    CALL_BACK = "call-back"
-    KNOWN_CONTACT = "known-contact"
-    SIGNATURE = "signature"
-    DOCUMENT = "document"
-    LOGIN = "login"
-    IN_PERSON = "in-person"
-    OTHER = "other"
-    NOT_CHECKED = "not-checked"
+    CALL_BACK = "call-back", "called back at a number that was on record before"
+    KNOWN_CONTACT = "known-contact", "it came from a contact that was on record before"
+    SIGNATURE = "signature", "a signature was compared or verified"
+    DOCUMENT = "document", "a document that shows the authority was seen"
+    LOGIN = "login", "an authenticated log-in"
+    IN_PERSON = "in-person", "in person, with a proof of identity"
+    OTHER = "other", "in another way"
+    NOT_CHECKED = "not-checked", "it was not checked"
 
-    @property
-    def words(self) -> str:
-        """For a reader."""
-        return _CHECKS[self]
-
-
-_CHANNELS = {
-    Channel.LETTER: "by letter",
-    Channel.EMAIL: "by e-mail",
-    Channel.PHONE: "by telephone",
-    Channel.IN_PERSON: "in person",
-    Channel.PORTAL: "through a portal",
-    Channel.REGULATOR: "through a supervisory authority",
-    Channel.OTHER: "in another way",
-}
-_ROLES = {
-    RequesterRole.SITE: "the site itself",
-    RequesterRole.DATA_SUBJECT: "a data subject",
-    RequesterRole.REPRESENTATIVE: "a representative of the site or of data subjects",
-    RequesterRole.AUTHORITY: "a supervisory authority or a court",
-    RequesterRole.CONSORTIUM: "another member of the consortium",
-    RequesterRole.OTHER: "somebody else",
-}
-_CHECKS = {
-    IdentityCheck.CALL_BACK: "called back at a number that was on record before",
-    IdentityCheck.KNOWN_CONTACT: "it came from a contact that was on record before",
-    IdentityCheck.SIGNATURE: "a signature was compared or verified",
-    IdentityCheck.DOCUMENT: "a document that shows the authority was seen",
-    IdentityCheck.LOGIN: "an authenticated log-in",
-    IdentityCheck.IN_PERSON: "in person, with a proof of identity",
-    IdentityCheck.OTHER: "in another way",
-    IdentityCheck.NOT_CHECKED: "it was not checked",
-}
 
 NAMES = {
     "channel": "how the request was received",

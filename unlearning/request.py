@@ -8,10 +8,10 @@ import stat
 import unicodedata
 import zoneinfo
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 
 from reconsent.errors import WithdrawalError
+from unlearning.described import Described
 from unlearning.intake import NOTHING_SAID, Intake
 
 LONGEST_TEXT = 4000
@@ -26,38 +26,22 @@ OLDEST_YEARS = 10
 """A request is not received longer ago than that: more likely a mistyped year."""
 
 
-class Ground(StrEnum):
+class Ground(Described):
     """Why somebody withdraws."""
 
-    CONSENT_WITHDRAWN = "consent-withdrawn"
-    NO_LONGER_NECESSARY = "no-longer-necessary"
-    OBJECTION = "objection"
-    UNLAWFUL = "unlawful"
-    LEGAL_OBLIGATION = "legal-obligation"
-    CONTRACT_ENDED = "contract-ended"
-    REGULATOR = "regulator"
-    DATA_SUBJECTS = "data-subjects"
-    OPT_OUT = "opt-out"
-    UNSTATED = "unstated"
-
-    @property
-    def words(self) -> str:
-        """The ground and the article it rests on."""
-        return _WORDS[self]
-
-
-_WORDS = {
-    Ground.CONSENT_WITHDRAWN: "consent was withdrawn (GDPR Art. 7(3), 17(1)(b); HIPAA 164.508(b)(5))",
-    Ground.NO_LONGER_NECESSARY: "the data are no longer necessary (GDPR Art. 17(1)(a))",
-    Ground.OBJECTION: "objection to the processing (GDPR Art. 17(1)(c), 21)",
-    Ground.UNLAWFUL: "the data were processed unlawfully (GDPR Art. 17(1)(d))",
-    Ground.LEGAL_OBLIGATION: "a legal obligation to erase (GDPR Art. 17(1)(e))",
-    Ground.CONTRACT_ENDED: "the contract ended (GDPR Art. 28(3)(g); HIPAA 164.504(e)(2)(ii)(J))",
-    Ground.REGULATOR: "order of a supervisory authority (GDPR Art. 58(2)(g))",
-    Ground.DATA_SUBJECTS: "requests of data subjects, handed on by the site (GDPR Art. 17)",
-    Ground.OPT_OUT: "opt-out from secondary use (Regulation (EU) 2025/327, Art. 71)",
-    Ground.UNSTATED: "not stated",
-}
+    CONSENT_WITHDRAWN = (
+        "consent-withdrawn",
+        "consent was withdrawn (GDPR Art. 7(3), 17(1)(b); HIPAA 164.508(b)(5))",
+    )
+    NO_LONGER_NECESSARY = "no-longer-necessary", "the data are no longer necessary (GDPR Art. 17(1)(a))"
+    OBJECTION = "objection", "objection to the processing (GDPR Art. 17(1)(c), 21)"
+    UNLAWFUL = "unlawful", "the data were processed unlawfully (GDPR Art. 17(1)(d))"
+    LEGAL_OBLIGATION = "legal-obligation", "a legal obligation to erase (GDPR Art. 17(1)(e))"
+    CONTRACT_ENDED = "contract-ended", "the contract ended (GDPR Art. 28(3)(g); HIPAA 164.504(e)(2)(ii)(J))"
+    REGULATOR = "regulator", "order of a supervisory authority (GDPR Art. 58(2)(g))"
+    DATA_SUBJECTS = "data-subjects", "requests of data subjects, handed on by the site (GDPR Art. 17)"
+    OPT_OUT = "opt-out", "opt-out from secondary use (Regulation (EU) 2025/327, Art. 71)"
+    UNSTATED = "unstated", "not stated"
 
 
 @dataclass(frozen=True, slots=True)
