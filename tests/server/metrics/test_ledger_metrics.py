@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ def state(tmp_path: Path) -> Path:
     with StateDirectory.open(tmp_path / "state") as opened:
         added(opened, 7)
     return tmp_path / "state"
-
-
-@pytest.fixture
-def collector(state: Path) -> Iterator[StateCollector]:
-    found = StateCollector(state)
-    yield found
-    found.close()
 
 
 def added(state: StateDirectory, number: int) -> None:

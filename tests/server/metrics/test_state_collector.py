@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +39,6 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with opened(path, config) as run:
         run.coordinator.run()
     return path / "state"
-
-
-@pytest.fixture
-def collector(state: Path) -> Iterator[StateCollector]:
-    found = StateCollector(state)
-    yield found
-    found.close()
 
 
 def test_values_are_those_of_the_status(state: Path, collector: StateCollector) -> None:
