@@ -213,11 +213,19 @@ def test_beside_a_running_server(tmp_path: Path) -> None:
     """Backups taken while rounds are committed are each whole: every file the database names is in them."""
     train(tmp_path)
     problems: list[str] = []
+    made = threading.Semaphore(0)
     done = threading.Event()
 
     def work() -> None:
         try:
-            train(tmp_path, 12)
+            with opened(tmp_path, PLAN, simulated=False) as run:
+                run.coordinator.meet()
+                for rounds in (5, 8, 11):
+                    run.coordinator.train(rounds)
+                    # However fast the rounds are, a backup ends between those of each two targets.
+                    while made.acquire(blocking=False):
+                        pass
+                    assert made.acquire(timeout=60)
         finally:
             done.set()
 
@@ -225,9 +233,10 @@ def test_beside_a_running_server(tmp_path: Path) -> None:
     worker.start()
     taken = 0
     try:
-        while not done.is_set() or taken < 2:
+        while not done.is_set():
             back_up(tmp_path / "state", tmp_path / "b" / str(taken))
             taken += 1
+            made.release()
     finally:
         worker.join()
     keys = tmp_path / "state" / "keys"

@@ -35,7 +35,7 @@ from unlearning.withdrawal import WithdrawalState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROUNDS = 24
+ROUNDS = 12
 """So many that an operator can file a withdrawal while they run."""
 
 PATIENCE = 75.0
