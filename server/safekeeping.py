@@ -162,7 +162,7 @@ def expire_between_runs(path: Path, consortium: ConsortiumConfig) -> int | None:
     if not (path / "contributions").is_dir():
         return None
     try:
-        state = StateDirectory.open(path)
+        state = StateDirectory.open(path, clearing=True)
     except StateError:
         return None  # a server holds it; if something is wrong with it, whoever uses it next is told
     with state:

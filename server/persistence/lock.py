@@ -14,7 +14,12 @@ from typing import IO
 from reconsent.errors import StateError
 
 PATIENCE = 2.0
-"""Seconds to wait for a lock: whoever asks whether it is held, or clears up, has it for a moment."""
+"""Seconds to wait for a lock: whoever asks whether it is held has it for a moment."""
+
+PATIENCE_WITH_CLEARING = 120.0
+"""Seconds to wait for one who clears up, which takes as long as there are files to remove."""
+
+_CLEARING = "clears up"
 
 
 class DirectoryLock:
@@ -27,6 +32,8 @@ class DirectoryLock:
     ----------
     path
         The lock file; created if missing.
+    clearing
+        It is held only to clear up, so others wait for it: :data:`PATIENCE_WITH_CLEARING`.
 
     Raises
     ------
@@ -34,14 +41,13 @@ class DirectoryLock:
         If another process, or this one, holds the lock and keeps it for :data:`PATIENCE`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clearing: bool = False) -> None:
         self.path = path
         self._file: IO[str] | None = path.open("a+", encoding="utf-8")
         try:
             _lock_soon(self._file)
         except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
+            holder = _holder(self._file) or "another process"
             self._file.close()
             raise StateError(
                 f"The state directory {path.parent} is in use by {holder}.",
@@ -52,7 +58,8 @@ class DirectoryLock:
             raise
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+        why = f", {_CLEARING}" if clearing else ""
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}{why}\n")
         self._file.flush()
         _held.add(self)
 
@@ -69,18 +76,31 @@ class DirectoryLock:
 
 
 def _lock_soon(file: IO[str]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    began = time.monotonic()
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            patience = PATIENCE_WITH_CLEARING if _CLEARING in _holder(file) else PATIENCE
+            if time.monotonic() - began > patience:
                 raise
         time.sleep(0.02)
 
 
+def _holder(file: IO[str]) -> str:
+    """Who holds the lock, as it says; empty while it has just taken or left it."""
+    file.seek(0)
+    return file.read().strip()
+
+
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock of this file; asked by a shared one, for a moment."""
+    """Whether some process holds the lock of this file; asked by a shared one, for a moment.
+
+    Raises
+    ------
+    StateError
+        If the file may not be read.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -88,6 +108,11 @@ def is_held(path: Path) -> bool:
         return True
     except FileNotFoundError:
         pass
+    except PermissionError:
+        raise StateError(
+            f"The lock {path} may not be read, so whether a server runs is not known.",
+            "Ask as the user whose server it is.",
+        ) from None
     return False
 
 

@@ -59,6 +59,7 @@ class StateDirectory:
         url: str | None = None,
         writable: bool = True,
         exclusive: bool = True,
+        clearing: bool = False,
         restoring: bool = False,
     ) -> StateDirectory:
         """Open a state directory.
@@ -75,6 +76,8 @@ class StateDirectory:
         exclusive
             Hold the directory as its server, which also creates and upgrades the database. ``False`` to
             write short transactions beside a running server (to file a withdrawal).
+        clearing
+            Hold the directory only to clear up: a server that starts meanwhile waits for the end of it.
         restoring
             Open it although a restore is not finished: only for the restore itself.
 
@@ -100,7 +103,7 @@ class StateDirectory:
             lock = None
             if owner:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                lock = DirectoryLock(path / LOCK)
+                lock = DirectoryLock(path / LOCK, clearing=clearing)
                 undo.callback(lock.release)
                 for part in ("models", "contributions", KEYS):
                     (path / part).mkdir(mode=0o700, exist_ok=True)
