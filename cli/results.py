@@ -86,8 +86,8 @@ class SiteRound(Record):
     train_loss: float | None = Field(default=None, description="mean loss of its local training")
     update_norm: float | None = Field(default=None, ge=0, description="Euclidean norm of its update")
     seconds: Seconds = Field(default=0.0, description="time of its local training")
-    bytes_up: Count = Field(default=0, description="sent by the site")
-    bytes_down: Count = Field(default=0, description="sent to the site")
+    bytes_up: Count = Field(default=0, description="of models sent by the site to be averaged")
+    bytes_down: Count = Field(default=0, description="of models sent to the site to be trained")
     outcome: str = Field(description="what the server did with its reply, such as accepted or refused")
     reason: str = Field(default="", description="why, where the reply was not accepted")
 
@@ -150,11 +150,16 @@ class Cost(Record):
 
     rounds_fraction: float = Field(ge=0, description="its rounds over the training's")
     client_seconds_fraction: float = Field(ge=0, description="the sites' computing time over the training's")
-    bytes_fraction: float = Field(ge=0, description="bytes both ways over the training's")
+    bytes_fraction: float = Field(
+        ge=0,
+        description="bytes both ways over the training's: of models in the messages of the rounds, and of "
+        "those in which the remaining sites are asked what an ascent step cost; without those of messages "
+        "that only measure image quality",
+    )
     rounds: Count = Field(description="rounds, ascent steps included")
     client_seconds: Seconds = Field(description="computing time of all sites together")
-    bytes_up: Count = Field(description="sent by the sites")
-    bytes_down: Count = Field(description="sent to the sites")
+    bytes_up: Count = Field(description="of those sent by the sites")
+    bytes_down: Count = Field(description="of those sent to the sites")
 
 
 class UnlearningStep(Record):

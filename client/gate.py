@@ -78,7 +78,8 @@ def _passed(
             reply = call_next(message, context)
             _say_witnessed(reply, path)
             if site_log is not None:
-                site_log.append("worked", entry | _model(reply, "sent") | {"seconds": _since(began)})
+                sent = _model(reply, "sent") | {"bytes-sent": msg.model_bytes(reply)}
+                site_log.append("worked", entry | sent | {"seconds": _since(began)})
             tell(INFO, "worked", seconds=_since(began))
             return reply
     except LogError as error:
@@ -168,15 +169,13 @@ def _entry(message: Message, context: Context) -> dict[str, Any]:
         "message": metadata.message_id,
         "type": metadata.message_type,
         "round": config.get(msg.SERVER_ROUND),
+        "bytes-received": msg.model_bytes(message),
     }
 
 
 def _model(message: Message, way: str) -> dict[str, Any]:
     record = msg.received_model(message) if message.has_content() else None
-    return {
-        f"model-{way}": None if record is None else model_digest(record),
-        f"bytes-{way}": msg.payload_bytes(record),
-    }
+    return {f"model-{way}": None if record is None else model_digest(record)}
 
 
 def _since(began: float) -> float:

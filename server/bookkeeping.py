@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, get_args
 
 from flwr.app import ArrayRecord
@@ -29,7 +30,7 @@ from server.safekeeping import Safekeeping
 from strategies import ContributionAveraging, RoundOutcome
 from strategies import SiteOutcome as Exchanged
 from strategies import messages as msg
-from strategies.outcomes import TooFewRepliesError
+from strategies.outcomes import Moved, TooFewRepliesError
 from unlearning.contributions import discard
 
 MOST = 2**53
@@ -61,6 +62,7 @@ class Bookkeeping:
         self.registry = ModelRegistry(state)
         self.log = RoundLog(state)
         self.retention = Retention(self.registry, self.log, anchor_rounds)
+        self._moved: dict[str, Mapping[str, Moved]] = {}
 
     def version(self, line: str, *kinds: str) -> ModelVersion:
         """The newest version of ``line`` that is not revoked, of one of ``kinds`` if given.
@@ -111,6 +113,10 @@ class Bookkeeping:
                     found.setdefault(site, []).append(outcome.update_norm)
         return found
 
+    def moved(self, work: str, sites: Mapping[str, Moved]) -> None:
+        """Put the model bytes of messages that belong to no round on record with the next one."""
+        self._moved[work] = sites
+
     def commit(
         self,
         strategy: ContributionAveraging,
@@ -128,6 +134,7 @@ class Bookkeeping:
         BarredError
             If a site whose update is in it was barred meanwhile; nothing of the round is kept.
         """
+        moved, self._moved = self._moved | {"evaluate": strategy.evaluation_bytes()}, {}
         with self._state.session() as session:
             version = parent
             if outcome.accepted:
@@ -147,7 +154,7 @@ class Bookkeeping:
                 self._discard_later(session, strategy.commit(outcome.round, session=session))
                 if self._safekeeping is not None and strategy.cache is not None:
                     self._safekeeping.expire(strategy.cache, session)
-            self.log.append(_record(outcome, line, version, evaluation), session=session)
+            self.log.append(_record(outcome, line, version, evaluation, moved), session=session)
             self.retention.prune(version, evaluated=bool(evaluation), session=session)
         return version
 
@@ -178,6 +185,7 @@ def _record(
     line: str,
     version: ModelVersion,
     evaluation: Mapping[str, Mapping[str, float]],
+    moved: Mapping[str, Mapping[str, Moved]],
 ) -> RoundRecord:
     return RoundRecord(
         line=line,
@@ -190,6 +198,12 @@ def _record(
             "incoming": outcome.incoming(),
             "notes": dict(outcome.notes),
             "steps": dict(outcome.steps),
+            # Beside those of the round itself, which are with its sites.
+            "moved": {
+                work: {site: asdict(bytes_) for site, bytes_ in sites.items()}
+                for work, sites in moved.items()
+                if sites
+            },
         },
         seconds=outcome.seconds,
         model_version=version.id,

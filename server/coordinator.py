@@ -138,7 +138,8 @@ class Coordinator:
         if existing is not None:
             return existing
         timeout = self.consortium.training.timeout_seconds
-        built = initial_model(self.grid, self.active_nodes(), frozenset(leaving), timeout=timeout)
+        built, moved = initial_model(self.grid, self.active_nodes(), frozenset(leaving), timeout=timeout)
+        self.books.moved("initialise", moved)
         return self.books.registry.add(built, line=MAIN, round=0, kind="initial", parent=None, sites={})
 
     def train(self, until: int, *, pausing: bool = False) -> bool:

@@ -11,12 +11,13 @@ from flwr.serverapp import Grid
 from reconsent.errors import RoundError
 from server.events import Event, announce
 from strategies import messages as msg
-from strategies.exchange import exchange
+from strategies.exchange import Reply, exchange
+from strategies.outcomes import Moved
 
 
 def initial_model(
     grid: Grid, active: Mapping[int, str], leaving: frozenset[str], *, timeout: float
-) -> msg.NamedArrays:
+) -> tuple[msg.NamedArrays, dict[str, Moved]]:
     """Ask sites one after the other, by name, until one has built the model.
 
     Parameters
@@ -30,6 +31,10 @@ def initial_model(
     timeout
         Seconds for each.
 
+    Returns
+    -------
+    The model, and the bytes that each site sent for it, of use or not.
+
     Raises
     ------
     RoundError
@@ -39,10 +44,13 @@ def initial_model(
     if not candidates:
         raise RoundError("No site is online to build the reconstructor.", "Start the SuperNodes.")
     failures = []
+    moved: dict[str, Moved] = {}
     for node_id in sorted(candidates, key=lambda n: active[n]):
-        built = _built_by(grid, node_id, active, timeout)
+        reply = _asked(grid, node_id, active, timeout)
+        moved[reply.site] = moved.get(reply.site, Moved()).plus(0, reply.received)
+        built = _built(reply)
         if not isinstance(built, str):
-            return built
+            return built, moved
         failures.append(built)
         announce(Event("notice", built))
     raise RoundError(
@@ -51,8 +59,7 @@ def initial_model(
     )
 
 
-def _built_by(grid: Grid, node_id: int, active: Mapping[int, str], timeout: float) -> msg.NamedArrays | str:
-    """The untrained model as one site builds it, or what is wrong with it in words."""
+def _asked(grid: Grid, node_id: int, active: Mapping[int, str], timeout: float) -> Reply:
     message = Message(
         msg.content(config={}),
         dst_node_id=node_id,
@@ -60,7 +67,11 @@ def _built_by(grid: Grid, node_id: int, active: Mapping[int, str], timeout: floa
         ttl=timeout,
         group_id="initialise",
     )
-    reply = next(iter(exchange(grid, [message], active, timeout=timeout)))
+    return next(iter(exchange(grid, [message], active, timeout=timeout)))
+
+
+def _built(reply: Reply) -> msg.NamedArrays | str:
+    """The untrained model as one site has built it, or what is wrong with it in words."""
     where = f"Site '{reply.site}' could not build the reconstructor:"
     record = msg.arrays_of(reply.message) if reply.message is not None else None
     if record is None:

@@ -23,7 +23,7 @@ from strategies import messages as msg
 from strategies.correspondence import Correspondence
 from strategies.exchange import Reply, readable
 from strategies.members import Members, RoundConfig, connected_nodes
-from strategies.outcomes import RoundOutcome, SiteOutcome, TooFewRepliesError, weighted_metrics
+from strategies.outcomes import Moved, RoundOutcome, SiteOutcome, TooFewRepliesError, weighted_metrics
 from strategies.screening import UpdateScreen
 from strategies.site_privacy import ServerNoise
 from unlearning.contributions import ContributionCache
@@ -117,6 +117,7 @@ class ContributionAveraging(Correspondence):
         self._outcomes: list[SiteOutcome] = []
         self._replied = 0.0
         self.failures: dict[str, str] = {}
+        self._evaluated: dict[str, Moved] = {}
 
     # ---- Flower's interface ---------------------------------------------------------------------------
 
@@ -285,13 +286,21 @@ class ContributionAveraging(Correspondence):
         replies = self._exchange(grid, to_send)
         found = {}
         self.failures = {}
+        size = msg.payload_bytes(arrays)
         for reply in replies:
+            moved = self._evaluated.get(reply.site, Moved())
+            self._evaluated[reply.site] = moved.plus(size if reply.sent else 0, reply.received)
             if reply.message is not None:
                 found[reply.site] = msg.metrics_of(reply.message)
             else:
                 self.failures[reply.site] = reply.status
                 log(WARNING, "evaluate: site %s: %s (%s)", reply.site, reply.status, reply.reason)
         return dict(sorted(found.items()))
+
+    def evaluation_bytes(self) -> dict[str, Moved]:
+        """Model bytes by site of the messages that evaluate, for whatever end, since this was told last."""
+        told, self._evaluated = self._evaluated, {}
+        return dict(sorted(told.items()))
 
     # ---- inside -----------------------------------------------------------------------------------------
 
@@ -341,10 +350,12 @@ class ContributionAveraging(Correspondence):
         assert self._layout is not None  # noqa: S101 - set by _begin
         if reply.message is None:
             down = sent_bytes if reply.sent else 0
-            outcome = SiteOutcome(reply.site, reply.status, reply.reason, bytes_down=down)
+            outcome = SiteOutcome(
+                reply.site, reply.status, reply.reason, bytes_down=down, bytes_up=reply.received
+            )
         else:
             metrics = msg.metrics_of(reply.message)
-            received = msg.payload_bytes(msg.arrays_of(reply.message))
+            received = reply.received
             screened = self.screen.screen(reply.site, reply.message, self._layout, self._sent)
             if isinstance(screened, str):
                 outcome = SiteOutcome(

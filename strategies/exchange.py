@@ -14,7 +14,15 @@ from flwr.serverapp import Grid
 
 from reconsent.errors import GuardError
 from reconsent.log_lines import belongs_to, tell
-from strategies.messages import CONFIG, CORRELATION, IDENTIFY, REFUSED_BY_SITE, SERVER_ROUND, config_of
+from strategies.messages import (
+    CONFIG,
+    CORRELATION,
+    IDENTIFY,
+    REFUSED_BY_SITE,
+    SERVER_ROUND,
+    config_of,
+    model_bytes,
+)
 
 ReplyStatus = Literal[
     "ok", "app_error", "refused", "node_unavailable", "message_unavailable", "timeout", "withdrawn"
@@ -61,6 +69,8 @@ class Reply:
     sent
         Whether the message went out at all: not where the site was barred before its turn, or the SuperLink
         did not take it.
+    received
+        Bytes of models that came, of use or not.
     """
 
     node_id: int
@@ -69,6 +79,7 @@ class Reply:
     reason: str
     message: Message | None
     sent: bool = True
+    received: int = 0
 
 
 def exchange(
@@ -151,7 +162,8 @@ def exchange(
             late = time.monotonic() >= deadline
             found = _pull(grid, message_id, node_id, allowed[node_id])
             if allowed[node_id] in (gone if found is None else barred()):
-                found = Reply(node_id, allowed[node_id], "withdrawn", _WITHDRAWN, None)
+                came = 0 if found is None else found.received
+                found = Reply(node_id, allowed[node_id], "withdrawn", _WITHDRAWN, None, received=came)
             if late and (found is None or found.status == "message_unavailable"):
                 # A message that has outlived its time is called unavailable.
                 found = Reply(node_id, allowed[node_id], "timeout", f"no answer within {timeout:g} s", None)
@@ -204,7 +216,7 @@ def readable(text: str) -> str:
 def as_reply(message: Message, node_id: int, site: str) -> Reply:
     """What a message that came back from ``site`` amounts to."""
     if not message.has_error():
-        return Reply(node_id, site, "ok", "", message)
+        return Reply(node_id, site, "ok", "", message, received=model_bytes(message))
     reason = readable(message.error.reason or f"error {message.error.code}")
     status = _ERROR_STATUS.get(message.error.code, "app_error")
     if reason.startswith(f"{REFUSED_BY_SITE}:"):

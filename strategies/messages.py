@@ -233,6 +233,12 @@ def metrics_of(message: Message) -> dict[str, float]:
     return {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
 
 
+def model_bytes(message: Message) -> int:
+    """Bytes of all arrays that a message carries, under whatever keys."""
+    records = message.content.array_records.values() if message.has_content() else ()
+    return sum(payload_bytes(record) for record in records)
+
+
 def payload_bytes(record: ArrayRecord | None) -> int:
     """Bytes of the arrays of a message, which is what its transport costs."""
     return sum(len(array.data) for array in record.values()) if record is not None else 0

@@ -13,6 +13,18 @@ from strategies import messages as msg
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """Bytes of models sent to a site (down) and received from it (up)."""
+
+    down: int = 0
+    up: int = 0
+
+    def plus(self, down: int, up: int) -> Moved:
+        """With more of them."""
+        return Moved(self.down + down, self.up + up)
+
+
+@dataclass(frozen=True, slots=True)
 class SiteOutcome:
     """What became of one site in one round.
 

@@ -46,7 +46,7 @@ DURATION = Metric(
 BYTES = Metric(
     "reconsent_site_model_bytes_total",
     "counter",
-    "Bytes of models received from the server and sent to it",
+    "Bytes of models received from the server, of messages that were refused as well, and sent to it",
     ("direction",),
 )
 LAST = Metric(

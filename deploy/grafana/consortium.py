@@ -110,8 +110,8 @@ CONSORTIUM = (
             ),
             Panel(
                 "Models sent and received",
-                "Bytes so far, by site.",
-                {"{{site}} {{direction}}": "reconsent_model_bytes_total{}"},
+                "Bytes so far, by site, for whatever work.",
+                {"{{site}} {{direction}}": "sum by (site, direction) (reconsent_model_bytes_total{})"},
                 "bytes",
             ),
         ),

@@ -28,6 +28,7 @@ from strategies import messages as msg
 PHASES = ("train", "unlearn")
 ROUND_OUTCOMES = ("completed", "partial", "taken_back", "failed")
 OUTCOMES = ("ok", "refused", "failed", "timeout", "withdrawn")
+WORKS = ("train", "evaluate", "initialise")
 RECENTLY = 10
 """Rounds that count as recent: by their number, since one may take seconds or a day."""
 
@@ -78,8 +79,11 @@ UNUSABLE = Metric(
 BYTES = Metric(
     "reconsent_model_bytes_total",
     "counter",
-    "Bytes of models received from a site (up) and sent to it (down) in rounds",
-    ("site", "direction"),
+    "Bytes of models received from a site (up) and sent to it (down), by work: train (rounds of training and "
+    "of unlearning), evaluate (measuring image quality, and what an ascent step cost), initialise (building "
+    "the untrained model); the last two are counted with the next round that is kept; without a simulation's "
+    "oracle",
+    ("site", "work", "direction"),
 )
 NORM = Metric(
     "reconsent_update_norm",
@@ -204,8 +208,9 @@ class Rounds:
                 samples.set(REPLIES, self._replies[site, phase, outcome], site, phase, outcome)
         for reason in REASONS:
             samples.set(UNUSABLE, self._unusable[site, reason], site, reason)
-        samples.set(BYTES, self._bytes[site, "up"], site, "up")
-        samples.set(BYTES, self._bytes[site, "down"], site, "down")
+        for work in WORKS:
+            for direction in ("up", "down"):
+                samples.set(BYTES, self._bytes[site, work, direction], site, work, direction)
 
     def _forget(self) -> None:
         self._last, self._last_failed = 0, 0
@@ -214,7 +219,7 @@ class Rounds:
         self._seen: set[str] = set()
         self._rounds: Counter[tuple[str, str]] = Counter()
         self._replies: Counter[tuple[str, str, str]] = Counter()
-        self._bytes: Counter[tuple[str, str]] = Counter()
+        self._bytes: Counter[tuple[str, str, str]] = Counter()
         self._unusable: Counter[tuple[str, str]] = Counter()
         self._durations: dict[str, DurationCounts] = {}
         self._steps: dict[tuple[str, str], DurationCounts] = {}
@@ -247,6 +252,11 @@ class Rounds:
             self._take_site(phase, site, told, at)
         for site, values in metrics.get("evaluation", {}).items():
             self._observe_work(site, "evaluate", values.get(msg.SECONDS))
+        for work, sites in metrics.get("moved", {}).items():
+            for site, moved in sites.items():
+                self._seen.add(site)
+                for direction, size in moved.items():
+                    self._bytes[site, work, direction] += size
         self.quality.take(phase, at, metrics, bisect_left(self._unlearned, row.created_at))
         self.unlearning.take(phase, at, bool(metrics.get("accepted", True)), notes)
 
@@ -277,8 +287,8 @@ class Rounds:
         outcome = told["outcome"]
         self._seen.add(site)
         self._replies[site, phase, outcome] += 1
-        self._bytes[site, "up"] += told.get("bytes_up", 0)
-        self._bytes[site, "down"] += told.get("bytes_down", 0)
+        self._bytes[site, "train", "up"] += told.get("bytes_up", 0)
+        self._bytes[site, "train", "down"] += told.get("bytes_down", 0)
         recent = self._recent.setdefault(site, deque(maxlen=RECENTLY))
         recent.append((self._main_rounds[-1], outcome == "ok"))
         if outcome == "ok":

@@ -144,6 +144,19 @@ def test_log_says_which_models_and_who_asked(hospital: Hospital, model: ArrayRec
     assert "model-sent" not in before
 
 
+def test_log_counts_the_bytes_of_every_model(hospital: Hospital, model: ArrayRecord) -> None:
+    """Those of a second model in the message too, and of a message that the policy refuses."""
+    node = {"policy": str(hospital.policy), "log": str(hospital.log)}
+    for text, event in (("", "worked"), ("may-train = false", "refused")):
+        hospital.policy.write_text(text)
+        hospital.ask(
+            "train", arrays=model, config={msg.TASK: msg.DISTIL}, node=node, extra={msg.TEACHER: model}
+        )
+        entry = hospital.entries()[-1]
+        assert entry["event"] == event
+        assert entry["bytes-received"] == 2 * msg.payload_bytes(model)
+
+
 def test_log_is_private_and_only_grows(
     hospital: Hospital, model: ArrayRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,13 +17,14 @@ from server.metrics import METRICS, StateCollector, privacy, quality, rounds, si
 from server.metrics import catalogue as names
 from server.metrics.refusals import REASONS, reason_code
 from server.metrics.view import View
+from server.names import MAIN
 from server.persistence import ModelRegistry, RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
 from server.persistence.state import DATABASE
 from server.privacy import privacy_of
 from server.status import status_of
 from strategies import messages as msg
 from strategies.screening import UpdateScreen
-from tests.server.hospitals import SITES, consortium, opened
+from tests.server.hospitals import SITES, consortium, grid, opened
 from tests.server.metrics.scrapes import exposed
 from unlearning.parameters import ParameterLayout
 from unlearning.withdrawal import WithdrawalState
@@ -55,7 +56,7 @@ def test_values_are_those_of_the_status(state: Path, collector: StateCollector) 
     assert samples.value(withdrawals.STATES, "completed") == 1
     for site in SITES:
         sent = sum(record.sites[site].bytes_down for record in log if site in record.sites)
-        assert samples.value(rounds.BYTES, site, "down") == sent > 0
+        assert samples.value(rounds.BYTES, site, "train", "down") == sent > 0
         failed = sum(
             samples.value(rounds.REPLIES, site, phase, outcome) or 0
             for phase in rounds.PHASES
@@ -64,6 +65,31 @@ def test_values_are_those_of_the_status(state: Path, collector: StateCollector) 
         assert failed == status["refused_replies"].get(site, 0)
     last = log[-1].sites["alpha"].update_norm
     assert last is not None and math.isclose(samples.value(rounds.NORM, "alpha") or 0, last)
+
+
+def test_models_that_are_sent_for_no_round_count_as_well(tmp_path: Path) -> None:
+    """Bytes of evaluations, of the loss before and after an ascent step, and of the untrained model."""
+    nodes = grid()
+    settings = {"alpha": 0.5, "tolerance": 10.0}
+    unlearning = {"method": "cached-ascent", "rounds-fraction": 0.34, "settings": settings}
+    config = consortium(withdrawals=[{"sites": ["gamma"]}], unlearning=unlearning)
+    with opened(tmp_path, config, nodes) as run:
+        run.coordinator.run()
+        (oracle,) = [text for text in run.sent_at if "the oracle" in text]
+        sent = nodes.sent[: run.sent_at[oracle]]
+        model = msg.payload_bytes(run.books.arrays(run.books.version(MAIN)))
+        measured = sum(bool(record.metrics["evaluation"]) for record in run.books.log.all(MAIN))
+    collector = StateCollector(tmp_path / "state")
+    samples = collector.samples()
+    collector.close()
+    for node, site in enumerate(SITES, start=1):
+        asked = [
+            m for m in sent if m.metadata.dst_node_id == node and m.metadata.message_type == msg.EVALUATE
+        ]
+        assert len(asked) > measured or site == "gamma", "the loss is asked for as well"
+        assert samples.value(rounds.BYTES, site, "evaluate", "down") == len(asked) * model > 0
+        assert samples.value(rounds.BYTES, site, "evaluate", "up") == 0
+        assert samples.value(rounds.BYTES, site, "initialise", "up") == (model if site == SITES[0] else 0)
 
 
 def test_who_has_left_has_a_history_and_nothing_else(collector: StateCollector) -> None:
@@ -121,7 +147,7 @@ def test_counters_go_on_where_they_were(tmp_path: Path) -> None:
             log.append(
                 RoundRecord(line="main", kind="train", round=number, sites={"a": outcome}, seconds=2.0)
             )
-            assert collector.samples().value(rounds.BYTES, "a", "up") == 10 * number
+            assert collector.samples().value(rounds.BYTES, "a", "train", "up") == 10 * number
         late = SiteOutcome(outcome="timeout", reason="no answer within 5 s")
         log.append(RoundRecord(line="main", kind="train", round=6, sites={"a": late}))
         found = collector.samples()
