@@ -75,6 +75,7 @@ def serve(
 
       reconsent metrics serve --address 0.0.0.0:9464 --web-config web.yml
     """
+    from cli.simulated_gaps import GapsFile
     from deploy.certificates import AUTHORITY, SERVER
     from deploy.layout import Layout
     from reconsent.environment import state_path
@@ -85,6 +86,7 @@ def serve(
         layout.state,
         consortium=consortium or layout.consortium,
         certificates=certificate or [layout.tls / AUTHORITY, layout.tls / SERVER],
+        gaps=GapsFile.beside(layout.state),
     )
     _serve(collector, address, collector.unready, web_config)
 
@@ -215,10 +217,11 @@ def serving(state: Path, consortium: Path, port: int | None) -> Iterator[None]:
     if port is None:
         yield
         return
+    from cli.simulated_gaps import GapsFile
     from reconsent.exposition import MetricsServer
     from server.metrics import StateCollector
 
-    collector = StateCollector(state, consortium=consortium)
+    collector = StateCollector(state, consortium=consortium, gaps=GapsFile.beside(state))
     try:
         with MetricsServer(_registry(collector), f"127.0.0.1:{port}", unready=collector.unready):
             yield

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import yaml
+
+import deploy
 from reconsent.exposition import Topic
 
 _HEAD = """# Metrics
@@ -19,12 +25,14 @@ process of its own that outlives every run:
 `reconsent up` starts both for its consortium (`--no-metrics` leaves them out), a site's with the policy
 (`RECONSENT_SITE_POLICY`) and the certificate that its node has, writes their addresses to
 `deployment/metrics-targets.json` in the state directory, and `reconsent status` shows them. For a simulation
-`reconsent simulate --metrics-port 9464` serves the server's metrics for as long as it runs. What to do when
+`reconsent simulate --metrics-port 9464` serves the server's metrics for as long as it runs, and for what was
+measured at its end `reconsent metrics serve --state RUN/state` does so afterwards. What to do when
 an alert fires is in the [runbook](runbook.md).
 
 Counters and histograms are computed from what the state (or the log) records, so they survive restarts of
 runs, servers and exporters. **What is not known is left out, never written as zero**; the column *when* says
-so. Timestamps are absolute: subtract them from `time()`. All times are in seconds, all sizes in bytes.
+so. Timestamps are absolute: subtract them from `time()`. All times are in seconds, all sizes in bytes. Seconds
+left until a deadline, and privacy left, are [recorded by Prometheus](#recorded-by-prometheus).
 
 ```sh
 reconsent metrics serve --address 127.0.0.1:9464
@@ -76,8 +84,30 @@ def topics(*, site: bool) -> tuple[Topic, ...]:
     return OF_SERVER
 
 
+_RECORDED = """## Recorded by Prometheus
+
+Exporters show when something is due and how much may be spent; what is left, and other figures that alerts
+and dashboards share, the rules of `deploy/prometheus/rules/recording.yml` make of it.
+
+| series | meaning | rule |
+| --- | --- | --- |
+"""
+
+_RULE = re.compile(r"((?:^ +# .*\n)+) +- record: (\S+)$", re.MULTILINE)
+
+
+def recorded() -> str:
+    """The recording rules: their names, the comments above them, and their expressions."""
+    file = Path(deploy.__file__).parent / "prometheus" / "rules" / "recording.yml"
+    text = file.read_text(encoding="utf-8")
+    meanings = {name: " ".join(said.split()).replace("# ", "") for said, name in _RULE.findall(text)}
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    rows = [f"| `{rule['record']}` | {meanings[rule['record']]} | `{rule['expr']}` |" for rule in rules]
+    return _RECORDED + "\n".join(rows) + "\n"
+
+
 def reference() -> str:
-    """``docs/metrics.md``: one section a topic, one row a metric."""
+    """``docs/metrics.md``: one section a topic, one row a metric; then what Prometheus makes of them."""
     sections = [_HEAD]
     for heading, site in (("At the server", False), ("At a site", True)):
         sections.append(f"## {heading}\n")
@@ -90,6 +120,7 @@ def reference() -> str:
                 for m in topic.metrics
             ]
             sections.append("\n".join(rows) + "\n")
+    sections.append(recorded())
     return "\n".join(sections)
 
 

@@ -129,15 +129,22 @@ WITHDRAWALS = (
             ),
             Panel(
                 "Gaps to the retrained model",
-                "By the last unlearning's certificate; empty where nothing was retrained.",
-                {"{{part}}": "reconsent_evidence_oracle_gap_decibels{}"},
+                "By the last unlearning's certificate, or as a simulation measured them; empty where nothing "
+                "was retrained.",
+                {
+                    "{{part}}": "reconsent_evidence_oracle_gap_decibels{} or "
+                    "reconsent_simulation_oracle_gap_decibels{}"
+                },
                 "dB",
                 "bars",
             ),
             Panel(
                 "Gaps after relearning",
                 "The same after so many steps on fresh images of the withdrawn organ.",
-                {"{{steps}} steps": "reconsent_evidence_relearn_gap_decibels{}"},
+                {
+                    "{{steps}} steps": "reconsent_evidence_relearn_gap_decibels{} or "
+                    "reconsent_simulation_relearn_gap_decibels{}"
+                },
                 "dB",
                 "bars",
             ),
@@ -178,9 +185,16 @@ WITHDRAWALS = (
             ),
             Panel(
                 "Privacy left",
-                "Share of the budget of each site that is left; empty without a limit.",
+                "ε that each site has left of its budget; empty without a limit.",
+                {"{{site}} ({{unit}})": "site:reconsent_privacy_epsilon_left:difference{}"},
+                "short",
+                width=6,
+            ),
+            Panel(
+                "Share of the privacy budget left",
+                "The same over the budget.",
                 {
-                    "{{site}} ({{unit}})": "1 - reconsent_privacy_epsilon_spent{} / "
+                    "{{site}} ({{unit}})": "site:reconsent_privacy_epsilon_left:difference{} / "
                     "reconsent_privacy_epsilon_budget{}"
                 },
                 "percentunit",

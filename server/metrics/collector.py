@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from server.metrics.ledger import LedgerMetrics
 from server.metrics.models import Models
 from server.metrics.rounds import Rounds
 from server.metrics.runs import Runs
+from server.metrics.simulated import Gaps, collect_gaps
 from server.metrics.sites import Sites
 from server.metrics.view import View
 from server.metrics.withdrawals import WithdrawalMetrics
@@ -44,14 +45,22 @@ class StateCollector(Collector):
         The consortium's file; may come to be later. ``None`` to go by the roster alone.
     certificates
         PEM files whose end is of interest.
+    gaps
+        Says what a simulation on this state measured beside its oracle; ``None`` if it has not.
     """
 
     def __init__(
-        self, path: Path, *, consortium: Path | None = None, certificates: Iterable[Path] = ()
+        self,
+        path: Path,
+        *,
+        consortium: Path | None = None,
+        certificates: Iterable[Path] = (),
+        gaps: Callable[[], Gaps | None] | None = None,
     ) -> None:
         self.path = Path(path).absolute()
         self._consortium = consortium
         self._certificates = tuple(certificates)
+        self._gaps = gaps
         self._lock = threading.Lock()
         self._state: StateDirectory | None = None
         self._opened: object = None
@@ -119,6 +128,8 @@ class StateCollector(Collector):
             self._withdrawals.collect(view, samples)
             self._evidence.collect(view, samples, remaining)
             self._models.collect(view, samples)
+            if self._gaps is not None:
+                collect_gaps(self._gaps(), view, samples)
             self.ledger.collect(view, samples)
 
     def _open(self) -> StateDirectory:

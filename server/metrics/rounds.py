@@ -135,6 +135,7 @@ class Rounds:
     def __init__(self) -> None:
         self._last, self._last_failed = 0, 0
         self._unlearned: list[dt.datetime] = []
+        self._parents: dict[str, str | None] = {}
         self._forget()
 
     def read(self, view: View) -> None:
@@ -148,6 +149,10 @@ class Rounds:
         if newest > self._last:
             unlearned = select(ModelRow.created_at).where(ModelRow.line == MAIN, ModelRow.kind == "unlearned")
             self._unlearned = sorted(view.session.scalars(unlearned))
+            retained = select(ModelRow.id, ModelRow.parent).where(
+                ModelRow.line == MAIN, ModelRow.kind == "retain"
+            )
+            self._parents = dict(view.session.execute(retained).tuples().all())
         failures = select(FailedRoundRow).where(FailedRoundRow.number > self._last_failed)
         failed = view.session.scalars(failures.order_by(FailedRoundRow.number)).all()
         kept = view.session.scalars(rounds.execution_options(yield_per=200))
@@ -225,6 +230,7 @@ class Rounds:
         self._steps: dict[tuple[str, str], DurationCounts] = {}
         self._work: dict[tuple[str, str], DurationCounts] = {}
         self._ended: dict[str, float] = {}
+        self._model: str | None = None
         self._norms: dict[str, float] = {}
         self._losses: dict[str, float] = {}
         self._replied: dict[str, float] = {}
@@ -257,7 +263,12 @@ class Rounds:
                 self._seen.add(site)
                 for direction, size in moved.items():
                     self._bytes[site, work, direction] += size
-        self.quality.take(phase, at, metrics, bisect_left(self._unlearned, row.created_at))
+        ended, version = bisect_left(self._unlearned, row.created_at), row.model_version
+        # A round that was taken back ends with the model that it began with.
+        began_with = version if version is None else self._parents.get(version, version)
+        goes_on = self._model in (version, began_with)
+        self.quality.take(phase, at, metrics, ended=ended, goes_on=goes_on)
+        self._model = version
         self.unlearning.take(phase, at, bool(metrics.get("accepted", True)), notes)
 
     def _take_failed(self, row: FailedRoundRow) -> None:

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from cli.main import main
 from cli.metrics import serving
+from cli.simulated_gaps import GapsFile
 from client.policy import POLICY_VARIABLE
 from client.site_log import SiteLog
 from deploy.certificates import AUTHORITY, certificate_statuses, make_certificates
@@ -22,9 +24,12 @@ from deploy.exporters import exporter, exporter_command
 from deploy.layout import Layout
 from deploy.ports import find_ports
 from reconsent.errors import ConfigError
-from server.metrics import METRICS
-from server.persistence import StateDirectory
+from server.metrics import METRICS, StateCollector, catalogue, simulated
+from server.names import MAIN
+from server.persistence import ModelRegistry, StateDirectory
+from tests.cli.results_builder import build_results
 
+MODEL = {"w": np.zeros(1, np.float32)}
 RECONSENT = str(Path(sys.executable).parent / "reconsent")
 
 
@@ -110,3 +115,32 @@ def test_a_simulation_is_watched_from_before_its_state_is_there(tmp_path: Path) 
             pass
     with pytest.raises(httpx.TransportError):
         httpx.get(url, trust_env=False)
+
+
+def test_the_gaps_of_a_simulation_are_shown_without_a_certificate(tmp_path: Path) -> None:
+    """Those of results.json, if they are of the model that was unlearned last, and of no other."""
+    collector = StateCollector(tmp_path / "state", gaps=GapsFile.beside(tmp_path / "state"))
+    results = build_results()
+    with StateDirectory.open(tmp_path / "state") as state:
+        registry = ModelRegistry(state)
+        first = registry.add(MODEL, line=MAIN, kind="initial", round=0, parent=None, sites={})
+        end = {"line": MAIN, "kind": "unlearned", "round": 6, "sites": {}, "forgets": ["knee"]}
+        unlearned = registry.add(MODEL, parent=first.id, **end)
+        models = results.models | {
+            "unlearned": results.models["unlearned"].model_copy(update={"sha256": unlearned.digest})
+        }
+        assert collector.samples().value(simulated.ORACLE, "forget-test") is None
+        results.save(tmp_path / "results.json")
+        assert collector.samples().value(simulated.ORACLE, "forget-test") is None, "of another model"
+        results.model_copy(update={"models": models}).save(tmp_path / "results.json")
+        samples = collector.samples()
+        gap = results.oracle_gap["cached-ascent"]
+        for part in ("retain-test", "forget-test", "forget-train"):
+            assert samples.value(simulated.ORACLE, part) == getattr(gap, part.replace("-", "_"))
+        for steps, value in results.relearn_gap["cached-ascent"].items():
+            assert samples.value(simulated.RELEARN, str(steps)) == value
+        assert samples.value(simulated.AT) == results.created.timestamp()
+        (tmp_path / "results.json").write_text("{", encoding="utf-8")
+        assert collector.samples().value(simulated.ORACLE, "forget-test") is None
+        assert collector.samples().value(catalogue.READABLE) == 1
+    collector.close()

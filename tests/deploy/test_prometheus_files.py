@@ -135,3 +135,19 @@ def test_recorded_series_have_names_of_their_level() -> None:
     """Names of recorded series are level:metric:operations, and of no exporter's."""
     recorded = [rule["record"] for rule in rules() if "record" in rule]
     assert all(re.fullmatch(r"[a-z]+:reconsent_\w+:\w+", name) for name in recorded)
+
+
+def test_every_recorded_series_is_explained() -> None:
+    """The reference has each with a meaning and its expression; seconds and privacy left are among them."""
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+:\w+:\w+)` \| (.+) \|$", page, flags=re.MULTILINE))
+    recorded = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+    assert set(rows) == set(recorded)
+    for name, expression in recorded.items():
+        meaning, _, shown = rows[name].partition(" | ")
+        assert len(meaning) > 20 and shown == f"`{expression}`"
+    asked = "".join(
+        path.read_text(encoding="utf-8") for path in (DEPLOY / "grafana").glob("dashboards/*.json")
+    )
+    for name in ("withdrawal:reconsent_withdrawal_time_left", "site:reconsent_privacy_epsilon_left"):
+        assert any(series.startswith(name) for series in recorded) and name in asked

@@ -203,6 +203,49 @@ def test_what_an_unlearning_cost_is_of_the_newest_alone(tmp_path: Path) -> None:
             assert shown() == {1: [None, None], 3: [34.0, 33.4], 5: [33.4, 32.7]}[number]
 
 
+def test_a_cancelled_unlearning_leaves_no_figures(tmp_path: Path) -> None:
+    """The next one begins with those of the model before; without a next one, the one before it counts."""
+    counted = rounds.Rounds()
+
+    def shown() -> list[float | None]:
+        samples = Samples(METRICS)
+        with state.reading() as session:
+            counted.read(View(state, session, None))
+        counted.quality.collect(samples, {"a": "brain"}, frozenset("a"))
+        return [samples.value(quality.RETAIN, "a", "brain", model) for model in ("before", "since")]
+
+    with StateDirectory.open(tmp_path / "state") as state:
+        log, registry = RoundLog(state), ModelRegistry(state)
+        model = {"w": np.zeros(1, np.float32)}
+
+        def version(kind: str, number: int, parent: str | None) -> str:
+            more = {"forgets": ["b"]} if kind == "unlearned" else {}
+            at = {"line": MAIN, "kind": kind, "round": number}
+            return registry.add(model, parent=parent, sites={}, **at, **more).id
+
+        def done(kind: str, number: int, parent: str, psnr: float) -> str:
+            ended = version(kind, number, parent)
+            metrics = {"evaluation": {"a": {msg.PSNR: psnr}}}
+            log.append(
+                RoundRecord(
+                    line=MAIN, kind=kind, round=number, sites={}, metrics=metrics, model_version=ended
+                )
+            )
+            return ended
+
+        trained = done("train", 1, version("initial", 0, None), 34.0)
+        unlearned = version("unlearned", 2, done("retain", 2, trained, 33.4))
+        assert shown() == [34.0, 33.4]
+        done("retain", 4, done("retain", 3, unlearned, 30.5), 30.0)
+        assert shown() == [33.4, 30.0], "it is not known yet that it will be"
+        other = done("retain", 5, unlearned, 33.0)
+        assert shown() == [33.4, 33.0]
+        done("retain", 6, other, 32.5)
+        assert shown() == [33.4, 32.5]
+        done("train", 7, unlearned, 33.6)
+        assert shown() == [34.0, 33.6], "that of the last one that was not cancelled"
+
+
 def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
     """Receipt, deadline and last step of an open one are shown until it is closed; no deadline on hold."""
     with opened(tmp_path, consortium()) as run:
