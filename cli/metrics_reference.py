@@ -31,8 +31,8 @@ an alert fires is in the [runbook](runbook.md).
 
 Counters and histograms are computed from what the state (or the log) records, so they survive restarts of
 runs, servers and exporters. **What is not known is left out, never written as zero**; the column *when* says
-so. Timestamps are absolute: subtract them from `time()`. All times are in seconds, all sizes in bytes. Seconds
-left until a deadline, and privacy left, are [recorded by Prometheus](#recorded-by-prometheus).
+so. Timestamps are absolute: subtract them from `time()`. All times are in seconds, all sizes in bytes.
+Seconds left until a deadline, and privacy left, are [recorded by Prometheus](#recorded-by-prometheus).
 
 ```sh
 reconsent metrics serve --address 127.0.0.1:9464

@@ -92,7 +92,7 @@ CONSORTIUM = (
             ),
             Panel(
                 "Rounds by outcome",
-                "All there were: with every site, without some, or taken back.",
+                "All there were: with every site, without some, taken back, or failed.",
                 {"{{phase}} {{outcome}}": "sum by (phase, outcome) (reconsent_rounds_total{}) > 0"},
                 "short",
             ),

@@ -67,7 +67,8 @@ LAST = Metric(
 REPLIES = Metric(
     "reconsent_replies_total",
     "counter",
-    "What became of each site that was asked in a round",
+    "What became of each site that was asked in a round: ok; refused, by the site or for what it sent; "
+    "failed; timeout, where nothing came in time; withdrawn, where the site was barred meanwhile",
     ("site", "phase", "outcome"),
 )
 UNUSABLE = Metric(

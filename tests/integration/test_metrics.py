@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import httpx
 import pytest
 import yaml
 
+from client.policy import POLICY_VARIABLE
 from client.site_log import SiteLog
 from deploy import processes
 from deploy.local_consortium import LocalConsortium
@@ -28,6 +30,7 @@ from reconsent.privacy import PrivacyConfig
 from server.app import LOG_FILE
 from tests.cli.console.console_at_work import PASSWORD, Visitor
 from tests.deploy.deployment_files import DEPLOY
+from tests.integration.operator_at_work import RECONSENT, Operator
 from unlearning.signing import SigningKey
 
 PROMETHEUS = shutil.which("prometheus")
@@ -51,29 +54,15 @@ PANELS = [
 class Watched:
     """A consortium, and the Prometheus that watches it."""
 
-    local: LocalConsortium
+    reconsent: Operator
     url: str
     began: float
     request: str = ""
 
-    def command(self, *arguments: str) -> list[str]:
-        """A command on the consortium's state."""
-        program = str(Path(sys.executable).parent / "reconsent")
-        return [program, *arguments, "--state", str(self.local.layout.state)]
-
-    def reconsent(self, *arguments: str, told: str = "", **environment: str) -> str:
-        """Run a command that must succeed; returns what it printed."""
-        done = subprocess.run(
-            self.command(*arguments),
-            input=told,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
-        return done.stdout
+    @property
+    def local(self) -> LocalConsortium:
+        """The consortium's processes."""
+        return self.reconsent.local
 
     def ask(self, path: str, **parameters: Any) -> Any:
         """The data of an answer of Prometheus' HTTP API."""
@@ -115,6 +104,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                 )
                 for site in tiny.sites
             ),
+            "model": tiny.model.model_copy(update={"channels": 2, "pools": 1, "sensitivity_pools": 1}),
             "training": tiny.training.model_copy(
                 update={"local_steps": 1, "evaluate_every": 1, "join_seconds": 300.0}
             ),
@@ -123,13 +113,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     )
     file = directory / "consortium.toml"
     file.write_text(dump_consortium(config), encoding="utf-8")
-    local = LocalConsortium(directory / "state")
-    found = Watched(local, "", time.time())
+    found = Watched(Operator(directory / "state"), "", time.time())
+    local = found.local
     server = None
     try:
         policy = directory / "policy.toml"
         policy.write_text(f"max-rounds-a-day = {MOST_ROUNDS}\n", encoding="utf-8")
-        found.reconsent("up", str(file), RECONSENT_SITE_POLICY=str(policy))
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv(POLICY_VARIABLE, str(policy))
+            found.reconsent("up", str(file))
         server, found.url = started(directory, local)
         found.reconsent("train", "--rounds", str(ROUNDS), "--quiet")
         found.request = filed_in_the_console(found, directory / "console.log")
@@ -150,9 +142,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 def filed_in_the_console(watched: Watched, log: Path) -> str:
     """An officer logs in to a real console and files the withdrawal; the number of that request."""
-    watched.reconsent("console", "user", "add", "ada", "--role", "officer", told=f"{PASSWORD}\n")
+    with pytest.MonkeyPatch.context() as told:
+        told.setattr(sys, "stdin", io.StringIO(f"{PASSWORD}\n"))
+        watched.reconsent("console", "user", "add", "ada", "--role", "officer")
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", FORMAT_VARIABLE: "json"}
-    command = watched.command("console", "--address", "127.0.0.1:0")
+    state = str(watched.local.layout.state)
+    command = [RECONSENT, "console", "--address", "127.0.0.1:0", "--state", state]
     with (
         log.open("wb") as said,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment) as console,
@@ -181,10 +176,10 @@ def certified(watched: Watched, directory: Path) -> None:
 
 
 def started(directory: Path, local: LocalConsortium) -> tuple[subprocess.Popen[bytes], str]:
-    """Prometheus with the rules of the tree and the targets that `reconsent up` wrote, each second."""
+    """Prometheus with the rules of the tree and the targets that `reconsent up` wrote, every two seconds."""
     assert PROMETHEUS is not None
     table = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
         "rule_files": [str(DEPLOY / "prometheus" / "rules" / "*.yml")],
         "scrape_configs": [
             {
@@ -223,7 +218,7 @@ def started(directory: Path, local: LocalConsortium) -> tuple[subprocess.Popen[b
 
 def test_values_are_those_of_the_status(watched: Watched) -> None:
     """What Prometheus has scraped agrees with what `reconsent status --json` says."""
-    status = json.loads(watched.reconsent("status", "--json"))
+    status = watched.reconsent.status()
     assert watched.value("reconsent_training_rounds") == status["round"] == ROUNDS
     assert watched.value("reconsent_training_rounds_target") == status["target"]
     assert watched.value("reconsent_run_active") == (status["run"]["status"] == "running") == 0
@@ -305,7 +300,7 @@ def test_sites_show_their_own_log_and_no_patients(watched: Watched) -> None:
 def test_a_request_is_followed_to_the_sites_log_lines(watched: Watched) -> None:
     """Lines of server and sites name what the work was for: the run's request, then the withdrawal."""
     layout = watched.local.layout
-    (withdrawal,) = json.loads(watched.reconsent("status", "--json"))["withdrawals"]
+    (withdrawal,) = watched.reconsent.status()["withdrawals"]
     server = (layout.state / LOG_FILE).read_text(encoding="utf-8")
     line = r"answered correlation=(\S+) run=(\S+)(?: withdrawal=(\S+))? round=\d+ site=brain type=train"
     asked = re.findall(line, server)
@@ -346,9 +341,8 @@ def test_exporters_come_and_go_with_the_consortium(watched: Watched) -> None:
     local = watched.local
     before = {c.name: c for c in local.describe() if c.name.startswith("metrics")}
     assert set(before) == {"metrics", "metrics-brain", "metrics-abdomen", "metrics-knee"}
-    shown = {p["name"]: p["status"] for p in json.loads(watched.reconsent("status", "--json"))["processes"]}
+    shown = {p["name"]: p["status"] for p in watched.reconsent.status()["processes"]}
     assert shown["metrics"] == shown["metrics-brain"] == "running"
-    watched.reconsent("up")
     killed = processes.ProcessTable.load(local.layout.processes).processes["metrics"]
     found = processes.find(killed, str(local.layout.root))
     assert found is not None

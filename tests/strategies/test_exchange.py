@@ -214,6 +214,20 @@ def test_a_site_that_is_barred_while_it_works_is_not_waited_for() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_bytes_of_a_reply_that_is_refused_are_told() -> None:
+    """A model that came from a site barred meanwhile is not handed on, but it was received."""
+    grid = LateGrid({1: 0.0, 2: 0.0})
+    barred: set[str] = set()
+    allowed = {n: f"site-{n}" for n in grid.delays}
+    replies = []
+    for reply in exchange(grid, to_train(allowed), allowed, timeout=60, barred=lambda: barred):
+        replies.append(reply)
+        barred.add("site-2")
+    assert [reply.status for reply in replies] == ["ok", "withdrawn"]
+    assert replies[0].message is not None and replies[1].message is None
+    assert replies[0].received == replies[1].received == msg.model_bytes(replies[0].message) > 0
+
+
 def test_a_message_that_is_not_taken_is_not_waited_for() -> None:
     """What the grid does not take (a node that left, a message too large) is said at once, for each node."""
     grid = LateGrid({1: 0.0, 2: 0.0, 3: 0.0})
