@@ -100,7 +100,10 @@ DISK_FREE = Metric(
     seen_when="if the site keeps a log",
 )
 DISK_SIZE = Metric(
-    "reconsent_site_disk_size_bytes", "gauge", "Size of that disk", seen_when="if the site keeps a log"
+    "reconsent_site_disk_size_bytes",
+    "gauge",
+    "Size of the disk of the log",
+    seen_when="if the site keeps a log",
 )
 CA_EXPIRY = Metric(
     "reconsent_site_authority_expiry_timestamp_seconds",

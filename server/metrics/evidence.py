@@ -30,13 +30,13 @@ LOST = Metric(
 LIMIT = Metric(
     "reconsent_evidence_psnr_lost_limit_decibels",
     "gauge",
-    "Most that it might cost, as fixed before that unlearning",
+    "Most test PSNR that the last unlearning might cost a remaining site, as fixed before it",
     seen_when="as above",
 )
 AT = Metric(
     "reconsent_evidence_timestamp_seconds",
     "gauge",
-    "When those figures were recorded, in seconds since 1970",
+    "When the figures of what the last unlearning cost were recorded, in seconds since 1970",
     seen_when="as above",
 )
 ORACLE = Metric(
@@ -51,24 +51,25 @@ ORACLE = Metric(
 RELEARN = Metric(
     "reconsent_evidence_relearn_gap_decibels",
     "gauge",
-    f"The same after both were fine-tuned for so many steps on fresh images of the withdrawn organ; the "
-    f"first {MOST_STEPS} numbers of steps",
+    "PSNR of the unlearned model less that of the model retrained without the site, after both were "
+    "fine-tuned for so many steps on fresh images of the withdrawn organ, by the same certificate as the "
+    f"oracle gap; the first {MOST_STEPS} numbers of steps",
     ("steps",),
     "as above",
 )
 GAP_LIMIT = Metric(
     "reconsent_evidence_gap_limit_decibels",
     "gauge",
-    "Most that such a gap might be, in either direction, as fixed before that unlearning, by family "
-    "(oracle-gap, relearn-gap)",
+    "Most that a gap to the retrained model might be, in either direction, as fixed before the unlearning, "
+    "by family (oracle-gap, relearn-gap)",
     ("family",),
     "as above",
 )
 PASSED = Metric(
     "reconsent_evidence_passed",
     "gauge",
-    "1 if every figure of a family in that certificate is within the limit fixed before, 0 if one is "
-    "beyond it or had none; by family (psnr-lost, oracle-gap, relearn-gap, or other)",
+    "1 if every figure of a family in the newest certificate with figures is within the limit fixed before, "
+    "0 if one is beyond it or had none; by family (psnr-lost, oracle-gap, relearn-gap, or other)",
     ("family",),
     "for families of which that certificate has figures",
 )

@@ -49,7 +49,7 @@ VERIFIED_AT = Metric(
 WHOLE_AT = Metric(
     "reconsent_ledger_whole_verified_timestamp_seconds",
     "gauge",
-    "When it verified every entry last, in seconds since 1970: at its start, and once a day",
+    "When the exporter verified every entry last, in seconds since 1970: at its start, and once a day",
     (),
     "as above",
 )
@@ -63,8 +63,8 @@ VERIFIED = Metric(
 FAULTS = Metric(
     "reconsent_ledger_faults",
     "gauge",
-    "1 if it found an entry that is not what was written (`reconsent ledger verify` names it), or if entries "
-    "that this exporter has found sound before are gone or others, else 0",
+    "1 if the exporter found an entry that is not what was written (`reconsent ledger verify` names it), or "
+    "if entries that it has found sound before are gone or others, else 0",
     (),
     "as above",
 )

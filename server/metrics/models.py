@@ -29,7 +29,13 @@ CONTRIBUTORS = Metric(
     (),
     "as above",
 )
-FORGOTTEN = Metric("reconsent_model_forgotten_sites", "gauge", "Sites that it has unlearned", (), "as above")
+FORGOTTEN = Metric(
+    "reconsent_model_forgotten_sites",
+    "gauge",
+    "Sites that the current model version has unlearned",
+    (),
+    "as above",
+)
 WRITTEN = Metric(
     "reconsent_model_timestamp_seconds",
     "gauge",

@@ -17,19 +17,23 @@ PSNR = Metric(
     "for active sites, once it was measured",
 )
 SSIM = Metric(
-    "reconsent_evaluation_ssim_ratio", "gauge", "The same, mean SSIM", ("site", "organ"), "as above"
+    "reconsent_evaluation_ssim_ratio",
+    "gauge",
+    "Mean SSIM of the model on a site's test patients, as the site measured it last",
+    ("site", "organ"),
+    "as above",
 )
 NMSE = Metric(
     "reconsent_evaluation_nmse_ratio",
     "gauge",
-    "The same, mean normalised squared error",
+    "Mean normalised squared error of the model on a site's test patients, as the site measured it last",
     ("site", "organ"),
     "as above",
 )
 MEASURED = Metric(
     "reconsent_evaluation_timestamp_seconds",
     "gauge",
-    "When that was committed, in seconds since 1970",
+    "When what a site measured of the model last was committed, in seconds since 1970",
     ("site",),
     "as above",
 )

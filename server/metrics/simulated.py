@@ -26,15 +26,15 @@ ORACLE = Metric(
 RELEARN = Metric(
     "reconsent_simulation_relearn_gap_decibels",
     "gauge",
-    "The same after both were fine-tuned for so many steps on fresh images of the withdrawn organ; the first "
-    f"{MOST_STEPS} numbers of steps",
+    "PSNR of the unlearned model less that of the oracle, after both were fine-tuned for so many steps on "
+    f"fresh images of the withdrawn organ; the first {MOST_STEPS} numbers of steps",
     ("steps",),
     "as above",
 )
 AT = Metric(
     "reconsent_simulation_measured_timestamp_seconds",
     "gauge",
-    "When those results were written, in seconds since 1970",
+    "When the results with a simulation's gaps were written, in seconds since 1970",
     seen_when="as above",
 )
 

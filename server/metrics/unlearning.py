@@ -21,7 +21,10 @@ ALPHA = Metric(
     seen_when="once a step was taken",
 )
 STEP_NORM = Metric(
-    "reconsent_unlearning_ascent_step_norm", "gauge", "The same, as a Euclidean norm", seen_when="as above"
+    "reconsent_unlearning_ascent_step_norm",
+    "gauge",
+    "Length of the newest step of cached ascent, kept or taken back, as a Euclidean norm",
+    seen_when="as above",
 )
 LOSS = Metric(
     "reconsent_unlearning_retain_loss",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.metrics import METRICS as OF_SITE
 from deploy.certificates import AUTHORITY, SERVER, certificate_statuses, make_certificates
 from reconsent.exposition import Samples
 from server.metrics import METRICS, StateCollector, privacy, quality, rounds, sites, withdrawals
@@ -122,6 +124,14 @@ def test_only_declared_metrics_are_exposed(collector: StateCollector) -> None:
         [PROMTOOL, "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_each_help_stands_by_itself() -> None:
+    """Prometheus shows one at a time: none begins where another ends, or speaks of "that disk"."""
+    pointing = (
+        r"The same\b|When (it|that|those) |.*\b(that|those) (disk|certificate|figures|unlearning|results)\b"
+    )
+    assert [m.name for m in (*METRICS, *OF_SITE) if re.match(pointing, m.help)] == []
 
 
 def test_a_state_that_is_not_there_is_unknown(tmp_path: Path) -> None:
