@@ -315,7 +315,7 @@ class ContributionAveraging(Correspondence):
         assert self._layout is not None  # noqa: S101 - set by _begin
         self.spool.clear()
         self._outcomes = []
-        sent_bytes = sum(array.nbytes for array in self._sent.values()) + self.bytes_besides(server_round)
+        sent_bytes = msg.payload_bytes(self._begun) + self.bytes_besides(server_round)
         for reply in replies:
             self._take(server_round, reply, sent_bytes)
             del reply  # or it would be in memory while the next one comes
