@@ -153,7 +153,7 @@ class Rounds:
             retained = select(ModelRow.id, ModelRow.parent).where(
                 ModelRow.line == MAIN, ModelRow.kind == "retain"
             )
-            self._parents = dict(view.session.execute(retained).tuples().all())
+            self._parents = {row.id: row.parent for row in view.session.execute(retained)}
         failures = select(FailedRoundRow).where(FailedRoundRow.number > self._last_failed)
         failed = view.session.scalars(failures.order_by(FailedRoundRow.number)).all()
         kept = view.session.scalars(rounds.execution_options(yield_per=200))
