@@ -157,14 +157,14 @@ class _Comparison:
             # Entries of former releases lack some of it.
             if any(body[name] != said.get(name) for name in body.keys() - {"row", "commitment"}):
                 return False
-            return "commitment" not in body or act_commitment(row) == body["commitment"]
+            return "commitment" not in body or act_commitment(row) == str(body["commitment"])
         told = body["withdrawal"], body["from"], body["to"], body["by"]
         if told != (row.withdrawal, row.old_state, row.new_state, role(row.actor)):
             return False
         request = self._requests.get(row.withdrawal)
         if "commitment" not in body or request is None:
             return request is not None
-        return event_commitment(row, request) == body["commitment"]
+        return event_commitment(row, request) == str(body["commitment"])
 
     def _note(self, entry: Entry, row: _Row) -> None:
         """Keep what tells how the withdrawal must stand in the end."""

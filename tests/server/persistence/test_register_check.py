@@ -124,7 +124,8 @@ TAMPERING = {
              "act 'note' of .* was altered"),
     "document": (f"UPDATE withdrawal_acts SET actor = 'me' WHERE {acts('attachment')}",
                  "act 'attachment' of .* was altered"),
-    "time": (f"UPDATE withdrawal_acts SET at = '2026-01-01 00:00' WHERE {acts('note')}", "'note' of .*altered"),
+    "time": (f"UPDATE withdrawal_acts SET at = '2026-01-01 00:00' WHERE {acts('note')}",
+             "'note' of .* was altered"),
     "dropped-act": (f"DELETE FROM withdrawal_acts WHERE {acts('note')}", "'note' of .* was dropped"),
     "dropped-step": ("DELETE FROM withdrawal_events WHERE new_state = 'restricted'",
                      "step to 'restricted' of .* was dropped"),
@@ -223,7 +224,7 @@ def test_a_withdrawal_that_was_added_is_found(filled: StateDirectory) -> None:
     columns = "sites, reason, requested_by, simulated, state, received_at, due_at"
     found = tampered(
         filled,
-        f"INSERT INTO withdrawals (number, id, {columns}) SELECT 99, 'W-1', {columns} FROM withdrawals "  # noqa: S608
+        f"INSERT INTO withdrawals (number, id, {columns}) SELECT 99, 'W-1', {columns} FROM withdrawals "
         "WHERE in_part",
     )
     assert (found.entry, found.problem.split(":")[0]) == (None, "withdrawal W-1 was added to the register")
