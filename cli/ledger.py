@@ -216,7 +216,7 @@ def _tell(result: Audit, whole: Verification | None, own_keys: bool, json_output
     for key_id in result.keys:
         typer.echo(f"signed by    {key_id}" + (" (as the ledger itself says)" if own_keys else ""))
     typer.echo(f"compared     with {_compared(result, whole)}")
-    if whole is not None and result.sound:
+    if whole is not None and whole.sound:
         typer.echo(f"register     {_of_register(whole.register)}")
     problem = f"Entry {result.fault.number}: {result.fault.problem}." if result.fault else ""
     if problem := whole.problem if whole is not None else problem:

@@ -79,7 +79,10 @@ def test_whatever_a_user_tries_in_vain_is_on_record(officer: Visitor, place: Pat
         ("officer-key", None, "signature", post("/keys/officer", data=words,
                                                files={"key": ("sekret.pem", b"sekret")}), 400),
         ("model-export", None, "role", post("/models/sekret/export", data=words), 403),
-        ("note", id_, "too-large", post(f"{page}/note", data={**token, "text": "a" * (11 * 2**20)}), 413),
+        ("note", id_, "too-large", post(f"{page}/note", content=(b"a" * 2**20 for _ in range(11)),
+                                        headers={"content-type": "application/x-www-form-urlencoded"}), 413),
+        ("note", id_, "unreadable", post(f"{page}/note", content=b"sekret",
+                                         headers={"content-type": "multipart/form-data; boundary=x"}), 400),
     ]  # fmt: skip
     assert [answer.status_code for *_, answer, _ in tried] == [status for *_, status in tried]
     said = entries(place / "state", "console-action")[before:]
