@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_a_request_is_filed_once_after_confirmation(officer: Visitor, place: Pat
     assert (last["action"], last["outcome"], last["reason"]) == ("withdraw", "refused", "withdrawal")
 
 
+def endless() -> Iterator[bytes]:
+    """A form with a file that is too large, of which nothing says so beforehand."""
+    yield b'--x\r\nContent-Disposition: form-data; name="documents"; filename="sekret"\r\n\r\n'
+    for _ in range(11):
+        yield b"a" * 2**20
+
+
 def test_whatever_a_user_tries_in_vain_is_on_record(officer: Visitor, place: Path) -> None:
     """With the kind of the reason, and without a word that was typed; reading is not on record."""
     officer.confirm(officer.file("delta"))
@@ -66,7 +74,7 @@ def test_whatever_a_user_tries_in_vain_is_on_record(officer: Visitor, place: Pat
     page = f"/withdrawals/{id_}"
     token = officer.hidden(page, f"{page}/note")
     words = {**token, "reason": "sekret words", "text": "", "sure": "yes"}
-    post = officer.client.post
+    post, multipart = officer.client.post, {"content-type": "multipart/form-data; boundary=x"}
     tried = [
         ("note", id_, "withdrawal", post(f"{page}/note", data=words), 409),
         ("release", id_, "withdrawal", post(f"{page}/release", data=words), 409),
@@ -79,10 +87,9 @@ def test_whatever_a_user_tries_in_vain_is_on_record(officer: Visitor, place: Pat
         ("officer-key", None, "signature", post("/keys/officer", data=words,
                                                files={"key": ("sekret.pem", b"sekret")}), 400),
         ("model-export", None, "role", post("/models/sekret/export", data=words), 403),
-        ("note", id_, "too-large", post(f"{page}/note", content=(b"a" * 2**20 for _ in range(11)),
-                                        headers={"content-type": "application/x-www-form-urlencoded"}), 413),
+        ("note", id_, "too-large", post(f"{page}/note", content=endless(), headers=multipart), 413),
         ("note", id_, "unreadable", post(f"{page}/note", content=b"sekret",
-                                         headers={"content-type": "multipart/form-data; boundary=x"}), 400),
+                                         headers=multipart), 400),
     ]  # fmt: skip
     assert [answer.status_code for *_, answer, _ in tried] == [status for *_, status in tried]
     said = entries(place / "state", "console-action")[before:]
