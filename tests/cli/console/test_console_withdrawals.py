@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.console.refusals import KNOWN_DECISIONS
+from cli.console.register import DECISIONS
 from cli.main import main
 from server.names import RUN
 from server.persistence import Enrolments, RunProgress, StateDirectory, WithdrawalActs, Withdrawals
@@ -68,6 +70,7 @@ def endless() -> Iterator[bytes]:
 
 def test_whatever_a_user_tries_in_vain_is_on_record(officer: Visitor, place: Path) -> None:
     """With the kind of the reason, and without a word that was typed; reading is not on record."""
+    assert DECISIONS.keys() == KNOWN_DECISIONS
     officer.confirm(officer.file("delta"))
     ((id_, _),) = records(place)
     before = len(entries(place / "state", "console-action"))
