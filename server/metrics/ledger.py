@@ -66,9 +66,9 @@ VERIFIED = Metric(
 FAULTS = Metric(
     "reconsent_ledger_faults",
     "gauge",
-    "1 if the exporter found an entry that is not what was written, or a withdrawal, a step or an act that is "
-    "not what its entry says (`reconsent ledger verify` names it), or that the end was cut off: entries are gone or "
-    "others that this exporter has found sound before, or that a checkpoint was kept of; else 0",
+    "1 if the exporter found an entry that is not what was written, or a withdrawal, a step or an act that "
+    "is not what its entry says (`reconsent ledger verify` names it), or that the end was cut off: entries "
+    "are gone or others that this exporter has found sound before, or that a checkpoint was kept of; else 0",
     (),
     "as above",
 )
