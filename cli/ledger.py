@@ -15,6 +15,8 @@ from reconsent.files import write_atomically
 
 if TYPE_CHECKING:
     from server.persistence import Ledger, StateDirectory
+    from server.persistence.register_check import RegisterCheck
+    from server.persistence.verification import Verification
     from unlearning.ledger.audit import Audit
     from unlearning.ledger.exports import KeptCheckpoint
     from unlearning.signing import PublicKey
@@ -71,13 +73,17 @@ def verify(
 ) -> None:
     """Check every entry, and name the first that was altered, dropped, reordered or cut off.
 
-    Ends with status 1 if anything is wrong. That the end was cut off, or that all was written anew with the
-    signing key, only a checkpoint shows that was kept elsewhere: each site keeps the newest it was sent.
+    The withdrawals, their steps and their acts are compared with what the entries say of them. Ends with
+    status 1 if anything is wrong. That the end was cut off is told by the checkpoint that the server keeps
+    beside the ledger, and by what sites have confirmed; that whoever has the state and the signing key wrote
+    all of it anew, only by a checkpoint that was kept elsewhere: each site keeps the newest it was sent.
     """
+    from server.persistence.verification import verify_ledger
     from unlearning.ledger.audit import audit
     from unlearning.ledger.exports import exported_rows, read_checkpoint_file
     from unlearning.signing import load_public_key
 
+    whole: Verification | None = None
     given = [load_public_key(path) for path in key or ()]
     kept = [read_checkpoint_file(path) for path in checkpoint or ()]
     if file is not None:
@@ -85,11 +91,11 @@ def verify(
         result = audit(exported_rows(file), trusted, _genuine(kept, trusted))
     else:
         with _open(state) as opened:
-            ledger = _ledger(opened)
-            trusted = given or ledger.named_keys()
-            result = ledger.audit(trusted, _genuine(kept, trusted))
-    _tell(result, not given, json_output)
-    if not result.sound:
+            trusted = given or _ledger(opened).named_keys()
+            whole = verify_ledger(opened, given, _genuine(kept, trusted))
+        result = whole.audit
+    _tell(result, whole, not given, json_output)
+    if not (result if whole is None else whole).sound:
         raise typer.Exit(1)
 
 
@@ -193,9 +199,12 @@ def _contents(file: Path) -> Any:
     return (row.content for row in exported_rows(file) if any(mark in row.content for mark in marks))
 
 
-def _tell(result: Audit, own_keys: bool, json_output: bool) -> None:
+def _tell(result: Audit, whole: Verification | None, own_keys: bool, json_output: bool) -> None:
     if json_output:
-        typer.echo(json.dumps({"sound": result.sound, **asdict(result)}, indent=2))
+        found = {"sound": (result if whole is None else whole).sound, **asdict(result)}
+        if whole is not None:
+            found |= {"own": asdict(whole.own), "register": asdict(whole.register)}
+        typer.echo(json.dumps(found, indent=2))
         return
     typer.echo(f"ledger       {result.ledger or 'has no entry'}")
     typer.echo(
@@ -206,13 +215,35 @@ def _tell(result: Audit, own_keys: bool, json_output: bool) -> None:
     typer.echo(f"root         {result.root}")
     for key_id in result.keys:
         typer.echo(f"signed by    {key_id}" + (" (as the ledger itself says)" if own_keys else ""))
-    typer.echo(f"compared     with {result.compared} checkpoints kept elsewhere")
-    if result.fault is not None:
-        typer.echo(f"Entry {result.fault.number}: {result.fault.problem}.", err=True)
+    typer.echo(f"compared     with {_compared(result, whole)}")
+    if whole is not None and whole.sound:
+        typer.echo(f"register     {_of_register(whole.register)}")
+    problem = f"Entry {result.fault.number}: {result.fault.problem}." if result.fault else ""
+    if problem := whole.problem if whole is not None else problem:
+        typer.echo(problem, err=True)
         return
     typer.echo("Every entry is as it was written.")
     if not result.compared:
         typer.echo("Whether the end was cut off is not known: give --checkpoint FILE, as a site keeps it.")
+
+
+def _compared(result: Audit, whole: Verification | None) -> str:
+    if whole is None or not result.sound:
+        return f"{result.compared} checkpoints"
+    own, sites = whole.own.newest, len(whole.own.witnessed)
+    found = "no checkpoint of the server's own" if own is None else f"the server's own of {own.size} entries"
+    return f"{found}, {sites} that sites confirmed, {whole.elsewhere} kept elsewhere"
+
+
+def _of_register(register: RegisterCheck) -> str:
+    words = [f"{register.compared} steps and acts are what their entries say"]
+    if register.uncovered:
+        words.append(f"{register.uncovered} of them without texts and names, as a former release wrote them")
+    if register.erased:
+        words.append(f"the text of {register.erased} was erased")
+    if register.before:
+        words.append(f"{register.before} are older than the ledger")
+    return "; ".join(words)
 
 
 def _write(path: Path, content: bytes) -> None:

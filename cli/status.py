@@ -122,7 +122,8 @@ def _print(found: dict[str, Any], console: Console) -> None:
         table = Table("withdrawal", "site", "state", "asked by", "due", "last step", box=box.SIMPLE)
         table.columns[0].no_wrap = True
         for entry in found["withdrawals"]:
-            row = (entry["id"], entry["site"], entry["state"], escape(entry["requested_by"]))
+            stands = entry["state"] + (f" until {entry['held_until']}" if entry["held_until"] else "")
+            row = (entry["id"], entry["site"], stands, escape(entry["requested_by"]))
             day = entry["due_local"][:10]
             due = f"[bold red]{day} OVERDUE[/bold red]" if entry["overdue"] else day
             table.add_row(*row, due, escape(entry["note"]))

@@ -16,6 +16,7 @@ from cli.register import (
     IdentityOption,
     RoleOption,
     actor,
+    opened,
 )
 from unlearning.intake import Intake
 from unlearning.request import Ground
@@ -103,7 +104,8 @@ def withdraw(
 
         from server.withdrawal_view import summary_of
 
-        shown = summary_of(record, dt.datetime.now(dt.UTC))
+        with opened(state) as directory:
+            shown = summary_of(directory, record, dt.datetime.now(dt.UTC))
         shown |= {"repeated": filed.repeated, "differing": list(filed.differing)}
         typer.echo(json.dumps(shown, indent=2))
         return

@@ -54,7 +54,7 @@ def list_withdrawals(
     now = dt.datetime.now(dt.UTC)
     with opened(state) as directory:
         records = Withdrawals(directory).open() if open_only else Withdrawals(directory).all()
-    shown = [summary_of(record, now) for record in records]
+        shown = [summary_of(directory, record, now) for record in records]
     if json_output:
         typer.echo(json.dumps(shown, indent=2))
         return
@@ -65,7 +65,7 @@ def list_withdrawals(
         table.add_row(
             entry["id"],
             ", ".join(entry["sites"]),
-            entry["state"] + (" (in part)" if entry["in_part"] else ""),
+            entry["state"] + (" (in part)" if entry["in_part"] else "") + _held(entry),
             entry["ground"],
             escape(entry["owner"] or ""),
             entry["due_local"][:10] + (" (extended)" if entry["extended_at"] else ""),
@@ -286,6 +286,10 @@ def _left(entry: dict[str, Any]) -> str:
     return f"{entry['days_left']} d"
 
 
+def _held(entry: dict[str, Any]) -> str:
+    return f" until {entry['held_until']}" if entry["held_until"] else ""
+
+
 def _print_details(found: dict[str, Any], ground: str, intake: Intake) -> None:
     console = Console()
 
@@ -293,7 +297,10 @@ def _print_details(found: dict[str, Any], ground: str, intake: Intake) -> None:
         if text not in (None, ""):
             console.print(f"[bold]{label:<10}[/bold] {escape(str(text))}", highlight=False)
 
-    line(found["id"], ("SIMULATION: not evidence; " if found["simulated"] else "") + found["state"])
+    line(
+        found["id"],
+        ("SIMULATION: not evidence; " if found["simulated"] else "") + found["state"] + _held(found),
+    )
     scope = "the whole site" if found["scope"] == "site" else f"{found['patients']} patients of the site"
     line("sites", f"{', '.join(found['sites'])} ({scope})")
     line("ground", ground)

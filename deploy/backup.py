@@ -20,6 +20,7 @@ from server.persistence.backup import (
     restore_backup,
 )
 from server.persistence.ledger_entries import STATE_COPIED, STATE_RESTORED
+from server.persistence.own_checkpoints import CHECKPOINT_FILE
 from server.persistence.state import DATABASE, KEYS, LOCK, explaining_os_errors
 from server.restoring import Reapplied, reapply_erasures, unreadable
 from server.safekeeping import expire_between_runs, key_policy
@@ -29,7 +30,10 @@ from unlearning.key_store import KeyCopy, KeyStore
 KEY_COPY = "reconsent-keys.json"
 """Name of the copy of the keys, beside the directories of the backups: one for all of them."""
 
-_LEFT_OUT = {KEYS, "spool", "deployment", "phantoms", "models", "contributions", "unlearning", LOCK}
+_LEFT_OUT = {
+    *(KEYS, "spool", "deployment", "phantoms", "models", "contributions", "unlearning", LOCK),
+    CHECKPOINT_FILE,
+}
 
 
 @dataclass(frozen=True, slots=True)

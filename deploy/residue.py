@@ -33,6 +33,10 @@ BUSY_SECONDS = 10.0
 POLL_SECONDS = 0.25
 
 
+class RunUnderWayError(DeployError):
+    """It cannot be done while a run is under way, which will have ended some time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Residue:
     """What the SuperLink's database holds, or held.
@@ -83,8 +87,10 @@ def purge(database: Path, *, patience: float = BUSY_SECONDS, stopped: bool = Fal
 
     Raises
     ------
+    RunUnderWayError
+        If a run is under way.
     DeployError
-        If a run is under way, the disk is full, or somebody keeps reading the database.
+        If the disk is full, or somebody keeps reading the database.
     """
     if not database.is_file():
         return Residue()
@@ -93,7 +99,7 @@ def purge(database: Path, *, patience: float = BUSY_SECONDS, stopped: bool = Fal
         connection.execute("PRAGMA secure_delete = ON")
         while not _idle(connection, stopped=stopped):
             if time.monotonic() > deadline:
-                raise DeployError(
+                raise RunUnderWayError(
                     "A run is under way, and its messages are still needed.",
                     "Wait until it has ended, and ask again.",
                 )

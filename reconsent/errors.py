@@ -19,6 +19,7 @@
     ├── SignatureError         a key cannot be used, or a signature does not hold
     ├── LedgerError            the ledger, or a checkpoint of it, does not hold
     └── DeployError            a process, certificate or key of a deployment cannot be used
+        └── RunUnderWayError   what must wait until no run is under way (deploy/residue.py)
 
 A message says what is wrong, where (file, site, round), and what to do.
 """

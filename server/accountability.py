@@ -11,6 +11,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ Rollback looks up in the cache *when* a site took part; where it starts from, th
 """
 
 _PACKAGES = ("flwr", "torch", "numpy", "fastmri", "sqlalchemy", "cryptography")
-_SHIPPED = ("reconsent", "mri", "unlearning", "strategies", "client", "server")
+CODE = ("reconsent", "mri", "unlearning", "strategies", "client", "server", "deploy", "cli")
+"""All packages: also those that no site runs file requests, erase, sign and purge."""
 
 
 def limits_of(consortium: ConsortiumConfig) -> dict[str, dict[str, float | None]]:
@@ -67,13 +69,17 @@ def limits_of(consortium: ConsortiumConfig) -> dict[str, dict[str, float | None]
 
 
 def code_digest() -> str:
-    """SHA-256 over the packages' source files, by their paths: which code ran, also where there is no git."""
-    root = Path(reconsent.__file__).parent.parent
+    """SHA-256 over the packages' source files, by their paths: which code ran, also where there is no git.
+
+    A package that is not installed here, as the command line in a bundle that Flower ships, has no files.
+    """
     digest = hashlib.sha256()
-    for package in _SHIPPED:
-        for path in sorted((root / package).rglob("*.py")):
-            name = path.relative_to(root).as_posix()
-            digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for package in CODE:
+        spec = find_spec(package)
+        for directory in map(Path, (spec and spec.submodule_search_locations) or ()):
+            for path in sorted(directory.rglob("*.py")):
+                name = f"{package}/{path.relative_to(directory).as_posix()}"
+                digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -26,6 +26,7 @@ from server.persistence import (
     WithdrawalRecord,
 )
 from server.residues import purge_after
+from server.withdrawal_view import held_until
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import Certified, Facts, claim_of
 from unlearning.certificate.evidence import About, Evidence, Figure, Limit, judge
@@ -217,6 +218,7 @@ def _request(state: StateDirectory, withdrawal: WithdrawalRecord) -> said.Reques
         closed_at=withdrawal.closed_at,
         late=withdrawal.late,
         documents=tuple(str(act.body["sha256"]) for act in documents),
+        held_until=None if (until := held_until(state, withdrawal)) is None else dt.date.fromisoformat(until),
         **intake.table,
         words=intake.words,
         not_recorded=intake.missing,

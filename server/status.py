@@ -22,6 +22,7 @@ from server.privacy import privacy_of
 from server.residues import unpurged
 from server.safekeeping import cache_policy
 from server.service import RUN, TARGET
+from server.withdrawal_view import held_until
 from strategies.messages import REFUSED_BY_SITE
 from unlearning.contributions import ContributionCache
 from unlearning.request import time_zone
@@ -127,6 +128,7 @@ def _withdrawals(state: StateDirectory) -> list[dict[str, Any]]:
             "overdue": record.overdue(dt.datetime.now(dt.UTC)),
             "ground": record.ground.value,
             "owner": record.owner,
+            "held_until": held_until(state, record),
             **record.intake.table,
             "note": register.events(record.id)[-1].note,
         }

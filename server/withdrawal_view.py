@@ -8,9 +8,18 @@ from typing import Any
 from server.persistence import StateDirectory, WithdrawalActs, WithdrawalRecord, Withdrawals
 from server.recipients import recipients_of
 from unlearning.request import time_zone
+from unlearning.withdrawal import WithdrawalState
 
 
-def summary_of(record: WithdrawalRecord, now: dt.datetime) -> dict[str, Any]:
+def held_until(state: StateDirectory, record: WithdrawalRecord) -> str | None:
+    """The day (ISO 8601) on which a withdrawal on legal hold shall be looked at again, if one is set."""
+    if record.state is not WithdrawalState.LEGAL_HOLD:
+        return None
+    holds = WithdrawalActs(state).of(record.id, "hold")
+    return holds[-1].body.get("until") if holds else None
+
+
+def summary_of(state: StateDirectory, record: WithdrawalRecord, now: dt.datetime) -> dict[str, Any]:
     """What a list shows of a withdrawal.
 
     Returns
@@ -18,8 +27,9 @@ def summary_of(record: WithdrawalRecord, now: dt.datetime) -> dict[str, Any]:
     ``id``, ``sites``, ``state``, ``ground``, ``scope``, ``patients``, ``reason``, ``requested_by``,
     ``request_id``, ``owner``, ``channel``, ``agreement``, ``requester_role``, ``identity_check`` (each null
     where nobody has said it), ``simulated``, ``in_part``; ``received_at``, ``filed_at``, ``due_at``,
-    ``extended_at``, ``restricted_at``, ``closed_at`` (ISO 8601, UTC, or null); ``due_local`` (in
-    ``time_zone``); ``days_left`` (negative if overdue; null if closed), ``overdue``, ``late``.
+    ``extended_at``, ``restricted_at``, ``closed_at`` (ISO 8601, UTC, or null); ``held_until`` (the day on
+    which a legal hold shall be looked at again, or null); ``due_local`` (in ``time_zone``);
+    ``days_left`` (negative if overdue; null if closed), ``overdue``, ``late``.
     """
 
     def moment(value: dt.datetime | None) -> str | None:
@@ -48,6 +58,7 @@ def summary_of(record: WithdrawalRecord, now: dt.datetime) -> dict[str, Any]:
         "extended_at": moment(record.extended_at),
         "restricted_at": moment(record.restricted_at),
         "closed_at": moment(record.closed_at),
+        "held_until": held_until(state, record),
         "days_left": None if record.state.closed else (record.due_at - now) // dt.timedelta(days=1),
         "overdue": record.overdue(now),
         "late": record.late,
@@ -65,7 +76,7 @@ def details_of(state: StateDirectory, record: WithdrawalRecord, now: dt.datetime
     """
     events = Withdrawals(state).events(record.id)
     return {
-        **summary_of(record, now),
+        **summary_of(state, record, now),
         "events": [
             {
                 "at": event.at.isoformat(),

@@ -18,8 +18,8 @@ MOST_GUESSES = 16
 class Witnesses:
     """Knows how much of the ledger each site may have seen, by what the sites say.
 
-    It is kept in memory only: sites say where they stand when they are asked who they are, as every run
-    begins with, and with each reply.
+    What they may have seen is in memory only: sites say where they stand when they are asked who they are, as
+    every run begins with, and with each reply. What a site confirmed is kept, to verify the ledger with.
 
     Parameters
     ----------
@@ -76,7 +76,8 @@ class Witnesses:
         return self._newest
 
     def answered(self, outcomes: Iterable[SiteOutcome]) -> None:
-        """Note where the sites stand, by their replies in a round."""
+        """Note where the sites stand, by their replies in a round; what they confirm is kept in the state."""
+        confirmed = {}
         for outcome in outcomes:
             size = outcome.metrics.get(msg.WITNESSED, 0.0)
             known = msg.unproven_size(outcome.reason) if outcome.outcome != "ok" else None
@@ -84,3 +85,5 @@ class Witnesses:
                 self._seen[outcome.site] = [known]
             elif outcome.outcome == "ok" and size in self._seen.get(outcome.site, ()):
                 self._seen[outcome.site] = [int(size)]
+                confirmed[outcome.site] = int(size)
+        self._ledger.note_witnessed(confirmed)

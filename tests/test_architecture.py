@@ -68,6 +68,18 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- arrows ---------------------------------------------------------------------------------------------
 
 
+def test_certificates_name_the_code_of_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hash of the code that ran covers all packages: it is another without any of them."""
+    from server import accountability
+
+    assert set(accountability.CODE) == set(PACKAGES)
+    whole = accountability.code_digest()
+    assert whole == accountability.code_digest()
+    for package in PACKAGES:
+        monkeypatch.setattr(accountability, "CODE", tuple(p for p in PACKAGES if p != package))
+        assert accountability.code_digest() != whole, package
+
+
 def test_import_arrows_point_one_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

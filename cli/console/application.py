@@ -46,44 +46,49 @@ def _routes(console: Console) -> list[BaseRoute]:
     def get(path: str, view: View, right: Right = read, *, touch: bool = True) -> Route:
         return route(console, path, view, right=right, touch=touch)
 
-    def post(path: str, view: View, right: Right) -> Route:
-        return route(console, path, view, right=right, post=True)
+    def post(path: str, view: View, right: Right, action: str) -> Route:
+        return route(console, path, view, right=right, action=action)
 
     return [
         get("/", overview.overview),
         get("/login", login.form, anybody),
-        post("/login", login.log_in, anybody),
-        post("/logout", login.log_out, read),
+        post("/login", login.log_in, anybody, "log-in"),
+        post("/logout", login.log_out, read, "log-out"),
         get("/withdrawals", register.register),
         get("/withdrawals/new", filing.form, decide),
-        post("/withdrawals/new", filing.check, decide),
-        post("/withdrawals", filing.file, decide),
+        post("/withdrawals/new", filing.check, decide, "withdraw"),
+        post("/withdrawals", filing.file, decide, "withdraw"),
         get("/withdrawals/{id}", register.withdrawal),
         # Asked for by the page itself: nobody need be there any more.
         get("/withdrawals/{id}/progress", register.progress, touch=False),
-        post("/withdrawals/{id}/note", register.note, decide),
-        post("/withdrawals/{id}/notify", register.notify, decide),
-        post("/withdrawals/{id}/certificate", certificates.issue, Right.OPERATE),
-        post("/withdrawals/{id}/{decision}", register.decide, decide),
+        post("/withdrawals/{id}/note", register.note, decide, "note"),
+        post("/withdrawals/{id}/notify", register.notify, decide, "notify"),
+        post("/withdrawals/{id}/certificate", certificates.issue, Right.OPERATE, "certificate-issue"),
+        post("/withdrawals/{id}/{decision}", register.decide, decide, "decide"),
         get("/certificates", certificates.certificates),
-        post("/certificates/verify", certificates.verify_upload, read),
-        post("/certificates/countersigned", certificates.countersigned, Right.COUNTERSIGN),
+        post("/certificates/verify", certificates.verify_upload, read, "certificate-verify"),
+        post(
+            "/certificates/countersigned",
+            certificates.countersigned,
+            Right.COUNTERSIGN,
+            "certificate-countersigned",
+        ),
         get("/certificates/{id}", certificates.certificate),
         get("/certificates/{id}/whole", certificates.whole),
         get("/certificates/{id}/pdf", certificates.pdf),
         get("/certificates/{id}/signed", certificates.signed_file),
         get("/certificates/{id}/bundle", certificates.bundle),
-        post("/certificates/{id}/verify", certificates.verify_kept, read),
+        post("/certificates/{id}/verify", certificates.verify_kept, read, "certificate-verify"),
         get("/models", models.models),
         get("/models/{id}", models.model),
-        post("/models/{id}/export", models.export, Right.OPERATE),
+        post("/models/{id}/export", models.export, Right.OPERATE, "model-export"),
         get("/quality", quality.quality),
         get("/ledger", ledger.ledger),
-        post("/ledger/verify", ledger.check, read),
-        post("/ledger/export", ledger.export, read),
+        post("/ledger/verify", ledger.check, read, "ledger-verify"),
+        post("/ledger/export", ledger.export, read, "ledger-export"),
         get("/keys", certificates.keys),
         get("/keys/operator", certificates.operator_key),
-        post("/keys/officer", certificates.set_officer_key, Right.COUNTERSIGN),
+        post("/keys/officer", certificates.set_officer_key, Right.COUNTERSIGN, "officer-key"),
         Route("/static/{name}", _static, methods=["GET"]),
     ]
 

@@ -54,11 +54,7 @@ def file(visit: Visit) -> Response:
         outcome = "repeated" if repeated else "done"
         visit.record("withdraw", record.id, outcome=outcome, state=state, session=session)
 
-    try:
-        filed = file_withdrawal(Deployment.find(visit.console.opened.path), request, also)
-    except WithdrawalError:
-        visit.record("withdraw", outcome="refused")
-        raise
+    filed = file_withdrawal(Deployment.find(visit.console.opened.path), request, also)
     record = filed.record
     if filed.repeated:
         visit.say(f"This request was filed before: here it is, {record.id}. Nothing was filed twice.", "note")

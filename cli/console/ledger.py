@@ -14,7 +14,7 @@ from cli.console.visits import Visit
 from reconsent.errors import LedgerError
 from server.persistence import Ledger
 from server.persistence.ledger_entries import KINDS
-from unlearning.ledger.audit import Audit
+from server.persistence.verification import Verification, verify_ledger
 from unlearning.ledger.checkpoints import Checkpoint, read_checkpoint
 from unlearning.ledger.entries import Entry
 from unlearning.ledger.exports import read_checkpoint_file
@@ -31,9 +31,8 @@ def ledger(visit: Visit) -> Response:
 def check(visit: Visit) -> Response:
     """Check every entry, and compare with a checkpoint that somebody else kept, if one was sent."""
     opened = Ledger(visit.state)
-    trusted = opened.named_keys()
-    kept = _checkpoints(visit, trusted)
-    result = opened.audit(trusted, kept)
+    kept = _checkpoints(visit, opened.named_keys())
+    result = verify_ledger(visit.state, kept=kept)
     # A ledger that was altered may take no entry any more; what was found is told all the same.
     with suppress(LedgerError):
         visit.record("ledger-verify", outcome="sound" if result.sound else "unsound")
@@ -51,7 +50,7 @@ def export(visit: Visit) -> Response:
     )
 
 
-def _show(visit: Visit, result: Audit | None = None) -> Response:
+def _show(visit: Visit, result: Verification | None = None) -> Response:
     opened = Ledger(visit.state)
     kind = visit.request.query_params.get("kind", "")
     number = visit.request.query_params.get("page", "1")

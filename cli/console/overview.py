@@ -19,7 +19,7 @@ def overview(visit: Visit) -> Response:
     state, consortium = visit.state, visit.console.opened.consortium()
     now = dt.datetime.now(dt.UTC)
     records = Withdrawals(state).all()
-    open_ = [summary_of(record, now) for record in records if not record.state.closed]
+    open_ = [summary_of(state, record, now) for record in records if not record.state.closed]
     return visit.page(
         "overview.html.j2",
         status=status_of(state, consortium),

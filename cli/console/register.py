@@ -111,7 +111,8 @@ DECISIONS: Mapping[str, Decision] = {
 def register(visit: Visit) -> Response:
     """Every withdrawal, the open ones first."""
     now = dt.datetime.now(dt.UTC)
-    records = [summary_of(record, now) for record in Withdrawals(visit.state).all()]
+    state = visit.state
+    records = [summary_of(state, record, now) for record in Withdrawals(state).all()]
     # Open before closed, by their deadline; closed the newest first.
     open_ = sorted((r for r in records if r["days_left"] is not None), key=lambda r: str(r["due_at"]))
     closed = [r for r in reversed(records) if r["days_left"] is None]
@@ -143,7 +144,7 @@ def progress(visit: Visit) -> Response:
     """The part of the page that changes by itself."""
     state = visit.state
     record = Withdrawals(state).get(visit.request.path_params["id"])
-    found = summary_of(record, dt.datetime.now(dt.UTC))
+    found = summary_of(state, record, dt.datetime.now(dt.UTC))
     return visit.page("progress.html.j2", w=found, **_progress(state, found))
 
 

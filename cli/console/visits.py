@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from http import HTTPStatus
 from logging import INFO
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +24,16 @@ from starlette.routing import Route
 from cli.console.guard import TooLargeError
 from cli.console.limits import LoginLimit
 from cli.console.opened import OpenState
+from cli.console.refusals import (
+    KNOWN_DECISIONS,
+    ROLE,
+    TOO_LARGE,
+    UNFORESEEN,
+    UNREADABLE,
+    reason_of,
+    reason_of_status,
+    subject_of,
+)
 from cli.console.rendering import render
 from cli.console.sessions import Session, Sessions
 from reconsent.errors import ReconsentError, SignatureError, StateError, WithdrawalError
@@ -98,6 +110,8 @@ class Visit:
         Who comes; ``None`` if not logged in.
     fields, uploads
         What the form brought.
+    recorded
+        Whether the ledger has what became of it.
     """
 
     console: Console
@@ -107,6 +121,7 @@ class Visit:
     session: Session | None = None
     fields: dict[str, list[str]] = field(default_factory=dict)
     uploads: dict[str, list[Upload]] = field(default_factory=dict)
+    recorded: bool = False
 
     @property
     def state(self) -> StateDirectory:
@@ -144,10 +159,12 @@ class Visit:
 
     def record(
         self, action: str, subject: str | None = None, *, outcome: str = "done",
-        state: StateDirectory | None = None, session: Transaction | None = None,
+        reason: str | None = None, state: StateDirectory | None = None,
+        session: Transaction | None = None,
     ) -> None:  # fmt: skip
         """Put on record in the ledger what the user does, in the transaction of what is done.
 
+        ``reason``, for what was refused, is a word of :mod:`cli.console.refusals`.
         The console's log says it too once it is done, with the correlation of the work that follows.
         """
         body = {
@@ -158,13 +175,26 @@ class Visit:
             "outcome": outcome,
             "request": self.number,
         }
+        if reason is not None:
+            body["reason"] = reason
         Ledger(state or self.state).append(CONSOLE_ACTION, body, session=session)
         if session is None:
             self._tell(action, subject, outcome)
         else:
             StateDirectory.after_commit(session, lambda: self._tell(action, subject, outcome))
 
+    def refused(self, action: str, reason: str) -> None:
+        """Put on record that it was not done, unless something is on record already.
+
+        If that cannot be done either, as on a full disk, the user is told why all the same.
+        """
+        if self.user is not None and not self.recorded:
+            with suppress(ReconsentError):
+                subject = subject_of(self.request.path_params.get("id"))
+                self.record(action, subject, outcome="refused", reason=reason)
+
     def _tell(self, action: str, subject: str | None, outcome: str) -> None:
+        self.recorded = True
         withdrawal = subject if subject is not None and subject.startswith("W-") else None
         named = {"correlation": withdrawal or self.number, "withdrawal": withdrawal}
         tell(INFO, "console", action, **named, outcome=outcome, user=self.who.id, request=self.number)
@@ -202,12 +232,14 @@ def see_other(path: str) -> Response:
 
 
 def route(
-    console: Console, path: str, view: View, *, right: Right, post: bool = False, touch: bool = True
+    console: Console, path: str, view: View, *, right: Right, action: str | None = None, touch: bool = True
 ) -> Route:
-    """A page or a form of the console, for those who have a right."""
+    """A page of the console for those who have a right; or a form, which does the ``action``."""
+    post = action is not None
 
     async def endpoint(request: Request) -> Response:
         visit = Visit(console, request, str(request.state.number))
+        tried = _tried(visit, action)
         if post:
             refusal = await run_in_threadpool(_unread_refusal, visit, right, touch=touch)
             if refusal is not None:
@@ -215,10 +247,20 @@ def route(
             try:
                 await _read_form(visit)
             except TooLargeError:
+                await run_in_threadpool(visit.refused, tried, TOO_LARGE)
                 return Response("That is too large.\n", 413, media_type="text/plain")
-        return await run_in_threadpool(_answer, visit, view, right, post=post, touch=touch)
+            except HTTPException:
+                await run_in_threadpool(visit.refused, tried, UNREADABLE)
+                raise
+        return await run_in_threadpool(_answer, visit, view, right, tried if post else None, touch=touch)
 
     return Route(path, endpoint, methods=["POST" if post else "GET"])
+
+
+def _tried(visit: Visit, action: str | None) -> str:
+    """What a form does; of decisions, which are many in one, the one that the path names."""
+    decision = str(visit.request.path_params.get("decision", ""))
+    return decision if decision in KNOWN_DECISIONS else action or ""
 
 
 async def _read_form(visit: Visit) -> None:
@@ -243,21 +285,41 @@ def _unread_refusal(visit: Visit, right: Right, *, touch: bool) -> Response | No
         return visit.error(503, "The state cannot be used", error.problem, error.remedy)
 
 
-def _answer(visit: Visit, view: View, right: Right, *, post: bool, touch: bool) -> Response:
+def _answer(visit: Visit, view: View, right: Right, action: str | None, *, touch: bool) -> Response:
+    """``action``: what the form does; ``None`` for a page."""
+    try:
+        answer = _answered(visit, view, right, action, touch=touch)
+    except Exception:
+        if action is not None:
+            visit.refused(action, UNFORESEEN)
+        raise
+    if action is not None and answer.status_code >= HTTPStatus.BAD_REQUEST and right is not Right.ANYBODY:
+        visit.refused(action, reason_of_status(answer.status_code))
+    return answer
+
+
+def _answered(visit: Visit, view: View, right: Right, action: str | None, *, touch: bool) -> Response:
+    post = action is not None
     try:
         # Of a form as well: while it was read, the session may have ended.
         _recognise(visit, touch=touch)
-        refusal = _refusal_of_stranger(visit, right, post=post) or _refusal(visit, right, post=post)
+        refusal = _refusal_of_stranger(visit, right, post=post) or _refusal(visit, right, action)
         return refusal or view(visit)
-    except StateError as error:
+    except ReconsentError as error:
+        if action is not None:
+            visit.refused(action, reason_of(error))
+        return _error_page(visit, error, post=post)
+
+
+def _error_page(visit: Visit, error: ReconsentError, *, post: bool) -> Response:
+    if isinstance(error, StateError):
         return visit.error(503, "The state cannot be used", error.problem, error.remedy)
-    except (WithdrawalError, SignatureError) as error:
+    if isinstance(error, WithdrawalError | SignatureError):
         if not post:
             return visit.error(404, "There is nothing here", error.problem, error.remedy)
         code = 409 if isinstance(error, WithdrawalError) else 400
         return visit.error(code, "That cannot be done", error.problem, error.remedy)
-    except ReconsentError as error:
-        return visit.error(400, "That cannot be done", error.problem, error.remedy)
+    return visit.error(400, "That cannot be done", error.problem, error.remedy)
 
 
 def _recognise(visit: Visit, *, touch: bool) -> None:
@@ -287,20 +349,20 @@ def _refusal_of_stranger(visit: Visit, right: Right, *, post: bool) -> Response 
     return None
 
 
-def _refusal(visit: Visit, right: Right, *, post: bool) -> Response | None:
+def _refusal(visit: Visit, right: Right, action: str | None) -> Response | None:
     """Whether somebody who is logged in may not do it, or did not mean it."""
     if right is Right.ANYBODY or visit.session is None:
         return None
     token = visit.text("csrf").encode()
-    if post and not hmac.compare_digest(token, visit.session.csrf.encode()):
+    if action is not None and not hmac.compare_digest(token, visit.session.csrf.encode()):
         visit.record("form", outcome="wrong-token")
         return visit.error(
             403, "Not from here", "The form did not come from a page of this log-in; nothing was done.",
             "Open the page again and repeat it.",
         )  # fmt: skip
     if not visit.may(right):
-        if post:
-            visit.record("form", outcome="refused")
+        if action is not None:
+            visit.refused(action, ROLE)
         return visit.error(
             403, "Not yours to do", f"As {visit.who.role} you may not do this; nothing was done.",
             "Ask whoever runs this console, if you should.",

@@ -15,7 +15,10 @@ from reconsent.exposition import Metric, Samples, Topic
 from server.metrics.view import View
 from server.persistence import StateDirectory
 from server.persistence.ledger import Ledger
+from server.persistence.own_checkpoints import kept_checkpoint, witnessed
+from server.persistence.register_check import RegisterCheck, check_register
 from server.persistence.tables import LedgerRow
+from server.persistence.verification import OwnCheckpoints
 from unlearning.ledger.audit import Auditor
 
 VERIFY_SECONDS = 900.0
@@ -63,8 +66,9 @@ VERIFIED = Metric(
 FAULTS = Metric(
     "reconsent_ledger_faults",
     "gauge",
-    "1 if the exporter found an entry that is not what was written (`reconsent ledger verify` names it), or "
-    "if entries that it has found sound before are gone or others, else 0",
+    "1 if the exporter found an entry that is not what was written, or a withdrawal, a step or an act that "
+    "is not what its entry says (`reconsent ledger verify` names it), or that the end was cut off: entries "
+    "are gone or others that this exporter has found sound before, or that a checkpoint was kept of; else 0",
     (),
     "as above",
 )
@@ -148,6 +152,8 @@ class LedgerMetrics:
         whole = auditor.result.size == 0
         try:
             ledger = Ledger(state)
+            # Before the view of the database is taken: what is added meanwhile is no cut-off end.
+            newest = kept_checkpoint(state, ledger.named_keys())
             with state.reading() as session:
                 keys = ledger.named_keys(session=session)
                 # Entries are only ever added: those that were sound are there for good, in this database.
@@ -157,7 +163,10 @@ class LedgerMetrics:
                     # It does not go on from there: it was cut off, or altered.
                     auditor, whole = Auditor(), True
                     ledger.audit_added(auditor, keys, session=session)
-            result = auditor.result
+                result = auditor.result
+                own = OwnCheckpoints(newest, witnessed(state, session=session))
+                cut = [one for one in own.all if ledger.root(one.size, session=session) != one.root]
+                register = check_register(session) if result.sound else RegisterCheck()
             if lost and seen is not None:
                 log(
                     WARNING,
@@ -165,7 +174,18 @@ class LedgerMetrics:
                     *seen,
                     result.size,
                 )
-            found = time.time(), result.size, lost or not result.sound
+            if cut:
+                log(
+                    WARNING,
+                    "The ledger had %d entries on %s; it has %d.",
+                    cut[0].size,
+                    cut[0].at,
+                    result.size,
+                )
+            if not register.sound:
+                log(WARNING, "The register of withdrawals is not what the ledger says: %s.", register.problem)
+            faulty = lost or bool(cut) or not (result.sound and register.sound)
+            found = time.time(), result.size, faulty
         except StateError as error:
             # The database did not answer, which says nothing of the ledger: the last finding stays, and ages.
             log(WARNING, "The ledger could not be verified now: %s", error.problem)

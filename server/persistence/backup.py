@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from reconsent.errors import StateError
 from reconsent.files import sync_directory, write_atomically
+from server.persistence.own_checkpoints import CHECKPOINT_FILE
 from server.persistence.state import DATABASE, KEYS, RESTORING, StateDirectory, explaining_os_errors
 
 MANIFEST = "manifest.json"
@@ -237,6 +238,8 @@ def restore_backup(backup: Path, target: Path) -> Manifest:
             (target / KEYS).is_dir() if before is None else before.keys_kept,
         )
         write_atomically(target / RESTORING, json.dumps(asdict(unfinished)).encode())
+        # One that was left behind is of the state that was moved away.
+        (target / CHECKPOINT_FILE).unlink(missing_ok=True)
         try:
             # The database last: without it there is no state, however this is cut off.
             for name in sorted(manifest.files, key=lambda name: name == DATABASE):
@@ -276,6 +279,9 @@ def _hold(state: StateDirectory, target: Path) -> None:
         # Whoever holds the write lock sees to it that files and database stay as they are. A session
         # takes it with its first statement, not before.
         session.connection()
+        # Of this moment too: a newer one would be of entries that the copy of the database lacks.
+        with suppress(FileNotFoundError):
+            (target / CHECKPOINT_FILE).hardlink_to(state.path / CHECKPOINT_FILE)
         with (
             closing(sqlite3.connect(f"file:{state.path / DATABASE}?mode=ro", uri=True)) as source,
             closing(sqlite3.connect(target / DATABASE)) as copy,

@@ -6,6 +6,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from reconsent.errors import LedgerError, SignatureError
 from reconsent.files import sync_directory
+from server.persistence.own_checkpoints import keep_checkpoint, note_witnessed
 from server.persistence.state import StateDirectory
 from server.persistence.tables import LedgerRow
 from unlearning.ledger.audit import Audit, Auditor, audit
@@ -237,6 +239,15 @@ class Ledger:
             wanted = self._row(own, self._last(own) if size is None else size).number
             yield from ledger_lines(_rows(own, wanted), self._public_key(own, up_to=wanted))
 
+    def note_witnessed(self, sizes: Mapping[str, int]) -> None:
+        """Keep what the ledger was with as many entries as sites, by name, have confirmed to have seen."""
+        with self._state.reading() as session:
+            last = self._last(session)
+            known = {site: size for site, size in sizes.items() if 0 < size <= last}
+            seen = {site: self.checkpoint(size, session=session) for site, size in known.items()}
+        if found := {site: one for site, one in seen.items() if one is not None}:
+            note_witnessed(self._state, found)
+
     # ---- inside -----------------------------------------------------------------------------------------
 
     def _begin(self, session: Session) -> None:
@@ -264,6 +275,9 @@ class Ledger:
             )
         )
         session.flush()
+        if "checkpoint" not in session.info:
+            session.info["checkpoint"] = True
+            self._state.after_commit(session, partial(keep_checkpoint, self._state, self))
         return entry
 
     def _signing_key(self, session: Session) -> SigningKey:

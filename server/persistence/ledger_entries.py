@@ -2,7 +2,8 @@
 
 An entry outlives what it speaks of, so it holds nothing that may have to be erased: sites by name, numbers,
 hashes and words of a closed list; no patients, no persons, no free text. Where a text was written beside
-(the reason of a withdrawal, a note), it stays in the register, which can be erased.
+(the reason of a withdrawal, a note), it stays in the register, which can be erased; the entry commits to it
+by a hash with a salt that is kept there too.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any, Final, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server.persistence.commitments import act_commitment, committed, event_commitment
 from server.persistence.round_records import RoundRecord, SiteOutcome
-from server.persistence.tables import ModelRow, WithdrawalRow
+from server.persistence.tables import ModelRow, WithdrawalActRow, WithdrawalEventRow, WithdrawalRow
 from server.persistence.withdrawal_records import intake_of
 from unlearning.database import ContributionRow
 from unlearning.intake import NAMES, Intake
@@ -65,7 +67,8 @@ KINDS: Mapping[str, str] = {
     MODELS_REVOKED: "versions that may not be used any more",
     MODEL_EXPORTED: "a model version was given to somebody",
     WITHDRAWAL: "a withdrawal was filed, or went from one state to another",
-    WITHDRAWAL_ACT: "something else was done about a withdrawal; figures and documents by their hash",
+    WITHDRAWAL_ACT: "something else was done about a withdrawal; figures and documents by their hash, "
+    "texts by one with a salt",
     CONTRIBUTIONS_READ: "an unlearning reads what was kept of a site: of the withdrawn one, or of another",
     CONTRIBUTIONS_ERASED: "what was kept of sites was erased",
     CONTRIBUTIONS_EXPIRED: "kept updates were older than the limits, and were removed",
@@ -139,18 +142,20 @@ def model_body(row: ModelRow) -> dict[str, Any]:
     }
 
 
-def withdrawal_body(row: WithdrawalRow, old: str | None, actor: str) -> dict[str, Any]:
+def withdrawal_body(row: WithdrawalRow, event: WithdrawalEventRow) -> dict[str, Any]:
     """Of :data:`WITHDRAWAL`; ground, scope, and how the request came in are in the entry of its filing."""
+    old = event.old_state
     body: dict[str, Any] = {
         "withdrawal": row.id,
         "sites": row.sites,
         "from": old,
         "to": row.state,
-        "by": role(actor),
+        "by": role(event.actor),
         "received": row.received_at.isoformat(timespec="seconds"),
         "due": row.due_at.isoformat(timespec="seconds"),
         "method": row.method,
         "simulated": row.simulated,
+        **committed(event, event_commitment(event, row)),
     }
     if old is None:
         body |= {"ground": row.ground, "scope": row.scope}
@@ -159,9 +164,15 @@ def withdrawal_body(row: WithdrawalRow, old: str | None, actor: str) -> dict[str
     return body
 
 
-def act_body(withdrawal: str, kind: str, body: Mapping[str, Any], actor: str) -> dict[str, Any]:
+def act_body(row: WithdrawalActRow) -> dict[str, Any]:
     """Of :data:`WITHDRAWAL_ACT`."""
-    found: dict[str, Any] = {"withdrawal": withdrawal, "act": kind, "by": role(actor)}
+    return said_of_act(row) | committed(row, act_commitment(row))
+
+
+def said_of_act(row: WithdrawalActRow) -> dict[str, Any]:
+    """What an entry says of an act in clear; all that those of former releases hold."""
+    kind, body = row.kind, row.body
+    found: dict[str, Any] = {"withdrawal": row.withdrawal, "act": kind, "by": role(row.actor)}
     if kind == "intake":
         found["intake"] = Intake.read(**{name: body.get(name) for name in NAMES}).closed_words
     if kind in _DATES:

@@ -138,6 +138,8 @@ class WithdrawalEventRow(Base):
     old_state: Mapped[str | None] = mapped_column(String(16))
     new_state: Mapped[str] = mapped_column(String(16))
     note: Mapped[str] = mapped_column(Text)
+    # By which the ledger commits to the row; empty in what releases wrote that did not know it.
+    salt: Mapped[str | None] = mapped_column(String(64))
 
 
 class WithdrawalActRow(Base):
@@ -152,6 +154,7 @@ class WithdrawalActRow(Base):
     actor: Mapped[str] = mapped_column(String(255))
     kind: Mapped[str] = mapped_column(String(16))
     body: Mapped[Json] = mapped_column(JSON)
+    salt: Mapped[str | None] = mapped_column(String(64))
 
 
 class ExportRow(Base):

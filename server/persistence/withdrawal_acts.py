@@ -15,6 +15,7 @@ from server.persistence.ledger import Ledger
 from server.persistence.ledger_entries import CLOCK_CORRECTED, WITHDRAWAL_ACT, act_body
 from server.persistence.state import StateDirectory
 from server.persistence.tables import LedgerRow, WithdrawalActRow, WithdrawalEventRow
+from unlearning.ledger.commitments import new_salt
 from unlearning.ledger.entries import Entry
 
 ActKind = Literal[
@@ -66,10 +67,12 @@ class WithdrawalActs:
     ) -> None:
         """Add one, in the transaction ``session`` if given."""
         with self._state.session(session) as own:
-            row = WithdrawalActRow(withdrawal=withdrawal, at=at, actor=actor, kind=kind, body=dict(body))
+            row = WithdrawalActRow(
+                withdrawal=withdrawal, at=at, actor=actor, kind=kind, body=dict(body), salt=new_salt()
+            )
             own.add(row)
             own.flush()
-            self._ledger.append(WITHDRAWAL_ACT, act_body(withdrawal, kind, body, actor), session=own)
+            self._ledger.append(WITHDRAWAL_ACT, act_body(row), session=own)
 
     def of(self, withdrawal: str, *kinds: ActKind, session: Session | None = None) -> list[WithdrawalAct]:
         """Those of a withdrawal, of ``kinds`` or of all, oldest first."""

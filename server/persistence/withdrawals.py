@@ -25,6 +25,7 @@ from server.persistence.withdrawal_records import (
     record_of,
 )
 from unlearning.database import ContributionRow
+from unlearning.ledger.commitments import new_salt
 from unlearning.request import LONGEST_NAME, RequestDetails, checked_text, time_zone
 from unlearning.withdrawal import WithdrawalState, check_transition, deadline
 
@@ -310,19 +311,18 @@ class Withdrawals:
     def _log(
         self, session: Session, row: WithdrawalRow, old: WithdrawalState | None, actor: str, note: str
     ) -> None:
-        session.add(
-            WithdrawalEventRow(
-                withdrawal=row.id,
-                at=self._now(),
-                actor=actor,
-                old_state=None if old is None else old.value,
-                new_state=row.state,
-                note=note,
-            )
+        event = WithdrawalEventRow(
+            withdrawal=row.id,
+            at=self._now(),
+            actor=actor,
+            old_state=None if old is None else old.value,
+            new_state=row.state,
+            note=note,
+            salt=new_salt(),
         )
+        session.add(event)
         session.flush()
-        body = withdrawal_body(row, None if old is None else old.value, actor)
-        self._ledger.append(WITHDRAWAL, body, session=session)
+        self._ledger.append(WITHDRAWAL, withdrawal_body(row, event), session=session)
 
     @staticmethod
     def _freeze(session: Session, sites: Sequence[str], *, frozen: bool) -> None:

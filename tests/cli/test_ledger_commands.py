@@ -16,6 +16,7 @@ import pytest
 from cli.main import main
 from server.persistence import Enrolments, Ledger, Roster, StateDirectory, Withdrawals
 from server.persistence.ledger import KEY_FILE
+from server.persistence.own_checkpoints import CHECKPOINT_FILE
 from unlearning.ledger.checkpoints import Checkpoint
 from unlearning.ledger.entries import Entry
 from unlearning.ledger.merkle import MerkleTree, leaf_hash
@@ -106,7 +107,9 @@ def test_untouched_ledger_holds(untouched: Path, capsys: pytest.CaptureFixture[s
     for where in (("--state", untouched), ("--file", untouched.parent / "all.jsonl")):
         for key in ((), ("--key", untouched.parent / "key.pem")):
             status, found = verified(capsys, *where, *kept, *key)
-            assert (status, found["sound"], found["size"], found["compared"]) == (0, True, SIZE, 2)
+            # In the state the server's own checkpoint is compared as well.
+            assert (status, found["sound"], found["size"]) == (0, True, SIZE)
+            assert found["compared"] == (3 if "--state" in where else 2)
             assert found["keys"] == [load_key(untouched / KEY_FILE).key_id]
             assert verified(capsys, *where)[0] == 0
 
@@ -187,10 +190,74 @@ def test_hashes_written_anew_without_the_key(state: Path, capsys: pytest.Capture
     assert (status, found["fault"]["number"]) == (1, 4)
 
 
+def forget(state: Path) -> None:
+    """Take away what the server keeps beside its ledger, as somebody does who can write everywhere."""
+    (state / CHECKPOINT_FILE).unlink()
+
+
+def test_a_cut_off_end_is_found_by_the_server_itself(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first entry that is missing is named, also after others took the place of those that are gone."""
+    tamper(state, f"DELETE FROM ledger WHERE number > {SIZE - 2}")  # noqa: S608
+    status, found = verified(capsys, "--state", state)
+    assert (status, found["fault"]["number"], found["own"]["newest"]["size"]) == (1, SIZE - 1, SIZE)
+    with StateDirectory.open(state, url="") as opened:
+        for number in range(4):
+            Ledger(opened).append("round", {"round": number})
+    status, found = verified(capsys, "--state", state)
+    assert (status, found["fault"]["number"]) == (1, 1)
+    assert f"entries 1 to {SIZE}" in found["fault"]["problem"], "what was kept stays: it shows what was done"
+
+
+def test_an_emptied_ledger_is_found(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a ledger that names no key any more, what was kept is believed."""
+    tamper(state, "DELETE FROM ledger")
+    status, found = verified(capsys, "--state", state)
+    assert (status, found["fault"]["number"]) == (1, 1)
+    assert f"entries 1 to {SIZE} are missing" in found["fault"]["problem"]
+
+
+def test_what_a_site_confirmed_shows_a_cut_off_end(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the server's own file too; what no site can have seen is not kept."""
+    with StateDirectory.open(state, url="") as opened:
+        Ledger(opened).note_witnessed({"a": SIZE - 1, "b": SIZE + 1, "c": 0})
+    forget(state)
+    status, found = verified(capsys, "--state", state)
+    assert (status, found["compared"], list(found["own"]["witnessed"])) == (0, 1, ["a"])
+    tamper(state, f"DELETE FROM ledger WHERE number > {SIZE - 2}")  # noqa: S608
+    status, found = verified(capsys, "--state", state)
+    assert (status, found["fault"]["number"]) == (1, SIZE - 1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]"])
+def test_a_damaged_checkpoint_is_said(damage: bytes, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no verification that could have found nothing."""
+    (state / CHECKPOINT_FILE).write_bytes(damage)
+    with pytest.raises(SystemExit) as ended:
+        main(["ledger", "verify", "--state", str(state)])
+    assert ended.value.code == 1
+    assert CHECKPOINT_FILE in capsys.readouterr().err
+
+
+def test_a_step_that_was_altered_is_named(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The ledger's entries being untouched, the first that the register contradicts is named; status 1."""
+    assert verified(capsys, "--state", state)[1]["register"]["compared"] == 2
+    with closing(sqlite3.connect(state / "state.sqlite")) as database, database:
+        database.execute("DROP TRIGGER withdrawal_events_no_update")
+        database.execute("UPDATE withdrawal_events SET note = 'other words' WHERE new_state = 'received'")
+    status, found = verified(capsys, "--state", state)
+    assert (status, found["sound"], found["fault"]) == (1, False, None)
+    with pytest.raises(SystemExit):
+        main(["ledger", "verify", "--state", str(state)])
+    printed = capsys.readouterr()
+    assert f"Entry {found['register']['entry']}: the step to 'received' of withdrawal" in printed.err
+    assert "Every entry is as it was written" not in printed.out
+
+
 @pytest.mark.parametrize("kept", ["early", "late"])
 def test_end_cut_off(kept: str, untouched: Path, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """That the end is missing, only a checkpoint from before tells: it names the first that is missing."""
-    tamper(state, f"DELETE FROM ledger WHERE number > {SIZE - 2}")  # noqa: S608
+    """Who can write everywhere here is found by a checkpoint from elsewhere: the first missing is named."""
+    forget(state)
+    tamper(state, f"DELETE FROM ledger WHERE number > {SIZE - 2}", "DELETE FROM enrolments")  # noqa: S608
     assert verified(capsys, "--state", state)[0] == 0
     status, found = verified(capsys, "--state", state, "--checkpoint", untouched.parent / kept)
     if kept == "early":
@@ -205,9 +272,11 @@ def test_all_written_anew_with_the_key(
     """Who has the key can rewrite everything; the checkpoints of others tell between which two of them."""
     key = load_key(state / KEY_FILE)
     rewritten(state, key, lambda contents: contents[8]["body"].update(site="b"))
-    assert verified(capsys, "--state", state)[0] == 0
+    assert verified(capsys, "--state", state)[0] == 1
+    forget(state)
+    assert verified(capsys, "--state", state)[1]["fault"] is None
     early, late = (("--checkpoint", untouched.parent / name) for name in ("early", "late"))
-    assert verified(capsys, "--state", state, *early)[0] == 0
+    assert verified(capsys, "--state", state, *early)[1]["fault"] is None
     status, found = verified(capsys, "--state", state, *early, *late)
     assert (status, found["fault"]["number"]) == (1, 6)
     assert f"6 to {SIZE}" in found["fault"]["problem"]
@@ -219,6 +288,8 @@ def test_all_written_anew_with_another_key(
     """A ledger made up with a new key holds in itself, and neither for a checkpoint nor for the old key."""
     forger = SigningKey.generate()
     rewritten(state, forger, lambda contents: contents[0]["body"].update(key=forger.public.raw.hex()))
+    assert verified(capsys, "--state", state) == (1, {})
+    forget(state)
     assert verified(capsys, "--state", state)[0] == 0
     assert verified(capsys, "--state", state, "--checkpoint", untouched.parent / "early") == (1, {})
     status, found = verified(capsys, "--state", state, "--key", untouched.parent / "key.pem")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
 from contextlib import closing
@@ -14,8 +15,10 @@ from deploy.backup import KEY_COPY, back_up, restore
 from deploy.residue import purged_copy
 from reconsent.config import dump_consortium
 from reconsent.errors import StateError
-from server.persistence import Roster, SiteStatus, StateDirectory
+from server.persistence import Ledger, Roster, SiteStatus, StateDirectory
 from server.persistence.backup import MANIFEST, STAGING, Manifest
+from server.persistence.own_checkpoints import CHECKPOINT_FILE
+from server.persistence.verification import verify_ledger
 from tests.server.hospitals import consortium, opened
 from unlearning.key_store import KeyCopy
 from unlearning.withdrawal import WithdrawalState
@@ -54,14 +57,23 @@ def put_master_back(path: Path) -> None:
 
 
 def test_there_and_back(tmp_path: Path) -> None:
-    """A restored state has the same model and contributions, goes on, and ends the same."""
+    """A restored state has the same model and contributions, goes on, and ends the same; its ledger holds.
+
+    Shorter than it was, and with the newer checkpoint left behind, it is no cut-off one.
+    """
     train(tmp_path)
     back_up(tmp_path / "state", tmp_path / "b" / "1")
     expected = train(tmp_path, 4)
     move_away(tmp_path)
     put_master_back(tmp_path)
+    shutil.copy(tmp_path / "lost" / CHECKPOINT_FILE, tmp_path / "state")
     done = restore(tmp_path / "b" / "1", tmp_path / "state", tmp_path / "b" / KEY_COPY)
     assert (done.reapplied, done.unreadable) == ((), "")
+    with StateDirectory.open(tmp_path / "state", writable=False) as state:
+        found = verify_ledger(state)
+        assert (found.problem, found.own.newest) == ("", Ledger(state).checkpoint())
+    with StateDirectory.open(tmp_path / "lost", writable=False) as state:
+        assert Ledger(state).size() > found.audit.size
     with opened(tmp_path, PLAN, simulated=False) as run:
         assert run.coordinator.cache.problems() == run.books.registry.verify() == []
     assert train(tmp_path, 4) == expected

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -11,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from cli.deployment import Deployment
+from cli.purge import purge
 from cli.train import _empty, attach, train
 from deploy.flower_control import FlowerControl
 from deploy.housekeeping import empty_superlink, tidy
 from deploy.layout import Layout
-from deploy.residue import residue_of
+from deploy.residue import RunUnderWayError, residue_of
 from reconsent.config import dump_consortium
 from reconsent.errors import DeployError
 from server.persistence import Ledger, Roster, StateDirectory, Withdrawals
@@ -46,6 +49,43 @@ def left(layout: Layout) -> list[str]:
     """Sites of withdrawals since which the SuperLink was not emptied."""
     with StateDirectory.open(layout.state, url="", writable=False) as state:
         return [site for record in unpurged(state) for site in record.sites]
+
+
+def under_way(layout: Layout) -> None:
+    """Have the SuperLink's database say that a run is under way."""
+    with closing(sqlite3.connect(layout.database(insecure=False))) as database, database:
+        names = [row[1] for row in database.execute("PRAGMA table_info(task)") if row[3] or row[5]]
+        values = ", ".join("1" for _ in names)
+        database.execute(f"INSERT INTO task ({', '.join(names)}) VALUES ({values})")  # noqa: S608
+
+
+def test_a_daily_purge_is_no_error_while_a_run_is_under_way(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --unless-running nothing is done and the status is 0; without it, it is an error."""
+    monkeypatch.setattr("deploy.housekeeping.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(empty_superlink, "__kwdefaults__", {"patience": 0.0, "stopped": False})
+    under_way(layout)
+    with pytest.raises(RunUnderWayError, match="A run is under way"):
+        purge(layout.state)
+    purge(layout.state, unless_running=True)
+    assert "nothing was done" in capsys.readouterr().err
+    assert MARKER[:16] in files(layout.database(insecure=False))
+
+
+def test_a_purge_can_go_on_day_by_day(layout: Layout) -> None:
+    """A real process does it at once and again, says what goes wrong, and ends when it is told to."""
+    program = "import sys; from cli.main import main; main(sys.argv[1:])"
+    options = ["purge", "--every", "0.0001", "--state", str(layout.state)]
+    command = [sys.executable, "-c", program, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        process.terminate()
+        assert process.wait(60) == 0
+    assert said[0].startswith("Removed ")
+    assert said[1].startswith("There was nothing to remove")
+    assert MARKER[:16] not in files(layout.database(insecure=False))
 
 
 def test_a_run_that_has_ended_leaves_nothing(layout: Layout) -> None:

@@ -141,10 +141,21 @@ def test_pods_are_confined(pod: dict[str, Any]) -> None:
 
 def test_commands_are_those_of_the_program(pod: dict[str, Any]) -> None:
     """The program has the command and its options, and there is a probe for start and for life."""
-    assert [container["name"] for container in pod["containers"]][1:] == ["metrics"]
+    beside = [container["name"] for container in pod["containers"]][1:]
+    assert beside in (["metrics"], ["metrics", "purge"])
     for container in pod["containers"]:
         parse_command(container["args"])
-        assert {"startupProbe", "livenessProbe"} <= set(container)
+        # The daily purge listens nowhere and only sleeps in between: it lives as long as its process does.
+        assert ({"startupProbe", "livenessProbe"} <= set(container)) == (container["name"] != "purge")
+
+
+def test_the_servers_pod_purges_once_a_day() -> None:
+    """An idle server expires nothing by itself; no second pod could, which may not have the volume."""
+    (workload,) = named(plain_objects(BASES[0]), "StatefulSet").values()
+    (container,) = (c for c in workload["spec"]["template"]["spec"]["containers"] if c["name"] == "purge")
+    assert parse_command(container["args"]).params["every"] == 24
+    (claim,) = named(plain_objects(BASES[0]), "PersistentVolumeClaim").values()
+    assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
 
 
 def test_exporters_are_scraped_where_they_listen(base: Path, pod: dict[str, Any]) -> None:
@@ -187,8 +198,8 @@ def test_the_console_fits_into_the_servers_pod() -> None:
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kustomize_puts_the_console_into_the_servers_pod(tmp_path: Path) -> None:
-    """An overlay that names the component has three containers, two without it."""
-    for name, containers in (("with", 3), ("without", 2)):
+    """An overlay that names the component has four containers, three without it."""
+    for name, containers in (("with", 4), ("without", 3)):
         overlay = tmp_path / name
         overlay.mkdir()
         table = {"resources": [os.path.relpath(BASES[0], overlay)]}

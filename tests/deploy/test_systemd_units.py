@@ -89,6 +89,31 @@ def test_units_run_as_a_user_of_their_own(unit: Path) -> None:
     assert f"u {user} " in "\n".join(line for line in made if not line.startswith("#"))
 
 
+@needs_systemd
+def test_the_daily_purge_is_a_timer_of_its_service(tmp_path: Path) -> None:
+    """systemd understands the timer, which starts the service of its name daily; a wrong line is found."""
+    timer = DEPLOY / "systemd" / "reconsent-purge.timer"
+    (when,) = values(timer, "OnCalendar")
+    done = analyze("calendar", "--iterations=2", "--base-time=2027-01-01 12:00:00", when)
+    assert "2027-01-02 00:00:00" in done.stdout
+    assert "2027-01-03 00:00:00" in done.stdout
+    assert timer.with_suffix(".service").is_file()
+    units = tmp_path / "units"
+    units.mkdir()
+    service = timer.with_suffix(".service").read_text(encoding="utf-8")
+    # The program is not installed here; that it has the command is tested with the others.
+    (units / "reconsent-purge.service").write_text(
+        service.replace("/opt/reconsent/bin/reconsent", "/bin/true")
+    )
+    for text, sound in (
+        (timer.read_text(), True),
+        (timer.read_text().replace("Persistent", "Presistent"), False),
+    ):
+        (units / timer.name).write_text(text, encoding="utf-8")
+        done = analyze("verify", "--man=no", str(units / timer.name))
+        assert ((done.returncode, done.stdout + done.stderr) == (0, "")) == sound, done.stderr
+
+
 def test_nodes_write_only_where_they_may() -> None:
     """Log and Flower's directory of the example lie in the one directory the unit may write to."""
     unit = DEPLOY / "systemd" / "reconsent-site.service"

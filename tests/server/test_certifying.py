@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from cli.certificate.page import bundle_page
 from reconsent.config import ConsortiumConfig
 from server.accountability import FRESH_METHODS, policy_digest, site_figures
 from server.certifying import Draft, draft
 from server.persistence import ModelRegistry, PrivacyDesk, StateDirectory, WithdrawalActs, Withdrawals
 from server.processing_record import TO_FILL_IN, markdown, record_of_processing
 from server.residues import note_purge
+from server.status import status_of
 from strategies.methods import METHODS, method_settings
 from tests.server.hospitals import consortium, opened
 from unlearning.certificate.claim import Certified, ClaimLevel
@@ -167,8 +169,13 @@ def test_what_is_not_carried_out_claims_nothing(template: Path, tmp_path: Path, 
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     with StateDirectory.open(tmp_path / "state", url="") as state:
         record = Withdrawals(state).file(["delta"], reason="asked", requested_by="dpo", restrict=True)
-        getattr(PrivacyDesk(state, "officer"), exit_)(record.id, "because of §1")
+        until = (dt.date(2028, 1, 1),) if exit_ == "hold" else ()
+        getattr(PrivacyDesk(state, "officer"), exit_)(record.id, "because of §1", *until)
         certificate = drafted(state, config).certificate
+        assert certificate.request.held_until == next(iter(until), None)
+        assert ("2028-01-01, when the legal hold" in bundle_page(certificate).decode()) == bool(until)
+        (shown,) = status_of(state, config)["withdrawals"]
+        assert shown["held_until"] == ("2028-01-01" if until else None)
         assert certificate.claim_level is ClaimLevel.NONE
         assert (
             certificate.outcome == {"refuse": "refused", "cancel": "cancelled", "hold": "legal_hold"}[exit_]

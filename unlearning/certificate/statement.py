@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -58,6 +59,9 @@ class Request(Part):
     closed_at: AwareDatetime | None
     late: bool
     documents: tuple[Digest, ...] = Field(description="SHA-256 of the documents on record")
+    held_until: date | None = Field(
+        default=None, description="day on which a legal hold shall be looked at again"
+    )
     # Certificates of earlier releases do not have these.
     channel: Word | None = Field(default=None, description="how it came in")
     agreement: Annotated[str, Field(max_length=128)] | None = Field(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cli.console.refusals import KNOWN_DECISIONS
+from cli.console.register import DECISIONS
 from cli.main import main
 from server.names import RUN
 from server.persistence import Enrolments, RunProgress, StateDirectory, WithdrawalActs, Withdrawals
@@ -54,7 +57,50 @@ def test_a_request_is_filed_once_after_confirmation(officer: Visitor, place: Pat
     officer.send(f"/withdrawals/{id_}", f"/withdrawals/{id_}/cancel", sure)
     assert "this is a replay" in text_of(officer.confirm(page, 409))
     assert records(place) == [(id_, "cancelled")]
-    assert entries(place / "state", "console-action")[-1]["outcome"] == "refused"
+    last = entries(place / "state", "console-action")[-1]
+    assert (last["action"], last["outcome"], last["reason"]) == ("withdraw", "refused", "withdrawal")
+
+
+def endless() -> Iterator[bytes]:
+    """A form with a file that is too large, of which nothing says so beforehand."""
+    yield b'--x\r\nContent-Disposition: form-data; name="documents"; filename="sekret"\r\n\r\n'
+    for _ in range(11):
+        yield b"a" * 2**20
+
+
+def test_whatever_a_user_tries_in_vain_is_on_record(officer: Visitor, place: Path) -> None:
+    """With the kind of the reason, and without a word that was typed; reading is not on record."""
+    assert DECISIONS.keys() == KNOWN_DECISIONS
+    officer.confirm(officer.file("delta"))
+    ((id_, _),) = records(place)
+    before = len(entries(place / "state", "console-action"))
+    page = f"/withdrawals/{id_}"
+    token = officer.hidden(page, f"{page}/note")
+    words = {**token, "reason": "sekret words", "text": "", "sure": "yes"}
+    post, multipart = officer.client.post, {"content-type": "multipart/form-data; boundary=x"}
+    tried = [
+        ("note", id_, "withdrawal", post(f"{page}/note", data=words), 409),
+        ("release", id_, "withdrawal", post(f"{page}/release", data=words), 409),
+        ("decide", id_, "unknown", post(f"{page}/sekret", data=words), 404),
+        ("note", None, "withdrawal", post("/withdrawals/sekret/note", data={**words, "text": "x"}), 409),
+        ("withdraw", None, "malformed", post("/withdrawals/new", data=words), 400),
+        ("withdraw", None, "conflict", post("/withdrawals", data={**token, "draft": "sekret"}), 409),
+        ("certificate-countersigned", None, "signature",
+         post("/certificates/countersigned", data=words), 400),
+        ("officer-key", None, "signature", post("/keys/officer", data=words,
+                                               files={"key": ("sekret.pem", b"sekret")}), 400),
+        ("model-export", None, "role", post("/models/sekret/export", data=words), 403),
+        ("note", id_, "too-large", post(f"{page}/note", content=endless(), headers=multipart), 413),
+        ("note", id_, "unreadable", post(f"{page}/note", content=b"sekret",
+                                         headers=multipart), 400),
+    ]  # fmt: skip
+    assert [answer.status_code for *_, answer, _ in tried] == [status for *_, status in tried]
+    said = entries(place / "state", "console-action")[before:]
+    assert [(e["action"], e["subject"], e["reason"]) for e in said] == [t[:3] for t in tried]
+    assert {e["outcome"] for e in said} == {"refused"}
+    assert "sekret" not in str(said)
+    officer.get("/withdrawals/W-1", 404)
+    assert len(entries(place / "state", "console-action")) == before + len(tried)
 
 
 def test_a_request_without_a_number_gets_one(officer: Visitor, place: Path) -> None:
@@ -191,8 +237,11 @@ def test_decisions_are_those_of_the_register(officer: Visitor, place: Path) -> N
     assert "Grace" in text
     assert "letter.pdf" in text
     assert "Nothing is left to decide" in text
-    done = [e["action"] for e in entries(place / "state", "console-action")]
+    said = entries(place / "state", "console-action")
+    done = [e["action"] for e in said if e["outcome"] == "done"]
     assert done == ["withdraw", "extend", "hold", "release", "note", "notify", "refuse"]
+    failed = [(e["action"], e["subject"], e["reason"]) for e in said if e["outcome"] == "refused"]
+    assert failed[-2:] == [("notify", id_, "withdrawal"), ("refuse", id_, "withdrawal")]
     assert "unfounded" not in str(entries(place / "state", "console-action"))
 
 

@@ -13,8 +13,9 @@ from reconsent.errors import StateError
 from reconsent.exposition import Samples
 from server.metrics import StateCollector, catalogue, ledger
 from server.metrics.runs import Runs
-from server.persistence import StateDirectory
+from server.persistence import PrivacyDesk, Roster, StateDirectory, Withdrawals
 from server.persistence.ledger import Ledger
+from server.persistence.own_checkpoints import CHECKPOINT_FILE
 from server.persistence.state import DATABASE
 
 
@@ -185,13 +186,46 @@ def test_a_failed_scrape_does_not_wait_for_a_verification(
 
 
 def test_another_ledger_in_the_place_of_the_database_is_none(state: Path, collector: StateCollector) -> None:
-    """A shorter one in another file, as a restored backup is, is sound."""
+    """A shorter one in another file is sound with its own checkpoint, as a restored backup is, else not."""
     with StateDirectory.open(state.parent / "other") as opened:
         added(opened, 2)
     assert verified(collector).value(ledger.VERIFIED) == 8
-    (state.parent / "other" / DATABASE).replace(state / DATABASE)
+    kept = (state / CHECKPOINT_FILE).read_bytes()
+    for name in (CHECKPOINT_FILE, DATABASE):
+        (state.parent / "other" / name).replace(state / name)
     samples = verified(collector)
     assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (3, 0)
+
+    (state / CHECKPOINT_FILE).write_bytes(kept)
+    fresh = StateCollector(state)
+    try:
+        assert verified(fresh).value(ledger.FAULTS) == 1
+    finally:
+        fresh.close()
+
+
+def test_an_exporter_that_never_saw_the_end_finds_it_cut_off(state: Path, collector: StateCollector) -> None:
+    """By the checkpoint beside the ledger; and a register that the ledger contradicts, by its entries."""
+    cut_off(state, 6)
+    samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (6, 1)
+
+
+def test_an_altered_act_is_a_fault(state: Path, collector: StateCollector) -> None:
+    """The entries being sound, what they speak of is compared too."""
+    with StateDirectory.open(state) as opened:
+        for number, site in enumerate("ab"):
+            Roster(opened).enrol(site, number, "knee", 1, round=1)
+        record = Withdrawals(opened).file(["a"], reason="asked", requested_by="dpo")
+        PrivacyDesk(opened, "officer").note(record.id, "as it was")
+    assert verified(collector).value(ledger.FAULTS) == 0
+    with sqlite3.connect(state / DATABASE) as database:
+        without_triggers(database)
+        database.execute("""UPDATE withdrawal_acts SET body = '{"text": "another"}'""")
+    database.close()
+    collector.ledger._begun = -ledger.VERIFY_SECONDS
+    samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (12, 1)
 
 
 def test_a_replaced_key_is_no_fault(
