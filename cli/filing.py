@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from cli.deployment import Deployment
-from deploy.enrolment import unregister_revoked
+from deploy.admission import unregister_revoked
 from reconsent.errors import ConfigError, DeployError, WithdrawalError
 from server.persistence import (
     Enrolments,

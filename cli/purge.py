@@ -24,7 +24,7 @@ def purge(
     ] = False,
     every: Annotated[
         float | None,
-        typer.Option("--every", min=0.0, help="Do it again after so many hours, until it is stopped."),
+        typer.Option("--every", min=0.0001, help="Do it again after so many hours, until it is stopped."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print what was there as JSON.")] = False,
 ) -> None:

@@ -130,12 +130,12 @@ def _follow(deployment: Deployment, run: int, last: int, *, quiet: bool) -> None
                     )
                 )
     except DeployError:
-        _empty(deployment)
+        _clear_up(deployment)
         raise
     except KeyboardInterrupt:
         sys.stderr.write("\nThe run goes on. `reconsent attach` returns to it.\n")
         raise typer.Exit(130) from None
-    _empty(deployment)
+    _clear_up(deployment)
     if not quiet:
         console.print("The run has ended. `reconsent status` shows where the consortium stands.")
 
@@ -144,17 +144,35 @@ def _under_way(deployment: Deployment) -> int | None:
     """Id of the run under way; if there is none, one that nobody watched to its end is cleared up after."""
     run = deployment.running()
     if run is None:
-        _empty(deployment)
+        _clear_up(deployment)
     return run
 
 
-def _empty(deployment: Deployment) -> None:
-    """Empty the SuperLink of messages if a withdrawal has completed: they hold the site's updates, too."""
+def _clear_up(deployment: Deployment) -> None:
+    """Do what only the SuperLink can, and what its run could not: leave nothing of a site that is gone.
+
+    Its key is unregistered, if that was revoked by a run or while the SuperLink could not be told; and after
+    a withdrawal has completed the SuperLink is emptied of messages, which hold the site's updates, too.
+    """
+    from deploy.admission import unregister_revoked
     from deploy.housekeeping import empty_superlink
+    from server.persistence import Enrolments, StateDirectory
     from server.residues import unpurged
 
     with deployment.reading() as state:
         left = unpurged(state)
+        revoked = Enrolments(state).to_unregister()
+    if revoked:
+        try:
+            with StateDirectory.open(deployment.layout.state, exclusive=False) as opened:
+                unregister_revoked(deployment.control, opened)
+        except ReconsentError as error:
+            names = ", ".join(sorted({enrolment.site for enrolment in revoked}))
+            typer.echo(
+                f"Warning: the SuperLink still lets the revoked key of {names} connect: {error.problem} "
+                f"`{deployment.layout.starter}` tells it, and so does the next run.",
+                err=True,
+            )
     if not left:
         return
     try:

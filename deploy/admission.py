@@ -9,7 +9,7 @@ from pathlib import Path
 from deploy.flower_control import FlowerControl
 from deploy.keys import NodeKey
 from reconsent.errors import SiteError, StateError
-from server.persistence import Enrolments, StateDirectory
+from server.persistence import Enrolment, Enrolments, StateDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ def admit(
     """Enrol and register the key of each site; repeating it changes nothing.
 
     A key that was revoked, or that Flower refuses for ever, stays out, and so does one of a site that speaks
-    with another key: its site is named with the reason, the others go on.
+    with another key: its site is named with the reason, the others go on. Keys that were revoked while the
+    SuperLink could not be told are unregistered first.
 
     Parameters
     ----------
@@ -57,9 +58,10 @@ def admit(
     StateError
         If the state database cannot be used.
     """
-    known = {node.fingerprint: node for node in control.list_nodes()}
     admissions = {}
     with open_beside_server(state) as directory:
+        unregister_revoked(control, directory)
+        known = {node.fingerprint: node for node in control.list_nodes()}
         enrolments = Enrolments(directory)
         for site, key in keys.items():
             node = known.get(key.fingerprint)
@@ -93,3 +95,24 @@ def open_beside_server(state: Path) -> StateDirectory:
         with StateDirectory.open(state):
             pass
         return StateDirectory.open(state, exclusive=False)
+
+
+def unregister_revoked(control: FlowerControl, state: StateDirectory) -> list[Enrolment]:
+    """Have the SuperLink refuse every revoked key for ever; returns those it was told of now.
+
+    Raises
+    ------
+    DeployError
+        If it cannot be reached; nothing is lost, and the next call does what remains.
+    """
+    enrolments = Enrolments(state)
+    pending = enrolments.to_unregister()
+    if not pending:
+        return []
+    known = {node.fingerprint: node for node in control.list_nodes()}
+    for enrolment in pending:
+        node = known.get(enrolment.fingerprint)
+        if node is not None and node.status != "unregistered":
+            control.unregister_node(node.node_id)
+        enrolments.unregistered(enrolment.fingerprint)
+    return pending

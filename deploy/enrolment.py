@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.admission import Admission, admit
+from deploy.admission import Admission, admit, unregister_revoked
 from deploy.flower_control import FlowerControl
 from deploy.keys import NodeKey, public_key_fingerprint
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import SiteError
-from server.persistence import Enrolment, Enrolments, Roster, RunEvents, SiteStatus, StateDirectory
+from server.persistence import Enrolments, Roster, RunEvents, SiteStatus, StateDirectory
 
 _ADD = "reconsent site add"
 _REPLACE = "reconsent site replace-key"
@@ -156,24 +156,3 @@ def readmit_site(
             enrolments.enrol(site, mark, by=_READMIT, session=session)
             RunEvents(state).append("operator", "notice", f"Site {site} is readmitted.", session=session)
     return enrol_site(control, state, consortium, site, public_key, by=_READMIT)
-
-
-def unregister_revoked(control: FlowerControl, state: StateDirectory) -> list[Enrolment]:
-    """Have the SuperLink refuse every revoked key for ever; returns those it was told of now.
-
-    Raises
-    ------
-    DeployError
-        If it cannot be reached; nothing is lost, and the next call does what remains.
-    """
-    enrolments = Enrolments(state)
-    pending = enrolments.to_unregister()
-    if not pending:
-        return []
-    known = {node.fingerprint: node for node in control.list_nodes()}
-    for enrolment in pending:
-        node = known.get(enrolment.fingerprint)
-        if node is not None and node.status != "unregistered":
-            control.unregister_node(node.node_id)
-        enrolments.unregistered(enrolment.fingerprint)
-    return pending

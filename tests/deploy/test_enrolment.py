@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ class BreakingControl(FlowerControl):
         self.nodes.append(Node(number, "registered", public_key_fingerprint(public_key), name))
         return number
 
+    def unregister_node(self, node_id: int) -> None:
+        """Refuse it from now on."""
+        self._reach("unregister")
+        self.nodes = [
+            dataclasses.replace(node, status="unregistered") if node.node_id == node_id else node
+            for node in self.nodes
+        ]
+
     def _reach(self, command: str) -> None:
         if command in self.broken:
             raise DeployError("The SuperLink cannot be reached.")
@@ -61,6 +70,25 @@ def withdrawn(path: Path, control: FlowerControl) -> Path:
         Roster(state).withdraw(["alpha"])
         Enrolments(state).revoke("alpha", "withdrawn")
     return path / "state"
+
+
+def test_a_key_revoked_behind_the_superlinks_back_is_refused_at_the_next_start(
+    tmp_path: Path, control: BreakingControl
+) -> None:
+    """A run, a restored backup, or a request while the SuperLink was out of reach revoke a key in the state
+    alone: `up` has it unregistered, and says so when it cannot.
+    """  # noqa: D205 - one sentence
+    path = withdrawn(tmp_path, control)
+    assert [node.status for node in control.nodes] == ["registered"]
+    control.broken = {"unregister"}
+    with pytest.raises(DeployError):
+        admit(control, path, {"alpha": key(tmp_path, "old")}, by="test")
+    control.broken = set()
+    found = admit(control, path, {"alpha": key(tmp_path, "old")}, by="test")
+    assert found["alpha"].node_id is None and "for ever" in found["alpha"].refusal
+    assert [node.status for node in control.nodes] == ["unregistered"]
+    with StateDirectory.open(path, url="", writable=False) as state:
+        assert Enrolments(state).to_unregister() == []
 
 
 @pytest.mark.parametrize("broken", ["list", "register"])

@@ -14,14 +14,14 @@ import pytest
 
 from cli.deployment import Deployment
 from cli.purge import purge
-from cli.train import _empty, attach, train
-from deploy.flower_control import FlowerControl
+from cli.train import _clear_up, attach, train
+from deploy.flower_control import FlowerControl, Node
 from deploy.housekeeping import empty_superlink, tidy
 from deploy.layout import Layout
 from deploy.residue import RunUnderWayError, residue_of
 from reconsent.config import dump_consortium
 from reconsent.errors import DeployError
-from server.persistence import Ledger, Roster, StateDirectory, Withdrawals
+from server.persistence import Enrolments, Ledger, Roster, StateDirectory, Withdrawals
 from server.residues import purge_after, unpurged
 from tests.deploy.test_residue import MARKER, crashed, files, without_messages
 from tests.server.hospitals import consortium
@@ -95,7 +95,7 @@ def test_a_run_that_has_ended_leaves_nothing(layout: Layout) -> None:
     assert left(layout) == ["north"]
     assert MARKER[:16] in files(database)
     for _ in range(2):
-        _empty(deployment)
+        _clear_up(deployment)
     assert MARKER[:16] not in files(database)
     assert left(layout) == []
     with StateDirectory.open(layout.state, url="", writable=False) as state:
@@ -105,6 +105,31 @@ def test_a_run_that_has_ended_leaves_nothing(layout: Layout) -> None:
         purge = purge_after(state, record)
         assert purge is not None
         assert purge.objects == 3
+
+
+def test_a_key_that_a_run_revoked_is_unregistered(
+    layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of a cooperating site is revoked by the run, which cannot tell the SuperLink: who watches does,
+    and says so if it is out of reach; the next one does it then.
+    """  # noqa: D205 - one sentence
+    with StateDirectory.open(layout.state, url="") as state:
+        enrolments = Enrolments(state)
+        enrolments.enrol("north", "a" * 64, by="test")
+        enrolments.enrol("north", "a" * 64, node_id=7, by="test")
+        enrolments.revoke("north", "withdrawal W-1")
+    told: list[int] = []
+    nodes = [Node(7, "online", "a" * 64, "north")]
+    monkeypatch.setattr(FlowerControl, "list_nodes", lambda _: nodes)
+    monkeypatch.setattr(FlowerControl, "unregister_node", refuse)
+    deployment = Deployment(layout, FlowerControl(layout.flower_home), consortium())
+    _clear_up(deployment)
+    assert "still lets the revoked key of north connect" in capsys.readouterr().err
+    monkeypatch.setattr(FlowerControl, "unregister_node", lambda _, node_id: told.append(node_id))
+    for _ in range(2):
+        _clear_up(deployment)
+    assert told == [7]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("command", [attach, partial(train, 1)], ids=["attach", "train"])
@@ -137,7 +162,7 @@ def test_what_cannot_be_emptied_is_told(
         names = [row[1] for row in connection.execute("PRAGMA table_info(task)") if row[3] or row[5]]
         values = ", ".join("1" for _ in names)
         connection.execute(f"INSERT INTO task ({', '.join(names)}) VALUES ({values})")  # noqa: S608
-    _empty(Deployment(layout, FlowerControl(layout.flower_home), consortium()))
+    _clear_up(Deployment(layout, FlowerControl(layout.flower_home), consortium()))
     warned = capsys.readouterr().err
     assert "updates of north" in warned
     assert "reconsent purge" in warned
