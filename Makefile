@@ -10,7 +10,7 @@ PACKAGES := bench cli client deploy mri reconsent server strategies tests unlear
 TESTS  ?= tests
 # Tests run side by side, each file in one process; WORKERS=0 runs them one after the other. One more than there
 # are cores: a test with real servers waits for half of its time.
-WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
 # What tests write is flushed to disk thousands of times; in memory, where there is room, that costs nothing.
 MEMORY := $(shell [ -w /dev/shm ] && [ $$(df -Pk /dev/shm | awk 'END {print $$4}') -gt 4000000 ] && echo /dev/shm)
 
