@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,11 +18,10 @@ import torch
 
 from client.app import app
 from client.node.keys import make_key_pair
-from deploy import commands, processes
+from deploy import processes
 from deploy.layout import SUPERLINK, supernode
-from deploy.ports import LOCAL
 from deploy.processes import ProcessTable
-from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
+from reconsent.config import ConsortiumConfig
 from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE
 from server.bookkeeping import MAIN
 from server.coordinator import Coordinator
@@ -29,8 +29,8 @@ from server.persistence import Enrolments, ModelRegistry, RoundRecord, StateDire
 from server.persistence.state import DATABASE
 from server.service import Service, Task
 from strategies.local_grid import LocalGrid
+from tests.integration.disturbances import cabled, halted, hostile, little_patience, outcomes
 from tests.integration.operator_at_work import Operator
-from tests.integration.tcp_proxy import TcpProxy
 from unlearning.withdrawal import WithdrawalState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -40,6 +40,9 @@ ROUNDS = 12
 
 PATIENCE = 75.0
 """Seconds a site has for a round where one is to be missed; those that can work need far less."""
+
+HUNG_PATIENCE, SLOW = 45.0, 8.0
+"""The same where one hangs, and seconds for which another stands still."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -200,6 +203,28 @@ def test_sites_get_new_keys(operator: Operator, tmp_path: Path) -> None:
         assert first.reason == f"replaced by the key {second.fingerprint}" and first.unregistered_at
 
 
+def test_a_site_hangs_another_is_slow_and_a_third_sends_nonsense(operator: Operator) -> None:
+    """The round takes the slow one's reply, refuses the nonsense by its reason, and does not wait longer than
+    it may for the one that hangs; once they behave, all take part again.
+    """  # noqa: D205 - one sentence
+    before = len(operator.records())
+    with little_patience(operator, HUNG_PATIENCE):
+        with hostile(operator, "brain"):
+            operator("train", "--rounds", "3", "--detach")
+            operator.wait(lambda _: len(operator.records()) > before)
+            with halted(operator, "knee"):
+                with halted(operator, "abdomen"):
+                    time.sleep(SLOW)
+                operator.wait(lambda _: len(operator.records()) > before + 1)
+        spoiled = operator.records()[before + 1].sites
+        assert spoiled["abdomen"].outcome == "ok"
+        assert spoiled["brain"].outcome == "refused" and "not finite" in spoiled["brain"].reason
+        assert spoiled["knee"].outcome == "timeout" and spoiled["knee"].reason
+        operator("attach")
+    assert outcomes(operator, "brain", "abdomen", "knee") == ["ok"] * 3
+    assert operator.status()["run"]["status"] == "completed"
+
+
 def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operator) -> None:
     """The round ends with the others and says why; the run is taken up again with everybody: the killed node
     by `up`, as itself, and the one whose cable is mended by itself.
@@ -207,7 +232,7 @@ def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operat
     knee = supernode("knee")
     with cabled(operator, "abdomen") as cable:
         before = len(operator.records())
-        with little_patience(operator):
+        with little_patience(operator, PATIENCE):
             operator("train", "--rounds", "4", "--detach")
             operator.wait(lambda _: len(operator.records()) > before)
             assert cable.passed > 10_000, "the node is connected by this cable"
@@ -282,51 +307,3 @@ def test_the_superlink_alone_is_killed(
             Task("train", 3)
         )
         assert digest(state) == resumed
-
-
-def outcomes(operator: Operator, *sites: str) -> list[str]:
-    """What became of the sites' replies in the last round."""
-    last = operator.records()[-1].sites
-    return [last[site].outcome if site in last else "not asked" for site in sites]
-
-
-@contextmanager
-def little_patience(operator: Operator) -> Iterator[None]:
-    """The runs that are begun meanwhile wait for a site no longer than :data:`PATIENCE`."""
-    file = operator.layout.consortium
-    usual = file.read_text(encoding="utf-8")
-    config = load_consortium(file)
-    training = config.training.model_copy(update={"timeout_seconds": PATIENCE})
-    file.write_text(dump_consortium(config.model_copy(update={"training": training})), encoding="utf-8")
-    try:
-        yield
-    finally:
-        file.write_text(usual, encoding="utf-8")
-
-
-@contextmanager
-def cabled(operator: Operator, site: str) -> Iterator[TcpProxy]:
-    """The site's node is connected by a cable that can be cut."""
-    name, table = supernode(site), ProcessTable.load(operator.layout.processes)
-    cable = TcpProxy(LOCAL, table.processes[SUPERLINK].ports[commands.FLEET])
-    processes.stop([operator.process(name)])
-    ports = table.processes[name].ports
-    command = commands.supernode_command(operator.layout, site, ports, cable.address, insecure=False)
-    environment = commands.supernode_environment(operator.layout, site)
-    record = processes.start(name, command, environment, operator.layout.log(name))
-    # As `up` would have started it, so that it is left alone.
-    usual = table.processes[name].command
-    table.processes[name] = record.model_copy(update={"ports": ports, "command": usual})
-    table.save(operator.layout.processes)
-    try:
-        operator.wait(lambda _: online(operator, site), 120)
-        yield cable
-    finally:
-        cable.close()
-        processes.stop([operator.process(name)])
-    operator("up", "--no-metrics")
-
-
-def online(operator: Operator, site: str) -> bool:
-    """Whether the SuperLink has heard of the site's node."""
-    return any(node.name == site and node.status == "online" for node in operator.local.control.list_nodes())

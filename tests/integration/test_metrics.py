@@ -48,6 +48,14 @@ PANELS = [
     for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]
     for target in panel.get("targets", [])
 ]
+VARIABLES = sorted(
+    {
+        variable["query"]
+        for path in (DEPLOY / "grafana" / "dashboards").glob("*.json")
+        for variable in json.loads(path.read_text(encoding="utf-8"))["templating"]["list"]
+        if variable["type"] == "query"
+    }
+)
 
 
 @dataclass
@@ -263,6 +271,14 @@ def ranged(watched: Watched, query: str) -> list[float]:
 def test_every_panel_has_something_to_show(watched: Watched, title: str, query: str) -> None:
     """The panel's query, with all exporters chosen, returned values in the life of this consortium."""
     assert ranged(watched, query.replace("$job", ".+").replace("$instance", ".+")), f"{title}: {query}"
+
+
+@pytest.mark.parametrize("query", VARIABLES)
+def test_every_variable_has_something_to_choose(watched: Watched, query: str) -> None:
+    """What Grafana asks to fill a dashboard's menus is answered with at least one label."""
+    selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", query).groups()  # type: ignore[union-attr]
+    found = watched.ask(f"label/{label}/values", **{"match[]": selector.replace("$job", ".+")})
+    assert found, query
 
 
 def test_rules_are_evaluated(watched: Watched) -> None:
