@@ -56,6 +56,7 @@ def test_status_shows_words_as_they_are(place: str) -> None:
                 "id": "W-1",
                 "site": "north",
                 "state": "restricted",
+                "held_until": None,
                 "requested_by": said["requested_by"],
                 "due_local": "2027-01-31T10:00:00+01:00",
                 "overdue": True,
