@@ -8,7 +8,10 @@ from contextlib import suppress
 
 
 class TcpProxy:
-    """Passes bytes on between whoever connects and one address; while it is cut, nothing passes.
+    """Passes bytes on between whoever connects and one address.
+
+    While it is cut nothing passes, and nobody is told: as with a cable that is pulled, connections stay open
+    and requests wait. Plugged in again, what was sent meanwhile arrives.
 
     Parameters
     ----------
@@ -22,27 +25,27 @@ class TcpProxy:
         self.address = "{}:{}".format(*self._listener.getsockname())
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._whole = True
+        self._whole = threading.Event()
+        self._whole.set()
         self.passed = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Break every connection; new ones end at once."""
+        """Let nothing pass any more."""
+        self._whole.clear()
+
+    def heal(self) -> None:
+        """Let everything pass again."""
+        self._whole.set()
+
+    def close(self) -> None:
+        """Take it away: every connection breaks."""
+        _end(self._listener)
         with self._lock:
-            self._whole = False
             broken, self._open = self._open, set()
         for each in broken:
             _end(each)
-
-    def heal(self) -> None:
-        """Let new connections through."""
-        with self._lock:
-            self._whole = True
-
-    def close(self) -> None:
-        """Cut it for good."""
-        self.cut()
-        _end(self._listener)
+        self._whole.set()
 
     def _accept(self) -> None:
         while True:
@@ -56,19 +59,14 @@ class TcpProxy:
                 near.close()
                 continue
             with self._lock:
-                whole = self._whole
-                if whole:
-                    self._open |= {near, far}
-            if not whole:
-                near.close()
-                far.close()
-                continue
+                self._open |= {near, far}
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while content := source.recv(65536):
+                self._whole.wait()
                 sink.sendall(content)
                 self.passed += len(content)
         for each in (source, sink):
