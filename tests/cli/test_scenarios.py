@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,16 @@ from unlearning.withdrawal import WithdrawalState
 Rounds = list[tuple[str, frozenset[str]]]
 
 
-def played(name: str, path: Path) -> tuple[Rounds, dict[str, SiteStatus], list[WithdrawalState]]:
+Played = tuple[Rounds, dict[str, SiteStatus], list[WithdrawalState]]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Played]:
+    """Plays a scenario, each once."""
+    return cache(lambda name: play(name, tmp_path_factory.mktemp(name)))
+
+
+def play(name: str, path: Path) -> Played:
     """Play a scenario without its oracle: rounds with who took part, and where sites and withdrawals are."""
     config = consortium_of(name, load_scenario(name), "tiny")
     quick = config.training.model_copy(update={"local_steps": 1, "evaluate_every": 0})
@@ -44,9 +55,9 @@ def played(name: str, path: Path) -> tuple[Rounds, dict[str, SiteStatus], list[W
 
 
 @pytest.mark.parametrize("name", names())
-def test_each_scenario_plays_to_its_end(name: str, tmp_path: Path) -> None:
+def test_each_scenario_plays_to_its_end(name: str, played: Callable[[str], Played]) -> None:
     """Every withdrawal is completed, and whoever has left is in no round of its own unlearning."""
-    rounds, status, states = played(name, tmp_path)
+    rounds, status, states = played(name)
     config = consortium_of(name, load_scenario(name), "tiny")
     assert states == [WithdrawalState.COMPLETED] * len(config.withdrawals)
     retaining = [sites for kind, sites in rounds if kind == "retain"]
@@ -64,10 +75,10 @@ def test_each_scenario_plays_to_its_end(name: str, tmp_path: Path) -> None:
     assert all(status[site] is SiteStatus.ACTIVE and site in training[-1] for site in returned)
 
 
-def test_late_and_early_sites_take_part_when_they_say(tmp_path: Path) -> None:
+def test_late_and_early_sites_take_part_when_they_say(played: Callable[[str], Played]) -> None:
     """The knee hospital is in rounds 4 to 6 if it joins in the fourth, in 1 to 3 if it then stops."""
-    late, _, _ = played("joined-late", tmp_path)
-    early, _, _ = played("left-early", tmp_path)
+    late, _, _ = played("joined-late")
+    early, _, _ = played("left-early")
     assert ["knee" in sites for kind, sites in late if kind == "train"] == [False] * 3 + [True] * 3
     assert ["knee" in sites for kind, sites in early if kind == "train"] == [True] * 3 + [False] * 3
 
