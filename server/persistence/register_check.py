@@ -16,8 +16,15 @@ from typing import Any, cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.persistence.commitments import act_commitment, event_commitment, is_erased
-from server.persistence.ledger_entries import WITHDRAWAL, WITHDRAWAL_ACT, role, said_of_act
+from server.persistence.commitments import act_commitment, event_commitment
+from server.persistence.ledger_entries import (
+    ACT_DATES,
+    HASHED_ACTS,
+    WITHDRAWAL,
+    WITHDRAWAL_ACT,
+    role,
+    said_of_act,
+)
 from server.persistence.tables import LedgerRow, WithdrawalActRow, WithdrawalEventRow, WithdrawalRow
 from server.persistence.withdrawal_records import intake_of
 from unlearning.ledger.entries import Entry
@@ -42,7 +49,7 @@ class RegisterCheck:
     uncovered
         Of those compared, how many were written by releases whose entries say nothing of texts and names.
     erased
-        Steps and acts whose text was erased; nothing of them is left to be compared.
+        Steps and acts whose text was erased; of them what the entries say in clear was compared.
     entry
         Number of the entry that differs first; ``None`` if there is none, or if something was added of which
         no entry speaks.
@@ -140,31 +147,30 @@ class _Comparison:
         if row is None:
             raise _Differs(entry.number, f"{what} was dropped from the register")
         self._note(entry, row)
-        if is_erased(row):
-            self._erased += 1
-            return
-        if "commitment" in body and row.salt is None:
-            raise _Differs(entry.number, f"{what} has lost the salt it is compared by, and its text is there")
-        if not self._holds(entry, row):
+        textless = _has_no_text(row)
+        if not _says(entry, row, erased=textless):
             raise _Differs(entry.number, f"{what} was altered in the register")
-        self._compared += 1
-        self._uncovered += "commitment" not in body
+        if "commitment" in body and row.salt is None and not textless:
+            raise _Differs(entry.number, f"{what} has lost the salt it is compared by, and its text is there")
+        if self._is_committed(entry, row):
+            self._compared += 1
+            self._uncovered += "commitment" not in body
+        elif textless:
+            self._erased += 1
+        else:
+            raise _Differs(entry.number, f"{what} was altered in the register")
 
-    def _holds(self, entry: Entry, row: _Row) -> bool:
-        body = entry.body
-        if isinstance(row, WithdrawalActRow):
-            said = said_of_act(row)
-            # Entries of former releases lack some of it.
-            if any(body[name] != said.get(name) for name in body.keys() - {"row", "commitment"}):
-                return False
-            return "commitment" not in body or act_commitment(row) == str(body["commitment"])
-        told = body["withdrawal"], body["from"], body["to"], body["by"]
-        if told != (row.withdrawal, row.old_state, row.new_state, role(row.actor)):
+    def _is_committed(self, entry: Entry, row: _Row) -> bool:
+        """Whether a row is, text and names included, what its entry commits to, if it commits to any."""
+        digest = entry.body.get("commitment")
+        if digest is not None and row.salt is None:
             return False
+        if isinstance(row, WithdrawalActRow):
+            return digest is None or act_commitment(row) == digest
         request = self._requests.get(row.withdrawal)
-        if "commitment" not in body or request is None:
+        if digest is None or request is None:
             return request is not None
-        return event_commitment(row, request) == str(body["commitment"])
+        return event_commitment(row, request) == digest
 
     def _note(self, entry: Entry, row: _Row) -> None:
         """Keep what tells how the withdrawal must stand in the end."""
@@ -221,13 +227,33 @@ class _Comparison:
                 "intake": (intake_of(row).closed_words, self._intake[row.id]),
             }
             pairs |= {name: (getattr(row, name), filed.body[name]) for name in _FILED & filed.body.keys()}
-        if "owner" in acts and not is_erased(acts["owner"]):
-            pairs["owner"] = row.owner, acts["owner"].body.get("owner")
+        if "owner" in acts:
+            # Once that act is erased no name may stand here either.
+            pairs["owner"] = row.owner or "", acts["owner"].body.get("owner") or ""
         return next((name for name, (there, said) in pairs.items() if there != said), None)
 
 
 _FILED = frozenset({"ground", "scope"})
 """Fields of a withdrawal that the entry of its filing has; those of former releases have none."""
+
+
+def _has_no_text(row: _Row) -> bool:
+    """Whether no text is left of a row that may have one: what was erased looks like this."""
+    if isinstance(row, WithdrawalEventRow):
+        return not row.note
+    return row.kind not in HASHED_ACTS and not row.body.keys() - {ACT_DATES.get(row.kind)}
+
+
+def _says(entry: Entry, row: _Row, *, erased: bool) -> bool:
+    """Whether a row is what its entry says in clear; of an erased one, what is no part of its text."""
+    body = entry.body
+    if isinstance(row, WithdrawalEventRow):
+        told = body["withdrawal"], body["from"], body["to"], body["by"]
+        return told == (row.withdrawal, row.old_state, row.new_state, role(row.actor))
+    said = said_of_act(row)
+    # Entries of former releases lack some of it. How a request came in goes with the text that it was in.
+    names = body.keys() - {"row", "commitment", *(["intake"] if erased else [])}
+    return all(body[name] == said.get(name) for name in names)
 
 
 def _second(moment: dt.datetime | str) -> dt.datetime:

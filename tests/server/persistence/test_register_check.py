@@ -184,6 +184,38 @@ def test_an_erased_text_leaves_everything_whole(salt: str, filled: StateDirector
     assert (found.sound, found.compared, found.erased) == (True, 10, 2)
 
 
+ERASED_AND_MORE = {
+    "other-withdrawal": "UPDATE withdrawal_acts SET body = '{}', salt = NULL, withdrawal = (SELECT id FROM "
+    f"withdrawals WHERE state = 'refused') WHERE {acts('note')}",
+    "other-kind": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL, kind = 'owner' "
+    f"WHERE {acts('note')}",
+    "other-role": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL, actor = 'server' "
+    f"WHERE {acts('note')}",
+    "other-state": "UPDATE withdrawal_events SET note = '', salt = NULL, old_state = 'restricted' "
+    "WHERE new_state = 'refused'",
+    "other-date": f'UPDATE withdrawal_acts SET body = \'{{"to": "2027-01-01"}}\' WHERE {acts("extended")}',
+    "no-date": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL WHERE {acts('hold')}",
+    "no-document": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL WHERE {acts('attachment')}",
+    "owner-stays": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL WHERE {acts('owner')}",
+}
+
+
+@pytest.mark.parametrize("way", ERASED_AND_MORE)
+def test_an_erased_text_hides_nothing_else(way: str, filled: StateDirectory) -> None:
+    """What the entry says in clear is compared all the same, and what is no text cannot be erased."""
+    assert "was altered" in tampered(filled, ERASED_AND_MORE[way]).problem
+
+
+def test_a_reason_can_be_erased_but_not_its_date(filled: StateDirectory) -> None:
+    """The date is in the ledger anyhow, so it stays in the row."""
+    found = tampered(
+        filled,
+        f"UPDATE withdrawal_acts SET body = json_object('to', body ->> 'to'), salt = NULL "
+        f"WHERE {acts('extended')}",
+    )
+    assert (found.problem, found.erased) == ("", 1)
+
+
 def test_a_state_of_a_former_release_holds_and_goes_on(state: StateDirectory) -> None:
     """Steps and acts are matched by their order, what entries say in clear is compared, new ones commit."""
     written_by_former_release(state)
