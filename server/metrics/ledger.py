@@ -190,8 +190,12 @@ class LedgerMetrics:
             # The database did not answer, which says nothing of the ledger: the last finding stays, and ages.
             log(WARNING, "The ledger could not be verified now: %s", error.problem)
             return
-        except ReconsentError:
+        except ReconsentError as error:
             # One that cannot even be read is not what was written.
+            log(WARNING, "The ledger could not be verified: %s %s", error.problem, error.remedy)
+            found = time.time(), 0, True
+        except Exception:  # noqa: BLE001 - whatever stands in the database, a fault must not look like none
+            log(WARNING, "The ledger could not be verified.", exc_info=True)
             found = time.time(), 0, True
         with self._lock:
             self._found = found

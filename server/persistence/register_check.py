@@ -16,6 +16,7 @@ from typing import Any, cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from reconsent.errors import ReconsentError
 from server.persistence.commitments import act_commitment, event_commitment
 from server.persistence.ledger_entries import (
     ACT_DATES,
@@ -34,6 +35,9 @@ _Row = WithdrawalActRow | WithdrawalEventRow
 _TABLES: Mapping[str, type[_Row]] = {WITHDRAWAL: WithdrawalEventRow, WITHDRAWAL_ACT: WithdrawalActRow}
 _SLACK = dt.timedelta(minutes=1)
 """Between the two looks at the clock that date a step and the withdrawal it closes."""
+
+_UNREADABLE = (ValueError, TypeError, AttributeError, ReconsentError)
+"""What comes of a cell that holds what is never written there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,10 @@ def check_register(session: Session) -> RegisterCheck:
     """Compare all of it, as of one moment; the ledger itself must have been found sound."""
     query = select(LedgerRow.content).where(LedgerRow.kind.in_(_TABLES)).order_by(LedgerRow.number)
     entries = [Entry.of(content) for content in session.scalars(query)]
-    comparison = _Comparison(session, entries)
+    try:
+        comparison = _Comparison(session, entries)
+    except _UNREADABLE as error:
+        return RegisterCheck(problem=f"a row of the register cannot be read, so it was altered ({error})")
     try:
         for entry in entries:
             comparison.take(entry)
@@ -146,6 +153,13 @@ class _Comparison:
         what = f"{what} of withdrawal {body['withdrawal']}"
         if row is None:
             raise _Differs(entry.number, f"{what} was dropped from the register")
+        try:
+            self._compare(entry, row, what)
+        except _UNREADABLE as error:
+            raise _Differs(entry.number, f"{what} was altered in the register ({error})") from error
+
+    def _compare(self, entry: Entry, row: _Row, what: str) -> None:
+        body = entry.body
         self._note(entry, row)
         textless = _has_no_text(row)
         if not _says(entry, row, erased=textless):
@@ -192,8 +206,13 @@ class _Comparison:
             request = self._requests.pop(id_, None)
             if request is None:
                 raise _Differs(entry.number, f"withdrawal {id_} was dropped from the register")
-            if (field := self._differing(request, entry, step)) is not None:
-                raise _Differs(entry.number, f"withdrawal {id_} was altered in the register: its {field}")
+            altered = f"withdrawal {id_} was altered in the register"
+            try:
+                field = self._differing(request, entry, step)
+            except _UNREADABLE as error:
+                raise _Differs(entry.number, f"{altered} ({error})") from error
+            if field is not None:
+                raise _Differs(entry.number, f"{altered}: its {field}")
             filed += [request.number] if id_ in self._filed else []
         for (kind, number), row in sorted(self._rows.items(), key=lambda item: item[1].at):
             what = "an act" if kind == WITHDRAWAL_ACT else "a step"

@@ -184,6 +184,26 @@ def test_an_erased_text_leaves_everything_whole(salt: str, filled: StateDirector
     assert (found.sound, found.compared, found.erased) == (True, 10, 2)
 
 
+UNREADABLE = {
+    "salt": (f"UPDATE withdrawal_acts SET salt = 'zz' WHERE {acts('note')}", "act 'note' of .* was altered"),
+    "body": (f"UPDATE withdrawal_acts SET body = '7' WHERE {acts('note')}", "act 'note' of .* was altered"),
+    "intake": (f"UPDATE withdrawal_acts SET body = '{{\"channel\": \"x\"}}' WHERE {acts('intake')}",
+               "act 'intake' of .* was altered"),
+    "channel": ("UPDATE withdrawals SET channel = 'bogus' WHERE in_part", "W-.* was altered .*bogus"),
+    "moment": (f"UPDATE withdrawal_acts SET at = 'bogus' WHERE {acts('note')}", "cannot be read"),
+    "json": (f"UPDATE withdrawal_acts SET body = '{{' WHERE {acts('note')}", "cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", UNREADABLE)
+def test_a_cell_that_makes_no_sense_is_a_finding(way: str, filled: StateDirectory) -> None:
+    """Whatever is written into a cell, the comparison ends with a verdict, and names the entry if it can."""
+    statement, problem = UNREADABLE[way]
+    found = tampered(filled, statement)
+    assert re.search(problem, found.problem), found.problem
+    assert (found.entry is None) == (way in ("moment", "json"))
+
+
 ERASED_AND_MORE = {
     "other-withdrawal": "UPDATE withdrawal_acts SET body = '{}', salt = NULL, withdrawal = (SELECT id FROM "
     f"withdrawals WHERE state = 'refused') WHERE {acts('note')}",
