@@ -98,6 +98,17 @@ def test_an_untouched_register_holds(state: StateDirectory) -> None:
     assert (found.sound, found.compared, found.before, found.uncovered, found.erased) == (True, 12, 0, 0, 0)
 
 
+def test_what_is_written_meanwhile_is_no_finding(state: StateDirectory) -> None:
+    """All queries of one reading see one moment, on each database: a note beside it is in none of them."""
+    first, _ = fill(state)
+    with state.reading() as session:
+        before = Ledger(state).size(session=session)
+        PrivacyDesk(state, "officer", now=lambda: EARLY).note(first, "in between")
+        found = check_register(session)
+        assert (found.problem, found.compared, Ledger(state).size(session=session)) == ("", 12, before)
+    assert checked(state).compared == 13
+
+
 def test_entries_tell_nothing_of_the_texts(state: StateDirectory) -> None:
     """Two acts that say the same have different commitments, and neither text nor salt is in an entry."""
     first, _ = fill(state)
