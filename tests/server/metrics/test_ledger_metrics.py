@@ -152,6 +152,17 @@ def test_a_verification_that_breaks_is_a_fault(
     assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (0, 1)
 
 
+def test_a_checkpoint_that_is_none_is_a_fault(
+    state: Path, collector: StateCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The entries being sound, the exporter says what is wrong, as the command does."""
+    (state / CHECKPOINT_FILE).write_bytes(b"{}")
+    with caplog.at_level("WARNING", "flwr"):
+        samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (8, 1)
+    assert f"{CHECKPOINT_FILE} holds no checkpoint" in caplog.text
+
+
 def test_a_failed_scrape_forgets_no_finding(
     state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
