@@ -110,7 +110,11 @@ class _Comparison:
             for entry in entries
             if entry.kind == WITHDRAWAL and entry.body["from"] is None
         }
+        begun = session.scalar(select(LedgerRow.at).order_by(LedgerRow.number).limit(1))
+        self._begun = None if begun is None else dt.datetime.fromisoformat(begun)
         self._former = self._former_rows(entries)
+        self._restricted: dict[str, dt.datetime] = {}
+        self._received: dict[str, dt.datetime] = {}
         self._last: dict[str, tuple[Entry, WithdrawalEventRow]] = {}
         self._due: dict[str, str | None] = {}
         self._intake: defaultdict[str, dict[str, Any]] = defaultdict(dict)
@@ -134,10 +138,14 @@ class _Comparison:
                 entry.kind == kind and entry.body["withdrawal"] == withdrawal and "row" not in entry.body
                 for entry in entries
             )
-            while withdrawal not in self._filed and len(rows) > known:
+            while withdrawal not in self._filed and len(rows) > known and self._is_older(rows[0].at):
                 del self._rows[kind, rows.popleft().number]
                 self._before += 1
         return found
+
+    def _is_older(self, moment: dt.datetime) -> bool:
+        """Whether something is from before the ledger, as it says itself: only then there may be no entry."""
+        return self._begun is None or moment < self._begun
 
     def take(self, entry: Entry) -> None:
         """Compare the row that an entry speaks of."""
@@ -197,6 +205,9 @@ class _Comparison:
                 self._due[id_] = body.get("to") or row.body.get("to") or self._due.get(id_)
         else:
             self._last[id_] = entry, row
+            self._received.setdefault(id_, row.at)
+            if row.new_state == WithdrawalState.RESTRICTED:
+                self._restricted.setdefault(id_, row.at)
             self._due[id_] = body["due"]
 
     def finish(self) -> None:
@@ -220,7 +231,8 @@ class _Comparison:
             raise _Differs(None, f"{problem}: the ledger has no entry of it")
         for request in self._requests.values():
             # One that was filed before there was a ledger comes before all that it has entries of.
-            if filed and request.number > min(filed):
+            older = self._is_older(request.filed_at or request.received_at)
+            if not older or (filed and request.number > min(filed)):
                 problem = f"withdrawal {request.id} was added to the register"
                 raise _Differs(None, f"{problem}: the ledger has no entry of it")
 
@@ -236,11 +248,13 @@ class _Comparison:
             "mark of a simulation": (row.simulated, told["simulated"]),
             "time of receipt": (_second(row.received_at), _second(told["received"])),
             "deadline": (_second(row.due_at), _second(self._due[row.id] or row.due_at)),
-            "time of closing": (closed, closed if _close(row.closed_at, closed) else row.closed_at),
+            "time of closing": _moments(row.closed_at, closed),
         }
         if (filed := self._filed.get(row.id)) is not None:
             # Of all that was done about it there is an entry, so what there is none of was not done.
             pairs |= {
+                "time of filing": _moments(row.filed_at, self._received[row.id]),
+                "time of the restriction": _moments(row.restricted_at, self._restricted.get(row.id)),
                 "extension": (row.extended_at is not None, "extended" in acts),
                 "grant in part": (bool(row.in_part), "in-part" in acts),
                 "intake": (intake_of(row).closed_words, self._intake[row.id]),
@@ -280,7 +294,9 @@ def _second(moment: dt.datetime | str) -> dt.datetime:
     return read.astimezone(dt.UTC).replace(microsecond=0)
 
 
-def _close(one: dt.datetime | None, other: dt.datetime | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return abs(one - other) <= _SLACK
+def _moments(
+    there: dt.datetime | None, said: dt.datetime | None
+) -> tuple[dt.datetime | None, dt.datetime | None]:
+    """A time of a withdrawal and that of its step, as equal ones if they are as close as they may be."""
+    near = there is not None and said is not None and abs(there - said) <= _SLACK
+    return (said, said) if near else (there, said)

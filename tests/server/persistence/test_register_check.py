@@ -159,6 +159,12 @@ TAMPERING = {
     "owner": ("UPDATE withdrawals SET owner = 'me' WHERE in_part", "its owner"),
     "intake": ("UPDATE withdrawals SET channel = 'letter' WHERE in_part", "its intake"),
     "in-part": ("UPDATE withdrawals SET in_part = FALSE WHERE in_part", "its grant in part"),
+    "filed": ("UPDATE withdrawals SET filed_at = '2026-01-30 09:30:00' WHERE in_part", "its time of filing"),
+    "filed-gone": ("UPDATE withdrawals SET filed_at = NULL WHERE in_part", "its time of filing"),
+    "restricted": ("UPDATE withdrawals SET restricted_at = '2026-01-30 09:30:00' WHERE in_part",
+                   "its time of the restriction"),
+    "restriction-gone": ("UPDATE withdrawals SET restricted_at = NULL WHERE in_part",
+                         "its time of the restriction"),
     "closed": ("UPDATE withdrawals SET closed_at = '2026-01-01 00:00:00' WHERE state = 'refused'",
                "its time of closing"),
 }  # fmt: skip
@@ -280,6 +286,22 @@ def test_what_is_older_than_the_ledger_is_counted(former: StateDirectory) -> Non
     assert (found.problem, found.before, found.compared) == ("", 3, 9)
     found = tampered(former, "DELETE FROM ledger")
     assert (found.problem, found.before, found.compared) == ("", 12, 0)
+
+
+@pytest.mark.parametrize(("at", "problem"), [("2126-01-01", "a step of withdrawal W-1 was added"),
+                                             ("2016-01-01", "")])  # fmt: skip
+def test_an_invented_withdrawal_must_be_backdated(at: str, problem: str, filled: StateDirectory) -> None:
+    """Without a salt and an entry it passes only as older than the ledger, by its own dates."""
+    columns = "id, sites, reason, requested_by, simulated, state, received_at, due_at"
+    found = tampered(
+        filled,
+        f"INSERT INTO withdrawals (number, {columns}) SELECT 0, 'W-1', sites, 'x', 'x', simulated, "
+        f"'received', '{at}', due_at FROM withdrawals WHERE in_part",
+        "INSERT INTO withdrawal_events (number, withdrawal, at, actor, new_state, note) VALUES "
+        f"(99, 'W-1', '{at}', 'me', 'received', '')",
+    )
+    assert found.problem.startswith(problem)
+    assert (found.sound, found.before) == ((False, 0) if problem else (True, 1))
 
 
 def test_a_withdrawal_that_was_added_is_found(filled: StateDirectory) -> None:
