@@ -2,8 +2,8 @@
 
 An entry outlives what it speaks of, so it holds nothing that may have to be erased: sites by name, numbers,
 hashes and words of a closed list; no patients, no persons, no free text. Where a text was written beside
-(the reason of a withdrawal, a note), it stays in the register, which can be erased; the entry commits to it
-by a hash with a salt that is kept there too.
+(the reason of a withdrawal, a note), it stays in the register; the entry commits to it by a hash with a salt
+that is kept there too, so an entry without them tells nothing.
 """
 
 from __future__ import annotations
