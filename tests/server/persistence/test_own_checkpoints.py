@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from reconsent.errors import StateError
 from server.persistence import StateDirectory
 from server.persistence import own_checkpoints as own
+from server.persistence.backup import make_backup
 from server.persistence.ledger import Ledger
 from unlearning.ledger.exports import read_checkpoint_file
 
@@ -101,3 +103,12 @@ def test_one_that_the_ledger_does_not_go_on_from_stays(
     assert read_checkpoint_file(own.checkpoint_path(state)) == before
     assert "does not go on from the checkpoint" in caplog.text
     assert "reconsent ledger verify" in caplog.text
+
+
+def test_a_backup_by_hand_is_told_its_order(postgres: str, tmp_path: Path) -> None:
+    """With PostgreSQL the checkpoint is copied before the database, or the copy would look cut off."""
+    with (
+        StateDirectory.open(tmp_path / "state", url=postgres) as state,
+        pytest.raises(StateError, match=rf"copy {own.CHECKPOINT_FILE} .*first, then the database"),
+    ):
+        make_backup(state, tmp_path / "backup", lambda _: {}, [])
