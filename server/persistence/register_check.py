@@ -188,11 +188,11 @@ class _Comparison:
         if digest is not None and row.salt is None:
             return False
         if isinstance(row, WithdrawalActRow):
-            return digest is None or act_commitment(row) == digest
+            return digest is None or act_commitment(row) == str(digest)
         request = self._requests.get(row.withdrawal)
         if digest is None or request is None:
             return request is not None
-        return event_commitment(row, request) == digest
+        return event_commitment(row, request) == str(digest)
 
     def _note(self, entry: Entry, row: _Row) -> None:
         """Keep what tells how the withdrawal must stand in the end."""
