@@ -207,11 +207,12 @@ def _tell(result: Audit, whole: Verification | None, own_keys: bool, json_output
         typer.echo(json.dumps(found, indent=2))
         return
     typer.echo(f"ledger       {result.ledger or 'has no entry'}")
-    typer.echo(
-        f"entries      {result.size} sound, the last of {result.at[:19]}Z"
-        if result.size
-        else "entries      0"
-    )
+    if result.fault is not None and result.fault.number <= result.size:
+        # Each is signed, but a checkpoint is of others.
+        typer.echo(f"entries      {result.size}, of which {result.fault.number - 1} are known to be sound")
+    else:
+        last = f" sound, the last of {result.at[:19]}Z" if result.size else ""
+        typer.echo(f"entries      {result.size}{last}")
     typer.echo(f"root         {result.root}")
     for key_id in result.keys:
         typer.echo(f"signed by    {key_id}" + (" (as the ledger itself says)" if own_keys else ""))
@@ -225,6 +226,8 @@ def _tell(result: Audit, whole: Verification | None, own_keys: bool, json_output
     typer.echo("Every entry is as it was written.")
     if not result.compared:
         typer.echo("Whether the end was cut off is not known: give --checkpoint FILE, as a site keeps it.")
+    elif whole is not None and whole.own.newest is None:
+        typer.echo("The server's own checkpoint is gone: of the end, only what was compared with is known.")
 
 
 def _compared(result: Audit, whole: Verification | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,10 +38,9 @@ class AtomicWrites:
 
     def write(self, path: Path, parts: Iterable[Part]) -> None:
         """Write ``path`` piece by piece; may be called by several threads at once, for different paths."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         with self._lock:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary[path] = temporary
+            temporary = self._temporary.setdefault(path, _temporary(path))
         try:
             with temporary.open("wb", buffering=0) as file:
                 for part in parts:
@@ -93,8 +93,7 @@ def write_private(path: Path, content: bytes) -> None:
     OSError
         If the disk is full or the directory is not writable.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.unlink(missing_ok=True)
+    temporary = _temporary(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -154,6 +153,11 @@ def sha256_of(*parts: Part) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    # In containers, processes that write to one directory may have the same number.
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
 
 
 def _sync(path: Path, flags: int = os.O_RDWR) -> None:

@@ -62,7 +62,7 @@ class Bookkeeping:
         self.registry = ModelRegistry(state)
         self.log = RoundLog(state)
         self.retention = Retention(self.registry, self.log, anchor_rounds)
-        self._moved: dict[str, Mapping[str, Moved]] = {}
+        self._moved: dict[str, dict[str, Moved]] = {}
 
     def version(self, line: str, *kinds: str) -> ModelVersion:
         """The newest version of ``line`` that is not revoked, of one of ``kinds`` if given.
@@ -114,8 +114,10 @@ class Bookkeeping:
         return found
 
     def moved(self, work: str, sites: Mapping[str, Moved]) -> None:
-        """Put the model bytes of messages that belong to no round on record with the next one."""
-        self._moved[work] = sites
+        """Put the model bytes of messages of no round on record with the next round that is kept."""
+        known = self._moved.setdefault(work, {})
+        for site, bytes_ in sites.items():
+            known[site] = known.get(site, Moved()).plus(bytes_.down, bytes_.up)
 
     def commit(
         self,
@@ -134,7 +136,7 @@ class Bookkeeping:
         BarredError
             If a site whose update is in it was barred meanwhile; nothing of the round is kept.
         """
-        moved, self._moved = self._moved | {"evaluate": strategy.evaluation_bytes()}, {}
+        self.moved("evaluate", strategy.evaluation_bytes())
         with self._state.session() as session:
             version = parent
             if outcome.accepted:
@@ -154,8 +156,10 @@ class Bookkeeping:
                 self._discard_later(session, strategy.commit(outcome.round, session=session))
                 if self._safekeeping is not None and strategy.cache is not None:
                     self._safekeeping.expire(strategy.cache, session)
-            self.log.append(_record(outcome, line, version, evaluation, moved), session=session)
+            self.log.append(_record(outcome, line, version, evaluation, self._moved), session=session)
             self.retention.prune(version, evaluated=bool(evaluation), session=session)
+            # Not before: of a round that was not kept, they go on record with the next one.
+            self._state.after_commit(session, self._moved.clear)
         return version
 
     def watched(self, rounds: Iterable[RoundOutcome], line: str) -> Iterator[RoundOutcome]:

@@ -15,10 +15,9 @@ from reconsent.exposition import Metric, Samples, Topic
 from server.metrics.view import View
 from server.persistence import StateDirectory
 from server.persistence.ledger import Ledger
-from server.persistence.own_checkpoints import kept_checkpoint, witnessed
-from server.persistence.register_check import RegisterCheck, check_register
+from server.persistence.own_checkpoints import CHECKPOINT_FILE
 from server.persistence.tables import LedgerRow
-from server.persistence.verification import OwnCheckpoints
+from server.persistence.verification import OwnCheckpoints, verify_beside
 from unlearning.ledger.audit import Auditor
 
 VERIFY_SECONDS = 900.0
@@ -152,8 +151,7 @@ class LedgerMetrics:
         whole = auditor.result.size == 0
         try:
             ledger = Ledger(state)
-            # Before the view of the database is taken: what is added meanwhile is no cut-off end.
-            newest = kept_checkpoint(state, ledger.named_keys())
+            in_file = OwnCheckpoints.in_file(state, ledger.named_keys())
             with state.reading() as session:
                 keys = ledger.named_keys(session=session)
                 # Entries are only ever added: those that were sound are there for good, in this database.
@@ -164,9 +162,7 @@ class LedgerMetrics:
                     auditor, whole = Auditor(), True
                     ledger.audit_added(auditor, keys, session=session)
                 result = auditor.result
-                own = OwnCheckpoints(newest, witnessed(state, session=session))
-                cut = [one for one in own.all if ledger.root(one.size, session=session) != one.root]
-                register = check_register(session) if result.sound else RegisterCheck()
+                verified = verify_beside(state, result, in_file, session=session)
             if lost and seen is not None:
                 log(
                     WARNING,
@@ -174,24 +170,25 @@ class LedgerMetrics:
                     *seen,
                     result.size,
                 )
-            if cut:
+            if not verified.sound:
+                log(WARNING, "The ledger, or what it speaks of, was altered. %s", verified.problem)
+            elif result.size and not verified.own.all:
                 log(
                     WARNING,
-                    "The ledger had %d entries on %s; it has %d.",
-                    cut[0].size,
-                    cut[0].at,
-                    result.size,
+                    "Whether the end of the ledger was cut off is not known: %s is gone.",
+                    CHECKPOINT_FILE,
                 )
-            if not register.sound:
-                log(WARNING, "The register of withdrawals is not what the ledger says: %s.", register.problem)
-            faulty = lost or bool(cut) or not (result.sound and register.sound)
-            found = time.time(), result.size, faulty
+            found = time.time(), result.size, lost or not verified.sound
         except StateError as error:
             # The database did not answer, which says nothing of the ledger: the last finding stays, and ages.
             log(WARNING, "The ledger could not be verified now: %s", error.problem)
             return
-        except ReconsentError:
+        except ReconsentError as error:
             # One that cannot even be read is not what was written.
+            log(WARNING, "The ledger could not be verified: %s %s", error.problem, error.remedy)
+            found = time.time(), 0, True
+        except Exception:  # noqa: BLE001 - whatever stands in the database, a fault must not look like none
+            log(WARNING, "The ledger could not be verified.", exc_info=True)
             found = time.time(), 0, True
         with self._lock:
             self._found = found

@@ -161,8 +161,9 @@ def make_backup(
     if state.engine.url.get_backend_name() != "sqlite":
         raise StateError(
             f"The database {state.database} is not in the state directory.",
-            "When no run is under way, copy it by its own means (pg_dump) together with the state directory, "
-            "without its keys/.",
+            f"When no run is under way, copy {CHECKPOINT_FILE} of the state directory first, then the "
+            "database by its own means (pg_dump), then the rest of the directory without its keys/: beside a "
+            "newer checkpoint the copy of the ledger would look cut off.",
         )
     with explaining_os_errors(f"The backup {target}"):
         target.mkdir(mode=0o700, parents=True, exist_ok=True)

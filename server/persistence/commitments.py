@@ -51,10 +51,5 @@ def committed(row: WithdrawalActRow | WithdrawalEventRow, digest: str) -> dict[s
     return {"row": row.number, "commitment": digest}
 
 
-def is_erased(row: WithdrawalActRow | WithdrawalEventRow) -> bool:
-    """Whether the text of a row was erased: nothing is left that could be taken for it."""
-    return not (row.note if isinstance(row, WithdrawalEventRow) else row.body)
-
-
 def _moment(moment: dt.datetime) -> str:
     return moment.astimezone(dt.UTC).isoformat()

@@ -2,8 +2,8 @@
 
 An entry outlives what it speaks of, so it holds nothing that may have to be erased: sites by name, numbers,
 hashes and words of a closed list; no patients, no persons, no free text. Where a text was written beside
-(the reason of a withdrawal, a note), it stays in the register, which can be erased; the entry commits to it
-by a hash with a salt that is kept there too.
+(the reason of a withdrawal, a note), it stays in the register; the entry commits to it by a hash with a salt
+that is kept there too, so an entry without them tells nothing.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ RefusalKind = Literal["consortium", "examples"]
 _REFUSAL = re.compile(r"refused-by-site: ([a-z-]{1,40})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ROLES = frozenset({"server", "operator", "simulation"})
-_HASHED_ACTS = frozenset({"policy", "figures", "erasure", "certificate", "countersigned", "attachment"})
+HASHED_ACTS = frozenset({"policy", "figures", "erasure", "certificate", "countersigned", "attachment"})
 """Acts whose body has no persons in it, or cannot be guessed without the document it names the hash of; a
 hash of the others' could be guessed."""
-_DATES: Mapping[str, str] = {"extended": "to", "hold": "until"}
+ACT_DATES: Mapping[str, str] = {"extended": "to", "hold": "until"}
 """Of acts that set a date: the field with it."""
 
 
@@ -175,9 +175,9 @@ def said_of_act(row: WithdrawalActRow) -> dict[str, Any]:
     found: dict[str, Any] = {"withdrawal": row.withdrawal, "act": kind, "by": role(row.actor)}
     if kind == "intake":
         found["intake"] = Intake.read(**{name: body.get(name) for name in NAMES}).closed_words
-    if kind in _DATES:
-        found[_DATES[kind]] = body.get(_DATES[kind])
-    if kind in _HASHED_ACTS:
+    if kind in ACT_DATES:
+        found[ACT_DATES[kind]] = body.get(ACT_DATES[kind])
+    if kind in HASHED_ACTS:
         found["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
     return found
 

@@ -7,9 +7,11 @@ neither. They do not protect against whoever can write everywhere here: for that
 
 from __future__ import annotations
 
+import fcntl
 import logging
-import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.orm import Session
 
 from reconsent.errors import LedgerError, ReconsentError
-from reconsent.files import write_atomically
+from reconsent.files import unlink_all, write_atomically
 from server.persistence.progress import RunProgress
 from server.persistence.state import StateDirectory
 from unlearning.ledger.checkpoints import Checkpoint, read_checkpoint
@@ -28,11 +30,14 @@ if TYPE_CHECKING:
     from server.persistence.ledger import Ledger
 
 CHECKPOINT_FILE: Final = "ledger-checkpoint.json"
+LOCK_FILE: Final = "ledger-checkpoint.lock"
+"""Held by whoever compares the file with the ledger and replaces it."""
+PATIENCE: Final = 20.0
+"""Seconds to wait for it; the next entry makes up for a checkpoint that was not kept."""
 WITNESSED: Final = "witnessed"
 """Key under which it is kept what the sites have confirmed."""
 
 _log = logging.getLogger(__name__)
-_writing = threading.Lock()
 
 
 def checkpoint_path(state: StateDirectory) -> Path:
@@ -74,29 +79,74 @@ def kept_checkpoint(state: StateDirectory, trusted: Sequence[PublicKey]) -> Chec
 def keep_checkpoint(state: StateDirectory, ledger: Ledger) -> None:
     """Replace it by the ledger's newest, unless the ledger does not go on from the one that was kept.
 
-    Then that one stays, for it shows what was done; so it does on a full disk. What the newest is was
-    committed before, so nothing is raised.
+    Then that one stays, for it shows what was done; so it does on a full disk. A file that holds none shows
+    nothing, and is replaced if the ledger is sound. What the newest is was committed before, so nothing is
+    raised.
     """
     path = checkpoint_path(state)
     try:
-        with _writing:
+        with _writing(state):
             with state.reading() as session:
                 newest, key = ledger.checkpoint(session=session), ledger.public_key(session=session)
-                if newest is None or key is None:
-                    return
-                former = kept_checkpoint(state, ledger.named_keys(session=session))
-                if former is not None and not _goes_on(ledger, former, newest, session):
+                if newest is None or key is None or not _may_replace(state, ledger, newest, session):
                     return
                 envelope = ledger.envelope(newest.size, session=session)
+            # Left by processes that were killed.
+            unlink_all(path.parent.glob(f".{path.name}.*.part"))
             write_atomically(path, checkpoint_file(newest, envelope, key))
     except (OSError, ReconsentError) as error:
         _log.warning("The newest checkpoint of the ledger could not be kept in %s: %s", path, error)
 
 
-def _goes_on(ledger: Ledger, former: Checkpoint, newest: Checkpoint, session: Session) -> bool:
-    if former.ledger != newest.ledger or former.size >= newest.size:
-        return False
-    return ledger.root(former.size, session=session) == former.root
+def _may_replace(state: StateDirectory, ledger: Ledger, newest: Checkpoint, session: Session) -> bool:
+    path = checkpoint_path(state)
+    trusted = ledger.named_keys(session=session)
+    try:
+        if path.exists():
+            read_checkpoint_file(path)
+    except ReconsentError as error:
+        sites = witnessed(state, session=session).values()
+        if (found := ledger.audit(trusted, list(sites), session=session)).fault is not None:
+            raise LedgerError(
+                f"{error.problem} Nor is the ledger sound: entry {found.fault.number}: "
+                f"{found.fault.problem}.",
+                "Restore the state from a backup.",
+            ) from error
+        _log.warning("%s The ledger is sound, so its newest takes that place.", error.problem)
+        return True
+    former = kept_checkpoint(state, trusted)
+    if former is None:
+        return True
+    if former.ledger == newest.ledger and ledger.root(former.size, session=session) == former.root:
+        return former.size < newest.size
+    _log.warning(
+        "The ledger, of %d entries, does not go on from the checkpoint of %d entries in %s, which stays. Run "
+        "`reconsent ledger verify`. If a new consortium begins in this directory, remove the file.",
+        newest.size,
+        former.size,
+        path,
+    )
+    return False
+
+
+@contextmanager
+def _writing(state: StateDirectory) -> Iterator[None]:
+    """Let no other thread or process look at the file and replace it meanwhile."""
+    with (state.path / LOCK_FILE).open("ab") as file:
+        patient_until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > patient_until:
+                    raise
+            time.sleep(0.01)
+        try:
+            yield
+        finally:
+            # Closing does not do while a process that was forked off meanwhile has the file open too.
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def witnessed(state: StateDirectory, *, session: Session | None = None) -> dict[str, Checkpoint]:

@@ -47,7 +47,10 @@ class StateDirectory:
         self.keys_dir = path / KEYS
         self.writable = writable
         self.engine = engine
-        self._readers = engine.execution_options(begin="DEFERRED")
+        sqlite = engine.url.get_backend_name() == "sqlite"
+        # Else each query would see what was committed just before it, not what the first one saw.
+        reading = {"begin": "DEFERRED"} if sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._readers = engine.execution_options(**reading)
         self._lock = lock
         self._local = threading.local()
 
@@ -184,7 +187,7 @@ class StateDirectory:
 
     @contextmanager
     def reading(self, session: Session | None = None) -> Iterator[Session]:
-        """A consistent view of the database; never waits for a writer.
+        """A consistent view of the database, that of its first query; never waits for a writer.
 
         Inside an open transaction (``session``, or one of this thread) it sees what that has written.
         """

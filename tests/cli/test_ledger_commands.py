@@ -223,6 +223,9 @@ def test_what_a_site_confirmed_shows_a_cut_off_end(state: Path, capsys: pytest.C
     forget(state)
     status, found = verified(capsys, "--state", state)
     assert (status, found["compared"], list(found["own"]["witnessed"])) == (0, 1, ["a"])
+    with pytest.raises(SystemExit):
+        main(["ledger", "verify", "--state", str(state)])
+    assert "The server's own checkpoint is gone" in capsys.readouterr().out
     tamper(state, f"DELETE FROM ledger WHERE number > {SIZE - 2}")  # noqa: S608
     status, found = verified(capsys, "--state", state)
     assert (status, found["fault"]["number"]) == (1, SIZE - 1)
@@ -288,7 +291,9 @@ def test_all_written_anew_with_another_key(
     """A ledger made up with a new key holds in itself, and neither for a checkpoint nor for the old key."""
     forger = SigningKey.generate()
     rewritten(state, forger, lambda contents: contents[0]["body"].update(key=forger.public.raw.hex()))
-    assert verified(capsys, "--state", state) == (1, {})
+    status, found = verified(capsys, "--state", state)
+    assert (status, found["sound"], found["fault"]) == (1, False, None)
+    assert "which this ledger does not name" in found["own"]["problem"]
     forget(state)
     assert verified(capsys, "--state", state)[0] == 0
     assert verified(capsys, "--state", state, "--checkpoint", untouched.parent / "early") == (1, {})

@@ -18,6 +18,7 @@ from server.persistence import Roster, RunEvents, RunProgress, SiteStatus, State
 from server.persistence.withdrawal_acts import WithdrawalActs
 from server.service import RUN, Service, Task, recording
 from strategies.local_grid import LocalGrid
+from strategies.outcomes import Moved
 from tests.server.hospitals import Run, consortium, grid, opened
 from unlearning.withdrawal import WithdrawalState
 
@@ -162,6 +163,7 @@ def test_barred_between_averaging_and_commit(tmp_path: Path, monkeypatch: pytest
         real = run.coordinator.evaluate
 
         def evaluate(*args: Any, **kwargs: Any) -> Any:
+            run.books.moved("trial", {"alpha": Moved(3, 1)})
             if run.books.log.count(MAIN) == 1 and not run.coordinator.withdrawals.all():
                 file_from_elsewhere(tmp_path, "delta")
             return real(*args, **kwargs)
@@ -169,6 +171,9 @@ def test_barred_between_averaging_and_commit(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(run.coordinator, "evaluate", evaluate)
         carry_out(run, "train", 3)
         assert rounds_of(run) == [("train", "abdg"), ("retain", "abg"), *[("train", "abg")] * 2]
+        told = [record.metrics["moved"].get("trial") for record in run.books.log.all(MAIN)]
+        once, twice = ({"alpha": {"down": 3 * n, "up": n}} for n in (1, 2))
+        assert told == [once, twice, once, once], "what was moved for the dropped round goes with the next"
         assert "delta" in run.texts("notice")[0]
         check_gone(run, "delta")
         named = {v.filename for v in run.books.registry.all() if not v.pruned}

@@ -7,7 +7,7 @@ end, and a history rewritten with the key, are found by comparing with a checkpo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from reconsent.errors import LedgerError, SignatureError
@@ -113,31 +113,60 @@ def audit(rows: Iterable[Row], trusted: Sequence[PublicKey], kept: Sequence[Chec
 
     Returns
     -------
-    The result; reading stops at the first fault.
+    The result; reading stops at the first entry that is wrong.
     """
-    auditor, agreed = Auditor(), 0
+    auditor = Auditor()
     result = auditor.result
-    awaited = sorted(kept, key=lambda checkpoint: checkpoint.size)
+    wanted, roots = {checkpoint.size for checkpoint in kept}, dict[int, str]()
     for row in rows:
         if not auditor.take(row, trusted):
-            return result
-        while awaited and awaited[0].size <= result.size:
-            checkpoint = awaited.pop(0)
-            if (fault := _compare(checkpoint, result, agreed)) is not None:
-                result.fault = fault
-                return result
-            agreed, result.compared = checkpoint.size, result.compared + 1
-    for checkpoint in awaited:
-        if checkpoint.ledger != result.ledger and result.ledger:
-            result.fault = _compare(checkpoint, result, agreed)
-            return result
-        result.fault = Fault(
-            result.size + 1,
-            f"entries {result.size + 1} to {checkpoint.size} are missing: a checkpoint of {checkpoint.at} "
-            f"was signed when there were {checkpoint.size}",
-        )
-        return result
+            break
+        if result.size in wanted:
+            roots[result.size] = row.root
+    result.compared, fault = compare(result, kept, roots.get)
+    result.fault = fault or result.fault
     return result
+
+
+def compare(
+    result: Audit, kept: Sequence[Checkpoint], root_of: Callable[[int], str | None]
+) -> tuple[int, Fault | None]:
+    """Compare a ledger that was checked with checkpoints kept elsewhere.
+
+    Parameters
+    ----------
+    result
+        What the check came to; if it ended at a fault, only checkpoints of the entries before it count.
+    kept
+        Checkpoints that are known to be genuine.
+    root_of
+        The root that was written with an entry that was checked, by its number.
+
+    Returns
+    -------
+    With how many it agrees, up to the first that it does not agree with; and what is wrong then.
+    """
+    agreed = compared = 0
+    for checkpoint in sorted(kept, key=lambda checkpoint: checkpoint.size):
+        if checkpoint.size > result.size and result.fault is not None:
+            break
+        if result.ledger not in ("", checkpoint.ledger):
+            problem = f"the checkpoint is of {checkpoint.ledger}, not {result.ledger}"
+            return compared, Fault(1, f"this is another ledger: {problem}")
+        if checkpoint.size > result.size:
+            return compared, Fault(
+                result.size + 1,
+                f"entries {result.size + 1} to {checkpoint.size} are missing: a checkpoint of "
+                f"{checkpoint.at} was signed when there were {checkpoint.size}",
+            )
+        if root_of(checkpoint.size) != checkpoint.root:
+            return compared, Fault(
+                agreed + 1,
+                f"entries {agreed + 1} to {checkpoint.size} are not those that a checkpoint of "
+                f"{checkpoint.at} was signed for: one of them, or more, was rewritten with the signing key",
+            )
+        agreed, compared = checkpoint.size, compared + 1
+    return compared, None
 
 
 class _Wrong(Exception):  # noqa: N818 - it never leaves this module
@@ -189,17 +218,3 @@ def _check_written(row: Row, entry: Entry, root: str, ledger: str, key: PublicKe
 
 def _id(entry: Entry) -> str:
     return str(entry.body.get("ledger", ""))
-
-
-def _compare(checkpoint: Checkpoint, result: Audit, agreed: int) -> Fault | None:
-    if checkpoint.ledger != result.ledger:
-        return Fault(
-            1, f"this is another ledger: the checkpoint is of {checkpoint.ledger}, not {result.ledger}"
-        )
-    if checkpoint.root == result.root:
-        return None
-    return Fault(
-        agreed + 1,
-        f"entries {agreed + 1} to {checkpoint.size} are not those that a checkpoint of {checkpoint.at} was "
-        "signed for: one of them, or more, was rewritten with the signing key",
-    )

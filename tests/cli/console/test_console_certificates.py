@@ -9,6 +9,7 @@ from safetensors.numpy import load
 
 from cli.main import main
 from server.persistence import ModelRegistry, StateDirectory, Withdrawals
+from server.persistence.own_checkpoints import CHECKPOINT_FILE
 from tests.cli.console.console_at_work import Visitor, carry_out, entries, text_of
 from unlearning.certificate.signed import countersign
 from unlearning.signing import SigningKey
@@ -126,6 +127,11 @@ def test_the_ledger_is_verified_and_an_altered_entry_is_named(officer: Visitor, 
     assert "console-login" in officer.get("/ledger?kind=console-login").text
     for query in ("?page=2", "?page=-1", "?page=99999999999", "?kind=%3Cscript%3E"):
         assert "<script>" not in officer.get(f"/ledger{query}").text
+    own = place / "state" / CHECKPOINT_FILE
+    own.unlink()
+    assert "Whether the end was cut off is not known" in text_of(officer.send(page, check, status=200))
+    own.write_bytes(b"{}")
+    assert f"{CHECKPOINT_FILE} holds no checkpoint" in text_of(officer.send(page, check, status=200))
     with StateDirectory.open(place / "state", url="") as state, state.engine.begin() as connection:
         connection.exec_driver_sql("DROP TRIGGER ledger_no_update")
         connection.exec_driver_sql("UPDATE ledger SET content = replace(content, 'alpha', 'omega')")

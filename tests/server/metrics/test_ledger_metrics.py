@@ -139,6 +139,30 @@ def test_a_ledger_that_was_cut_off_is_a_fault(
     assert verified(collector).value(ledger.FAULTS) == 1
 
 
+def test_a_verification_that_breaks_is_a_fault(
+    state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever keeps it from its end, but for a database that does not answer, is no silence."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Ledger, "audit_added", broken)
+    samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (0, 1)
+
+
+def test_a_checkpoint_that_is_none_is_a_fault(
+    state: Path, collector: StateCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The entries being sound, the exporter says what is wrong, as the command does."""
+    (state / CHECKPOINT_FILE).write_bytes(b"{}")
+    with caplog.at_level("WARNING", "flwr"):
+        samples = verified(collector)
+    assert (samples.value(ledger.VERIFIED), samples.value(ledger.FAULTS)) == (8, 1)
+    assert f"{CHECKPOINT_FILE} holds no checkpoint" in caplog.text
+
+
 def test_a_failed_scrape_forgets_no_finding(
     state: Path, collector: StateCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,17 @@ def test_an_untouched_register_holds(state: StateDirectory) -> None:
     assert (found.sound, found.compared, found.before, found.uncovered, found.erased) == (True, 12, 0, 0, 0)
 
 
+def test_what_is_written_meanwhile_is_no_finding(state: StateDirectory) -> None:
+    """All queries of one reading see one moment, on each database: a note beside it is in none of them."""
+    first, _ = fill(state)
+    with state.reading() as session:
+        before = Ledger(state).size(session=session)
+        PrivacyDesk(state, "officer", now=lambda: EARLY).note(first, "in between")
+        found = check_register(session)
+        assert (found.problem, found.compared, Ledger(state).size(session=session)) == ("", 12, before)
+    assert checked(state).compared == 13
+
+
 def test_entries_tell_nothing_of_the_texts(state: StateDirectory) -> None:
     """Two acts that say the same have different commitments, and neither text nor salt is in an entry."""
     first, _ = fill(state)
@@ -148,6 +159,12 @@ TAMPERING = {
     "owner": ("UPDATE withdrawals SET owner = 'me' WHERE in_part", "its owner"),
     "intake": ("UPDATE withdrawals SET channel = 'letter' WHERE in_part", "its intake"),
     "in-part": ("UPDATE withdrawals SET in_part = FALSE WHERE in_part", "its grant in part"),
+    "filed": ("UPDATE withdrawals SET filed_at = '2026-01-30 09:30:00' WHERE in_part", "its time of filing"),
+    "filed-gone": ("UPDATE withdrawals SET filed_at = NULL WHERE in_part", "its time of filing"),
+    "restricted": ("UPDATE withdrawals SET restricted_at = '2026-01-30 09:30:00' WHERE in_part",
+                   "its time of the restriction"),
+    "restriction-gone": ("UPDATE withdrawals SET restricted_at = NULL WHERE in_part",
+                         "its time of the restriction"),
     "closed": ("UPDATE withdrawals SET closed_at = '2026-01-01 00:00:00' WHERE state = 'refused'",
                "its time of closing"),
 }  # fmt: skip
@@ -184,6 +201,58 @@ def test_an_erased_text_leaves_everything_whole(salt: str, filled: StateDirector
     assert (found.sound, found.compared, found.erased) == (True, 10, 2)
 
 
+UNREADABLE = {
+    "salt": (f"UPDATE withdrawal_acts SET salt = 'zz' WHERE {acts('note')}", "act 'note' of .* was altered"),
+    "body": (f"UPDATE withdrawal_acts SET body = '7' WHERE {acts('note')}", "act 'note' of .* was altered"),
+    "intake": (f"UPDATE withdrawal_acts SET body = '{{\"channel\": \"x\"}}' WHERE {acts('intake')}",
+               "act 'intake' of .* was altered"),
+    "channel": ("UPDATE withdrawals SET channel = 'bogus' WHERE in_part", "W-.* was altered .*bogus"),
+    "moment": (f"UPDATE withdrawal_acts SET at = 'bogus' WHERE {acts('note')}", "cannot be read"),
+    "json": (f"UPDATE withdrawal_acts SET body = '{{' WHERE {acts('note')}", "cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", UNREADABLE)
+def test_a_cell_that_makes_no_sense_is_a_finding(way: str, filled: StateDirectory) -> None:
+    """Whatever is written into a cell, the comparison ends with a verdict, and names the entry if it can."""
+    statement, problem = UNREADABLE[way]
+    found = tampered(filled, statement)
+    assert re.search(problem, found.problem), found.problem
+    assert (found.entry is None) == (way in ("moment", "json"))
+
+
+ERASED_AND_MORE = {
+    "other-withdrawal": "UPDATE withdrawal_acts SET body = '{}', salt = NULL, withdrawal = (SELECT id FROM "
+    f"withdrawals WHERE state = 'refused') WHERE {acts('note')}",
+    "other-kind": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL, kind = 'owner' "
+    f"WHERE {acts('note')}",
+    "other-role": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL, actor = 'server' "
+    f"WHERE {acts('note')}",
+    "other-state": "UPDATE withdrawal_events SET note = '', salt = NULL, old_state = 'restricted' "
+    "WHERE new_state = 'refused'",
+    "other-date": f'UPDATE withdrawal_acts SET body = \'{{"to": "2027-01-01"}}\' WHERE {acts("extended")}',
+    "no-date": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL WHERE {acts('hold')}",
+    "no-document": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL WHERE {acts('attachment')}",
+    "owner-stays": f"UPDATE withdrawal_acts SET body = '{{}}', salt = NULL WHERE {acts('owner')}",
+}
+
+
+@pytest.mark.parametrize("way", ERASED_AND_MORE)
+def test_an_erased_text_hides_nothing_else(way: str, filled: StateDirectory) -> None:
+    """What the entry says in clear is compared all the same, and what is no text cannot be erased."""
+    assert "was altered" in tampered(filled, ERASED_AND_MORE[way]).problem
+
+
+def test_a_reason_can_be_erased_but_not_its_date(filled: StateDirectory) -> None:
+    """The date is in the ledger anyhow, so it stays in the row."""
+    found = tampered(
+        filled,
+        f"UPDATE withdrawal_acts SET body = json_object('to', body ->> 'to'), salt = NULL "
+        f"WHERE {acts('extended')}",
+    )
+    assert (found.problem, found.erased) == ("", 1)
+
+
 def test_a_state_of_a_former_release_holds_and_goes_on(state: StateDirectory) -> None:
     """Steps and acts are matched by their order, what entries say in clear is compared, new ones commit."""
     written_by_former_release(state)
@@ -217,6 +286,22 @@ def test_what_is_older_than_the_ledger_is_counted(former: StateDirectory) -> Non
     assert (found.problem, found.before, found.compared) == ("", 3, 9)
     found = tampered(former, "DELETE FROM ledger")
     assert (found.problem, found.before, found.compared) == ("", 12, 0)
+
+
+@pytest.mark.parametrize(("at", "problem"), [("2126-01-01", "a step of withdrawal W-1 was added"),
+                                             ("2016-01-01", "")])  # fmt: skip
+def test_an_invented_withdrawal_must_be_backdated(at: str, problem: str, filled: StateDirectory) -> None:
+    """Without a salt and an entry it passes only as older than the ledger, by its own dates."""
+    columns = "id, sites, reason, requested_by, simulated, state, received_at, due_at"
+    found = tampered(
+        filled,
+        f"INSERT INTO withdrawals (number, {columns}) SELECT 0, 'W-1', sites, 'x', 'x', simulated, "
+        f"'received', '{at}', due_at FROM withdrawals WHERE in_part",
+        "INSERT INTO withdrawal_events (number, withdrawal, at, actor, new_state, note) VALUES "
+        f"(99, 'W-1', '{at}', 'me', 'received', '')",
+    )
+    assert found.problem.startswith(problem)
+    assert (found.sound, found.before) == ((False, 0) if problem else (True, 1))
 
 
 def test_a_withdrawal_that_was_added_is_found(filled: StateDirectory) -> None:
