@@ -23,7 +23,7 @@ from pydantic import (
 from reconsent.assessment import AssessmentConfig as AssessmentConfig
 from reconsent.compliance import ComplianceConfig as ComplianceConfig
 from reconsent.errors import ConfigError
-from reconsent.privacy import PrivacyConfig
+from reconsent.privacy import MayBePrivate, PrivacyConfig
 from reconsent.settings import Settings as Settings
 from reconsent.site_config import Contrast as Contrast
 from reconsent.site_config import Organ as Organ
@@ -180,7 +180,7 @@ class ReturnConfig(Settings):
     )
 
 
-class ConsortiumConfig(Settings):
+class ConsortiumConfig(MayBePrivate):
     """A whole consortium: its sites, its model, and what happens to them."""
 
     name: str = Field(
