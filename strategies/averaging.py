@@ -36,8 +36,9 @@ __all__ = ["ContributionAveraging", "RoundConfig", "RoundOutcome", "SiteOutcome"
 class ContributionAveraging(Correspondence):
     """Federated averaging (McMahan et al. 2017) that keeps what each site contributed.
 
-    Each reply is screened as it comes (shape, dtype, finite, norm), and newcomers' norms once more against
-    the others' when all are in; a bad one is refused, named, and the round goes on. Accepted updates go to disk and are averaged, in the order of the sites' names, when the
+    Each reply is screened as it comes (shape, dtype, finite, norm), and a newcomer's norm against the
+    others' when all are in; a bad one is refused, named, and the round goes on. Accepted updates go to
+    disk and are averaged, in the order of the sites' names, when the
     round ends, so that neither memory nor the model's last bits depend on how many replies come when:
 
         θᵗ = θᵗ⁻¹ + Σᵢ pᵢᵗ Δᵢᵗ,   pᵢᵗ = nᵢ / Σⱼ nⱼ over the accepted replies.

@@ -239,7 +239,7 @@ def test_a_site_that_is_hostile_from_the_start_never_counts() -> None:
 
 
 def test_sites_of_very_different_sizes_are_all_honest() -> None:
-    """Updates of lengths 10 : 1, a site that changes nothing, and a latecomer ten times as large all count."""
+    """Updates of lengths 10 : 1 count all, beside a site that changes nothing, and among three sites."""
     lengths = {1: 1.0, 2: 10.0, 3: 1.0, 4: 0.0, 5: 10.0}
     found = outcomes_of(moving_app(lambda node, _: lengths[node]), sites=5, rounds=4)
     assert [len(outcome.weights) for outcome in found] == [5] * 4

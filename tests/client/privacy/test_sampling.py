@@ -12,7 +12,7 @@ from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from scipy.stats import binom, norm
 
 from client.privacy.training import poisson_draw
-from strategies.noise import NoiseSource, SeededNoise, SecureNoise
+from strategies.noise import NoiseSource, SecureNoise, SeededNoise
 
 UNITS, RATE, DRAWS = 12, 0.3, 10_000
 LARGE = 8
