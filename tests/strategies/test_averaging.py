@@ -212,7 +212,7 @@ def refused(outcome: RoundOutcome) -> list[str]:
 @pytest.mark.parametrize("when", [1, 2, 3, 4])
 @pytest.mark.parametrize("hostile", [1, 3])
 def test_a_huge_update_is_refused_from_the_first_round_on(when: int, hostile: int) -> None:
-    """By default, whoever sends it and in whichever round: the model is that of the other sites, bit for bit."""
+    """By default, whoever sends it and in whichever round: the model is that of the others."""
 
     def length(node: int, server_round: int) -> float:
         return 1e6 if (node, server_round) == (hostile, when) else 1.0 + node
