@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -310,7 +310,7 @@ def _privacy(consortium: ConsortiumConfig, books: Bookkeeping) -> tuple[PrivacyR
     found = []
     for told in privacy_of(books.log):
         own = consortium.privacy_of(consortium.site(told["site"]))
-        planned = [own.unit] if own.by_sample else []
+        planned: list[Literal["patient", "slice", "site"]] = [own.unit] if own.by_sample else []
         planned += ["site"] if own.by_site else []
         found += [
             PrivacyResult(
