@@ -8,13 +8,14 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from cli import results as res
 from cli.assessment import Measured
 from cli.results_evidence import Evidence
+from cli.results_privacy import PrivacyResult
 from client.site import Site, site_directory
 from mri.directory import list_volumes
 from mri.fastmri_file import read_header
@@ -22,6 +23,7 @@ from reconsent import __version__
 from reconsent.config import ConsortiumConfig
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
 from server.persistence import ModelVersion, RoundRecord, StateDirectory, Withdrawals
+from server.privacy import privacy_of, rounds_sat_out
 
 
 @dataclass(slots=True)
@@ -131,6 +133,7 @@ def gather(
         noise_floor=_noise_floor(measurements.quality, accuracy, left_at),
         cost={method: _cost(books)} if method else {},
         unlearning=_unlearning(books, consortium) if method else None,
+        privacy=_privacy(consortium, books),
         timing=res.Timing(**timing),
         withdrawals=tuple(
             res.WithdrawalResult(
@@ -299,6 +302,32 @@ def _unlearning(books: Bookkeeping, consortium: ConsortiumConfig) -> res.Unlearn
     return res.UnlearningResult(
         method=consortium.unlearning.method, settings=consortium.unlearning.settings, steps=tuple(steps)
     )
+
+
+def _privacy(consortium: ConsortiumConfig, books: Bookkeeping) -> tuple[PrivacyResult, ...]:
+    """Each site's last word on its budget; one that has sat out from the start has told of no ε."""
+    sat_out = rounds_sat_out(books.log)
+    found = []
+    for told in privacy_of(books.log):
+        own = consortium.privacy_of(consortium.site(told["site"]))
+        planned: list[Literal["patient", "slice", "site"]] = [own.unit] if own.by_sample else []
+        planned += ["site"] if own.by_site else []
+        found += [
+            PrivacyResult(
+                site=told["site"],
+                mode=own.mode,
+                unit=unit,
+                epsilon=_finite(told["spent"]),
+                delta=own.delta if told["delta"] is None else told["delta"],
+                ceiling=_finite(told["ceiling"]),
+                round=told["round"],
+                rounds_sat_out=sat_out.get(told["site"], 0),
+                sits_out_since=told["sits_out_since"],
+                reason=told["reason"] or "",
+            )
+            for unit in ([told["unit"]] if told["unit"] else planned)
+        ]
+    return tuple(found)
 
 
 def _cost(books: Bookkeeping) -> res.Cost:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from cli.results_evidence import Evidence
+from cli.results_privacy import PrivacyResult
 from cli.results_record import Count, Record
 from mri.volume import Provenance
 from reconsent.errors import ConfigError
@@ -257,6 +258,9 @@ class Results(Record):
     )
     cost: dict[str, Cost] = Field(default_factory=dict, description="by method")
     unlearning: UnlearningResult | None = Field(default=None, description="null without a withdrawal")
+    privacy: tuple[PrivacyResult, ...] = Field(
+        default=(), description="by site and unit; empty without differential privacy"
+    )
     timing: Timing = Field(description="wall time")
     withdrawals: tuple[WithdrawalResult, ...] = Field(default=(), description="in the order of their rounds")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-import zoneinfo
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,8 +21,9 @@ from pydantic import (
 )
 
 from reconsent.assessment import AssessmentConfig as AssessmentConfig
+from reconsent.compliance import ComplianceConfig as ComplianceConfig
 from reconsent.errors import ConfigError
-from reconsent.privacy import PrivacyConfig
+from reconsent.privacy import MayBePrivate, PrivacyConfig
 from reconsent.settings import Settings as Settings
 from reconsent.site_config import Contrast as Contrast
 from reconsent.site_config import Organ as Organ
@@ -81,6 +81,12 @@ class ScreeningConfig(Settings):
 
     max_norm_ratio: float = Field(
         default=20.0, gt=1, description="an update larger than this times the site's median is refused"
+    )
+    first_norm_ratio: float = Field(
+        default=100.0,
+        gt=1,
+        description="in a site's first three rounds: an update larger than this times the other sites' "
+        "median is refused; needs two others",
     )
     max_norm: float | None = Field(default=None, gt=0, description="absolute limit on an update's norm")
     max_examples: int = Field(
@@ -165,41 +171,6 @@ class WithdrawalConfig(Settings):
     )
 
 
-class ComplianceConfig(Settings):
-    """Who answers for the processing, and by which margins an unlearning will be judged.
-
-    The margins are written down, hashed, when an unlearning begins: whoever changes them afterwards cannot
-    have the certificate say that they were met.
-    """
-
-    controller: str = Field(default="", description="who answers for the processing; in certificates")
-    privacy_officer: str = Field(default="", description="whom to ask about it; in certificates")
-    purpose: str = Field(
-        default="training of a reconstructor of MR images", description="of the processing, for the record"
-    )
-    legal_basis: str = Field(default="", description="of the processing, for the record")
-    time_zone: str = Field(default="UTC", description="in which deadlines are counted, as Europe/Berlin")
-    retain_margin_db: float = Field(
-        default=1.0, gt=0, description="PSNR in dB that a remaining site may lose by an unlearning"
-    )
-    accuracy_margin_db: float = Field(
-        default=0.5, gt=0, description="largest gap from the oracle on each of the three accuracies, in dB"
-    )
-    relearn_margin_db: float = Field(
-        default=0.75, gt=0, description="largest gap from the oracle in relearning, in dB"
-    )
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            if value != "UTC":
-                zoneinfo.ZoneInfo(value)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("is no time zone known here; write it as Europe/Berlin") from None
-        return value
-
-
 class ReturnConfig(Settings):
     """A withdrawn site that comes back in a simulation, as a newcomer."""
 
@@ -209,7 +180,7 @@ class ReturnConfig(Settings):
     )
 
 
-class ConsortiumConfig(Settings):
+class ConsortiumConfig(MayBePrivate):
     """A whole consortium: its sites, its model, and what happens to them."""
 
     name: str = Field(

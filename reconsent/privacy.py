@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,7 +22,7 @@ WRONG_GRADIENTS = {
 
 
 class PrivacyConfig(Settings):
-    """Differential privacy of the sites' training; a site may have a table of its own.
+    """Differential privacy of the sites' training; a site may have its own table. ``dp`` is another name.
 
     ``sample`` is DP-SGD: what one patient (or slice) does to a step is clipped and noised. ``site`` clips and
     noises what the whole site does to a round. ``both`` does one after the other; each has its own ε.
@@ -118,3 +118,16 @@ class PrivacyConfig(Settings):
             if target is None and ceiling is None:
                 raise ValueError(f"with {prefix}noise-multiplier, {prefix}ceiling says when a site stops")
         return self
+
+
+class MayBePrivate(Settings):
+    """A table with a ``privacy`` table in it, which may be written ``dp``; it is never written back so."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_other_name(cls, table: Any) -> Any:
+        if not isinstance(table, dict) or "dp" not in table:
+            return table
+        if "privacy" in table:
+            raise ValueError("'dp' is another name of 'privacy', and both are given: keep one of them")
+        return {"privacy" if key == "dp" else key: value for key, value in table.items()}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from reconsent.privacy import PrivacyConfig
+from reconsent.privacy import MayBePrivate, PrivacyConfig
 from reconsent.settings import Settings
 
 Organ = Literal["brain", "knee", "abdomen", "heart", "prostate"]
@@ -53,7 +53,7 @@ class PhantomConfig(Settings):
         return value
 
 
-class SiteConfig(Settings):
+class SiteConfig(MayBePrivate):
     """A hospital: one SuperNode, one data directory, one organ."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits, -")

@@ -33,7 +33,7 @@ from strategies import (
 from strategies import messages as msg
 from strategies.methods import check_method
 from strategies.schedules import scheduled
-from strategies.site_privacy import server_noise
+from strategies.site_privacy import noised_at_site, server_noise
 from unlearning.contributions import ContributionCache
 from unlearning.withdrawal import WithdrawalState
 
@@ -310,7 +310,13 @@ class Coordinator:
     def _screen(self, norms: dict[str, list[float]]) -> UpdateScreen:
         screening = self.consortium.screening
         enrolled = self.membership.enrolled_examples
-        screen = UpdateScreen(screening.max_norm_ratio, screening.max_norm, enrolled)
+        screen = UpdateScreen(
+            screening.max_norm_ratio,
+            screening.max_norm,
+            enrolled,
+            screening.first_norm_ratio,
+            noised_at_site(self.consortium).get,
+        )
         screen.recall(norms)
         return screen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from server.bookkeeping import MAIN
@@ -58,3 +59,14 @@ def privacy_of(rounds: RoundLog) -> list[dict[str, Any]]:
                     }
                 )
     return found
+
+
+def rounds_sat_out(rounds: RoundLog) -> dict[str, int]:
+    """How many rounds each site has refused because of its limits; sites without such are left out."""
+    refused = (
+        site
+        for record in rounds.everything(MAIN)
+        for site, outcome in record.sites.items()
+        if outcome.outcome != "ok" and outcome.reason.startswith(_SITS_OUT)
+    )
+    return dict(Counter(refused))

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 from reconsent.config import ConsortiumConfig
+from reconsent.privacy import PrivacyConfig
 from server.names import MAIN
 from server.persistence import (
     Enrolments,
@@ -145,14 +146,13 @@ def _security(state: StateDirectory, consortium: ConsortiumConfig) -> Section:
     keys = [enrolment for enrolment in Enrolments(state).all() if enrolment.revoked_at is None]
     checkpoint = Ledger(state).checkpoint()
     contributions = consortium.contributions.model_dump(mode="json", by_alias=True)
-    privacy = consortium.model_dump(mode="json", by_alias=True).get("privacy", {})
     return {
         "Transport": "gRPC over TLS; each site's node proves itself by its own key"
         if keys
         else "no keys are enrolled: a simulation, or not deployed yet",
         "Keys in use": len(keys),
         "Contributions at rest": f"encryption: {contributions.get('encryption', 'not configured')}",
-        "Differential privacy": ", ".join(f"{key} = {value}" for key, value in privacy.items()) or "none",
+        "Differential privacy": _privacy(consortium),
         "Screening of updates": ", ".join(
             f"{key} = {value}" for key, value in consortium.screening.model_dump(by_alias=True).items()
         ),
@@ -161,6 +161,22 @@ def _security(state: StateDirectory, consortium: ConsortiumConfig) -> Section:
         else f"{checkpoint.size} entries, root {checkpoint.root}",
         "Access to the servers, and who has it": TO_FILL_IN,
     }
+
+
+def _privacy(consortium: ConsortiumConfig) -> str | list[str]:
+    """The consortium's table, for the sites without one of their own, and each of theirs."""
+
+    def said(privacy: PrivacyConfig) -> str:
+        if privacy.mode == "none":
+            return "none"
+        table = privacy.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return ", ".join(f"{key} = {value}" for key, value in table.items())
+
+    own = [f"{site.name}: {said(site.privacy)}" for site in consortium.sites if site.privacy]
+    if not own:
+        return said(consortium.privacy)
+    others = [f"the other sites: {said(consortium.privacy)}"] if len(own) < len(consortium.sites) else []
+    return own + others
 
 
 def _requests(state: StateDirectory, now: dt.datetime) -> Section:

@@ -36,8 +36,9 @@ __all__ = ["ContributionAveraging", "RoundConfig", "RoundOutcome", "SiteOutcome"
 class ContributionAveraging(Correspondence):
     """Federated averaging (McMahan et al. 2017) that keeps what each site contributed.
 
-    Each reply is screened as it comes (shape, dtype, finite, norm); a bad one is refused, named, and the
-    round goes on. Accepted updates go to disk and are averaged, in the order of the sites' names, when the
+    Each reply is screened as it comes (shape, dtype, finite, norm), and a newcomer's norm against the
+    others' when all are in; a bad one is refused, named, and the round goes on. Accepted updates go to
+    disk and are averaged, in the order of the sites' names, when the
     round ends, so that neither memory nor the model's last bits depend on how many replies come when:
 
         θᵗ = θᵗ⁻¹ + Σᵢ pᵢᵗ Δᵢᵗ,   pᵢᵗ = nᵢ / Σⱼ nⱼ over the accepted replies.
@@ -321,6 +322,7 @@ class ContributionAveraging(Correspondence):
             del reply  # or it would be in memory while the next one comes
         self._replied = time.monotonic()
         self._outcomes.sort(key=lambda outcome: outcome.site)
+        self._drop_outliers()
         weights = self.spool.weights() if self.spool.updates() else {}
         if not self.enough(weights):
             log(WARNING, "aggregate_train: %s", self._too_few(server_round))
@@ -358,14 +360,8 @@ class ContributionAveraging(Correspondence):
             received = reply.received
             screened = self.screen.screen(reply.site, reply.message, self._layout, self._sent)
             if isinstance(screened, str):
-                outcome = SiteOutcome(
-                    reply.site,
-                    "refused",
-                    readable(screened),
-                    metrics,
-                    bytes_down=sent_bytes,
-                    bytes_up=received,
-                )
+                why = readable(screened)
+                outcome = SiteOutcome(reply.site, "refused", why, metrics, 0.0, sent_bytes, received)
             else:
                 if self.site_noise is not None:
                     screened = self.site_noise.screened(screened)
@@ -380,6 +376,15 @@ class ContributionAveraging(Correspondence):
         if outcome.reason:
             log(WARNING, "aggregate_train: site %s: %s (%s)", reply.site, outcome.outcome, outcome.reason)
         self._outcomes.append(outcome)
+
+    def _drop_outliers(self) -> None:
+        """Refuse, of the updates that are in the spool, those that only the whole round shows to be wrong."""
+        reasons = self.screen.outliers([update.site for update in self.spool.updates()])
+        for index, outcome in enumerate(self._outcomes):
+            if (reason := reasons.get(outcome.site)) is not None:
+                self.spool.drop(outcome.site)
+                self._outcomes[index] = outcome.refused(reason)
+                log(WARNING, "aggregate_train: site %s: refused (%s)", outcome.site, reason)
 
     def _too_few(self, server_round: int) -> str:
         failed = [f"{o.site}: {o.outcome} ({o.reason})" for o in self._outcomes if o.outcome != "ok"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, MetricRecord
 
@@ -50,6 +50,10 @@ class SiteOutcome:
     norm: float = 0.0
     bytes_down: int = 0
     bytes_up: int = 0
+
+    def refused(self, reason: str) -> SiteOutcome:
+        """The same, but its update was refused."""
+        return replace(self, outcome="refused", reason=reason, norm=0.0)
 
     @property
     def declined(self) -> bool:

@@ -68,6 +68,12 @@ def server_noise(consortium: ConsortiumConfig, *, simulated: bool) -> ServerNois
     return ServerNoise(privacy.site_clip, site_noise_multiplier(consortium, privacy), source)
 
 
+def noised_at_site(consortium: ConsortiumConfig) -> dict[str, PrivacyConfig]:
+    """The privacy of each site that adds noise to its whole update itself: its norm is that of the noise."""
+    tables = {site.name: consortium.privacy_of(site) for site in consortium.sites}
+    return {name: own for name, own in tables.items() if own.by_site and own.noise_at == "site"}
+
+
 def planned_rounds(consortium: ConsortiumConfig, privacy: PrivacyConfig) -> int:
     """Rounds of training and unlearning that the consortium's file asks for, in rounds of plain effort.
 

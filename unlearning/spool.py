@@ -95,6 +95,11 @@ class UpdateSpool:
         except (OSError, SealError) as error:
             raise ContributionError(f"The spooled update of site '{site}' is unreadable: {error}.") from error
 
+    def drop(self, site: str) -> None:
+        """Forget the update of ``site``; nothing if there is none."""
+        if self._updates.pop(site, None) is not None:
+            self._path(site).unlink()
+
     def updates(self) -> list[SpooledUpdate]:
         """Every spooled update, in the order of the sites' names."""
         return [self._updates[site] for site in sorted(self._updates)]

@@ -10,6 +10,7 @@ from cli.report.palette import ordered, style_of
 from cli.report.verdict import Check, checks_of
 from cli.report.words import duration, listed, percent, signed, size
 from cli.results import Quality, Results
+from cli.results_privacy import PrivacyResult
 from mri.volume import Provenance
 
 SETS = ("retain_test", "forget_test", "forget_train")
@@ -104,6 +105,7 @@ def all_tables(results: Results) -> dict[str, Table | None]:
         "timing": _timing(results),
         "sites": _sites(results),
         "withdrawals": _withdrawals(results),
+        "privacy": _privacy(results),
         "models": _models(results),
         "versions": table("Software", "package|version", list(results.versions.model_dump().items())),
         "volumes": _volumes(results),
@@ -250,6 +252,31 @@ def _withdrawals(results: Results) -> Table | None:
         for w in results.withdrawals
     ]
     return table("Withdrawals", "sites|>after round|state|received|deadline", rows) if rows else None
+
+
+def _privacy(results: Results) -> Table | None:
+    rows = [
+        (
+            account.site,
+            account.mode,
+            f"one {account.unit}",
+            "not told" if account.epsilon is None else f"{account.epsilon:.4g}",
+            f"{account.delta:g}",
+            _ceiling(account),
+            f"{account.rounds_sat_out}"
+            + (f" (since round {account.sits_out_since})" if account.sits_out_since else ""),
+        )
+        for account in results.privacy
+    ]
+    caption = "Differential privacy: what each site has spent, by its own account, and whom that protects"
+    heads = "site|mode|unit|>ε spent|>δ|>ceiling of ε|>rounds sat out"
+    return table(caption, heads, rows) if rows else None
+
+
+def _ceiling(account: PrivacyResult) -> str:
+    if account.ceiling is not None:
+        return f"{account.ceiling:.4g}"
+    return "not told" if account.epsilon is None else "no limit"
 
 
 def _models(results: Results) -> Table:

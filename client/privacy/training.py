@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from opacus.accountants import create_accountant
 
@@ -84,7 +85,7 @@ def train_privately(
     model.train()
     for step in range(mechanism.steps):
         dataset.set_epoch(derive_seed(seed, "step", step))
-        drawn = np.flatnonzero(source.uniform(len(units)) < mechanism.sample_rate)
+        drawn = poisson_draw(len(units), mechanism.sample_rate, source)
         for index in drawn:
             chosen = _some(units[index], privacy.slices_per_unit, source)
             batches = [batch.to(device) for batch in dataset.batches_of(chosen, training.batch_size)]
@@ -95,6 +96,15 @@ def train_privately(
             f"Opacus counted {accountant.history}, and {history_of([mechanism])} was paid for.",
             "This is a fault of the program: nothing of this round is sent.",
         )
+
+
+def poisson_draw(units: int, sample_rate: float, source: NoiseSource) -> npt.NDArray[np.intp]:
+    """Indices of the units in a step: each with the chance ``sample_rate``, independently; may be empty.
+
+    In distribution this is what Opacus' ``UniformWithReplacementSampler`` draws. That one wants a torch
+    generator, which is no cryptographic one; here who is in a step is as secret as the noise.
+    """
+    return np.flatnonzero(source.uniform(units) < sample_rate)
 
 
 def privatise_update(

@@ -51,6 +51,16 @@ def test_page_needs_nothing_from_outside(whole: str, parsed: Page) -> None:
     assert policy.startswith("default-src 'none'")
 
 
+def test_privacy_is_reported_where_there_is_any(whole: str) -> None:
+    """Unit, ε, δ and ceiling stand in one table; without differential privacy there is no such table."""
+    account = {"site": "knee", "mode": "sample", "unit": "patient", "epsilon": 2.345678, "delta": 1e-5}
+    text = page(build_results(privacy=[account | {"ceiling": 8.0, "rounds_sat_out": 2}]), None)
+    _, _, table = text.partition('id="t-privacy"')
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", table.partition("</table>")[0])
+    assert cells[7:] == ["knee", "sample", "one patient", "2.346", "1e-05", "8", "2"]
+    assert "t-privacy" not in whole
+
+
 def test_figures_are_whole_pictures(parsed: Page) -> None:
     """Every figure is well-formed SVG or PNG, and no SVG fetches anything."""
     sources = [image["src"] for image in parsed.all("img")] + [s["srcset"] for s in parsed.all("source")]

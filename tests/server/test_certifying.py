@@ -215,6 +215,21 @@ def test_a_grant_in_part_keeps_the_models(template: Path, tmp_path: Path) -> Non
         assert "SuperLink's database emptied" in certificate.erasure.how
 
 
+def test_the_record_of_processing_says_whose_privacy_it_is(tmp_path: Path) -> None:
+    """Tables of single sites are listed beside the consortium's, none is lost, and none is called none."""
+    whole = {"mode": "sample", "target-epsilon": 8.0}
+    sites = [{"name": "alpha", "organ": "brain", "privacy": whole}, {"name": "beta", "organ": "brain"}]
+    told = []
+    with StateDirectory.open(tmp_path / "state") as state:
+        for changes in ({}, {"privacy": whole}, {"sites": sites}):
+            record = record_of_processing(state, consortium(**changes), dt.datetime.now(dt.UTC))
+            told.append(record["sections"]["Security (Art. 30(1)(g), 32)"]["Differential privacy"])
+    none, everybody, single = told
+    assert none == "none"
+    assert "mode = sample, unit = patient, target-epsilon = 8.0, delta = 1e-05" in everybody
+    assert single == [f"alpha: {everybody}", "the other sites: none"]
+
+
 def test_the_record_of_processing_marks_what_it_cannot_know(tmp_path: Path) -> None:
     """What the state and the configuration say is filled in; the rest is marked, in both forms."""
     state, config = carried_out(tmp_path, "retain-ft")

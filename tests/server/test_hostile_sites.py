@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[Spoiler, str]] = {
     "strings": (without_metrics, "num-examples"),
 }
 
-CONFIG = consortium(training={"evaluate-every": 0, "timeout-seconds": 20}, screening={"max-norm": 1000.0})
+CONFIG = consortium(training={"evaluate-every": 0, "timeout-seconds": 20})
 
 
 def train(run: Run, rounds: int = 2) -> None:
@@ -135,6 +135,16 @@ def test_nonsense_is_refused_by_name(fault: str, tmp_path: Path) -> None:
         run.coordinator.consortium = CONFIG.model_copy(update={"training": hasty})
         train(run, 1)
         assert run.theta().tobytes() == clean.tobytes(), "as if it had not answered"
+
+
+def test_the_file_says_what_is_huge(tmp_path: Path) -> None:
+    """By `first-norm-ratio` a consortium whose honest sites differ more than a hundredfold can train."""
+    spoil, _ = REFUSED["huge"]
+    config = consortium(training={"evaluate-every": 0}, screening={"first-norm-ratio": 1e12})
+    with opened(tmp_path, config, Spoiled(spoil), simulated=False) as run:
+        train(run, 1)
+        (record,) = run.books.log.all(MAIN)
+        assert {outcome.outcome for outcome in record.sites.values()} == {"ok"}
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from strategies import ContributionAveraging, UpdateScreen
 from strategies import messages as msg
 from strategies.exchange import exchange
 from strategies.local_grid import LocalGrid
-from strategies.outcomes import weighted_metrics
+from strategies.outcomes import RoundOutcome, weighted_metrics
 from tests.linear_app import model, quadratic_app
 from unlearning.contributions import CachePolicy, ContributionCache
 
@@ -181,6 +182,92 @@ def test_norm_screen_learns_what_is_usual() -> None:
         outcomes.append({site.site: site.outcome for site in outcome.sites})
         jump["value"] = 50.0 if outcome.round == 3 else 1.0
     assert [o["node-1"] for o in outcomes] == ["ok", "ok", "ok", "refused", "ok"]
+
+
+def moving_app(length: Callable[[int, int], float]) -> ClientApp:
+    """Sites whose update has a given length, by node and round; each claims one example."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        arrays = msg.named_arrays(msg.arrays_of(message))
+        moved = length(context.node_id, int(str(msg.config_of(message)[msg.SERVER_ROUND])))
+        arrays["theta"] = arrays["theta"] + np.float32(moved / np.sqrt(3))
+        metrics = {msg.NUM_EXAMPLES: 1}
+        return Message(msg.content(arrays=msg.array_record(arrays), metrics=metrics), reply_to=message)
+
+    return app
+
+
+def outcomes_of(app: ClientApp, sites: int, rounds: int, **options: Any) -> list[RoundOutcome]:
+    """Rounds of the strategy as it is by default."""
+    grid = LocalGrid(app, {node: {} for node in range(1, sites + 1)})
+    return list(ContributionAveraging(**options).rounds(grid, model(np.zeros(3)), rounds))
+
+
+def refused(outcome: RoundOutcome) -> list[str]:
+    return [site.site for site in outcome.sites if site.outcome == "refused"]
+
+
+@pytest.mark.parametrize("when", [1, 2, 3, 4])
+@pytest.mark.parametrize("hostile", [1, 3])
+def test_a_huge_update_is_refused_from_the_first_round_on(when: int, hostile: int) -> None:
+    """By default, whoever sends it and in whichever round: the model is that of the others."""
+
+    def length(node: int, server_round: int) -> float:
+        return 1e6 if (node, server_round) == (hostile, when) else 1.0 + node
+
+    found = outcomes_of(moving_app(length), sites=4, rounds=5)
+    assert [refused(outcome) for outcome in found] == [
+        [f"node-{hostile}"] if outcome.round == when else [] for outcome in found
+    ]
+    bad = next(site for site in found[when - 1].sites if site.outcome == "refused")
+    assert "the update's norm 1e+06 exceeds the limit" in bad.reason
+    assert bad.norm == 0
+    assert f"node-{hostile}" not in found[when - 1].weights
+    before = theta(found[when - 2].arrays) if when > 1 else np.zeros(3)
+    others = [1.0 + node for node in range(1, 5) if node != hostile]
+    np.testing.assert_allclose(
+        theta(found[when - 1].arrays) - before, np.mean(others) / np.sqrt(3), rtol=1e-5
+    )
+
+
+def test_a_site_that_is_hostile_from_the_start_never_counts() -> None:
+    """What was refused is no measure of what is usual: round after round is refused, for two of five too."""
+    found = outcomes_of(moving_app(lambda node, _: 1e6 if node in (2, 5) else 1.0), sites=5, rounds=6)
+    assert [refused(outcome) for outcome in found] == [["node-2", "node-5"]] * 6
+
+
+def test_sites_of_very_different_sizes_are_all_honest() -> None:
+    """Updates of lengths 10 : 1 count all, beside a site that changes nothing, and among three sites."""
+    lengths = {1: 1.0, 2: 10.0, 3: 1.0, 4: 0.0, 5: 10.0}
+    found = outcomes_of(moving_app(lambda node, _: lengths[node]), sites=5, rounds=4)
+    assert [len(outcome.weights) for outcome in found] == [5] * 4
+    found = outcomes_of(moving_app(lambda node, _: 10.0 if node == 3 else 1.0), sites=3, rounds=4)
+    assert [len(outcome.weights) for outcome in found] == [3] * 4
+
+
+def test_a_newcomer_is_measured_by_sites_that_are_known() -> None:
+    """A site that joins later is judged by what the others have sent so far, also of those not there now."""
+    screen = UpdateScreen()
+    screen.recall({"node-1": [1.0] * 5, "node-9": [1.0, 1.2]})
+    found = outcomes_of(moving_app(lambda node, _: 1e4 if node == 2 else 1.0), 2, 1, screen=screen)
+    assert refused(found[0]) == ["node-2"]
+
+
+def test_of_two_sites_nobody_is_judged() -> None:
+    """Nothing tells which of two sites is wrong, so both count until their own updates are known."""
+    found = outcomes_of(moving_app(lambda node, t: 1e6 if node == 2 and t in (1, 4) else 1.0), 2, 4)
+    assert [refused(outcome) for outcome in found] == [[], [], [], ["node-2"]]
+
+
+def test_sites_that_add_noise_are_not_measured_by_those_that_do_not() -> None:
+    """An update under noise of the site's own is compared with others under the same noise only."""
+    noisy = {"node-1": "noise", "node-2": "noise", "node-3": "noise"}
+    screen = UpdateScreen(peers=noisy.get)
+    lengths = {1: 3000.0, 2: 3000.0, 3: 1e7, 4: 1.0, 5: 1.0, 6: 1.0}
+    found = outcomes_of(moving_app(lambda node, _: lengths[node]), 6, 1, screen=screen)
+    assert refused(found[0]) == ["node-3"]
 
 
 def test_too_few_replies_is_an_error_that_names_the_sites() -> None:

@@ -16,7 +16,13 @@ from reconsent.privacy import PrivacyConfig
 from strategies.gaussian_mechanism import clipped, epsilon_of
 from strategies.noise import SeededNoise
 from strategies.screening import Screened
-from strategies.site_privacy import ServerNoise, planned_rounds, server_noise, site_noise_multiplier
+from strategies.site_privacy import (
+    ServerNoise,
+    noised_at_site,
+    planned_rounds,
+    server_noise,
+    site_noise_multiplier,
+)
 from tests.server.hospitals import consortium, opened
 from unlearning.parameters import norm
 
@@ -126,6 +132,19 @@ def test_epsilon_asked_for_is_that_of_all_planned_rounds() -> None:
     assert epsilon_of([sigma] * rounds, 1e-5) == pytest.approx(8.0, abs=1e-4)
     assert epsilon_of([sigma] * rounds, 1e-5) <= 8.0
     assert epsilon_of([sigma] * (rounds + 1), 1e-5) > 8.0
+
+
+def test_sites_with_noise_of_their_own_are_told_from_the_others() -> None:
+    """Only noise that a site adds to its whole update sets its norm apart; DP-SGD and a server's do not."""
+    table = consortium().model_dump(mode="json", by_alias=True, exclude_none=True)
+    table["privacy"] = {"mode": "sample", "target-epsilon": 8.0}
+    by_site = {**AT_SERVER, "noise-at": "site"}
+    for site in table["sites"][:2]:
+        site["privacy"] = by_site
+    found = noised_at_site(ConsortiumConfig.model_validate(table))
+    own = PrivacyConfig.model_validate(by_site)
+    assert found == dict.fromkeys([site["name"] for site in table["sites"][:2]], own)
+    assert noised_at_site(at_server()) == {}
 
 
 def test_noise_of_single_sites_and_of_the_server_do_not_mix() -> None:

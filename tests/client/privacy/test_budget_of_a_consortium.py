@@ -15,18 +15,21 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cli.gathering import _privacy as privacy_results
+from cli.report.tables import all_tables
 from cli.status import _privacy as status_table
 from client.app import app
 from client.privacy.accounting import Mechanism, epsilon_spent
 from client.privacy.ledger import Expense, PrivacyLedger
 from reconsent.config import ConsortiumConfig, dump_consortium
-from server.bookkeeping import MAIN
+from server.bookkeeping import MAIN, Bookkeeping
 from server.coordinator import Coordinator
 from server.metrics import StateCollector, privacy, rounds
 from server.persistence import RoundLog, StateDirectory
 from server.privacy import privacy_of
 from strategies import messages as msg
 from strategies.local_grid import LocalGrid
+from tests.cli.results_builder import build_results
 
 SITES = ("north", "south", "west", "east")
 ROUND = Mechanism(2.0, 0.5, 2)
@@ -164,6 +167,25 @@ def test_a_site_that_sits_out_from_its_first_round_is_seen(life: Life) -> None:
     found = {site: samples.value(privacy.SITS_OUT, site) for site in SITES}
     assert found == {"north": 1, "south": None, "west": 0, "east": 1}
     assert samples.value(privacy.SPENT, "east", "patient") is None
+
+
+def test_results_and_report_name_unit_and_budget(life: Life) -> None:
+    """What a site told last goes into the results; who has told of no ε is there too, as planned."""
+    with StateDirectory.open(life.state) as state:
+        found = {account.site: account for account in privacy_results(CONSORTIUM, Bookkeeping(state))}
+    assert set(found) == set(SITES)
+    assert {(a.mode, a.unit, a.delta) for a in found.values()} == {("sample", "patient", DELTA)}
+    west, north, east = found["west"], found["north"], found["east"]
+    assert west.epsilon == life.of("unlearned", "west")["spent"] == pytest.approx(epsilon(4), rel=1e-12)
+    assert (west.ceiling, west.round, west.rounds_sat_out, west.sits_out_since) == (100, 4, 0, None)
+    assert (north.round, north.rounds_sat_out, north.sits_out_since) == (2, 2, 3)
+    assert (east.epsilon, east.ceiling, east.rounds_sat_out, east.sits_out_since) == (None, None, 4, 1)
+    assert "beyond its ceiling" in east.reason
+    table = all_tables(build_results(privacy=tuple(found.values())))["privacy"]
+    assert table is not None
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["west"] == ("sample", "one patient", f"{epsilon(4):.4g}", "1e-05", "100", "0")
+    assert rows["east"] == ("sample", "one patient", "not told", "1e-05", "not told", "4 (since round 1)")
 
 
 def test_unlearning_spends_too(life: Life) -> None:

@@ -22,7 +22,7 @@ from server.metrics.view import View
 from server.names import MAIN
 from server.persistence import ModelRegistry, RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
 from server.persistence.state import DATABASE
-from server.privacy import privacy_of
+from server.privacy import privacy_of, rounds_sat_out
 from server.status import status_of
 from strategies import messages as msg
 from strategies.screening import UpdateScreen
@@ -329,6 +329,7 @@ def test_a_site_sits_out_until_it_trains(tmp_path: Path) -> None:
             told = [(entry["site"], entry["sits_out_since"]) for entry in privacy_of(log)]
             assert shown == ([1, 1] if number == 1 else [0, None])
             assert told == ([("a", 1), ("b", 1)] if number == 1 else [("a", None)])
+            assert rounds_sat_out(log) == {"a": 1, "b": 1}
 
 
 def test_a_restarted_exporter_says_the_same_of_privacy(tmp_path: Path) -> None:
