@@ -13,12 +13,16 @@ from tests.integration.operator_at_work import Operator
 
 @pytest.fixture(scope="session")
 def config() -> ConsortiumConfig:
-    """Three hospitals with one slice or two, of which nobody leaves by plan; a step a round."""
+    """Three hospitals with one slice or two, of which nobody leaves by plan; a step a round.
+
+    An unlearning takes so many rounds that commands can be given meanwhile.
+    """
     tiny = load_consortium("tiny")
     training = tiny.training.model_copy(
         update={"local_steps": 1, "evaluate_every": 0, "join_seconds": 300.0, "timeout_seconds": 300.0}
     )
-    return tiny.model_copy(update={"withdrawals": (), "training": training})
+    unlearning = tiny.unlearning.model_copy(update={"rounds_fraction": 2 / 3})
+    return tiny.model_copy(update={"withdrawals": (), "training": training, "unlearning": unlearning})
 
 
 @pytest.fixture(scope="session")
