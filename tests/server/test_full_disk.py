@@ -58,8 +58,9 @@ def test_job_on_a_disk_that_is_full_again_and_again(disk: Path, tmp_path: Path) 
                 check_whole(path)
         else:
             break
-    hit = {word for text in messages for word in text.split()}
-    assert {"contribution", "database"} <= hit, "the disk was full at several places"
+    # Which of the files of a round is the first without room depends on the sizes that SQLite gives its own.
+    hit = {text.split()[1] for text in messages}
+    assert "database" in hit and hit & {"contribution", "model"}, "the disk was full at several places"
     for message in messages:
         words = ("space", "full", "cannot be opened", "reports an error")
         assert any(word in message for word in words), message
