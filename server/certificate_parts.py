@@ -14,7 +14,7 @@ from server.persistence import (
     Withdrawals,
 )
 from server.persistence.ledger_entries import WITHDRAWAL
-from server.residues import purge_after
+from server.residues import keys_destroyed, purge_after, unfinished
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import ClaimLevel
 from unlearning.certificate.evidence import About, Evidence
@@ -113,6 +113,23 @@ def ledger_position(
     )
 
 
+def how_erased(state: StateDirectory, withdrawal: WithdrawalRecord) -> str:
+    """In which way contributions were erased, and how far that got."""
+    words = (
+        "files unlinked, rows overwritten (SQLite secure_delete), sealing keys of the site destroyed where "
+        "contributions were encrypted"
+    )
+    keys = keys_destroyed(state, withdrawal.id)
+    if keys is not None and keys.unreached:
+        words += f", but {keys.unreached} of {keys.copies} copies of the keys not reached"
+    elif keys is not None and keys.made_good:
+        words += ", copies of the keys and the database's log at a later attempt"
+    purge = purge_after(state, withdrawal)
+    if purge is not None:
+        words += f"; the SuperLink's database emptied of messages on {purge.at:%Y-%m-%d}"
+    return words
+
+
 def exceptions_of(
     state: StateDirectory,
     withdrawal: WithdrawalRecord,
@@ -139,11 +156,7 @@ def exceptions_of(
         "Backups, swap space and copies that were made outside of this software are not covered: the "
         "operator answers for them."
     )
-    if not withdrawal.simulated and purge_after(state, withdrawal) is None:
-        found.append(
-            "The database of Flower's SuperLink was not emptied since the withdrawal completed; it may hold "
-            "messages with updates of the site."
-        )
+    found += unfinished(state, withdrawal)
     if withdrawal.late:
         found.append("The request was closed after its deadline.")
     return tuple(found)

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from reconsent.config import ConsortiumConfig
 from reconsent.files import sha256_of
 from server.accountability import PSNR_LOST, policy_digest
-from server.certificate_parts import decisions_of, exceptions_of, ledger_position, not_shown, outcome_of
+from server.certificate_parts import (
+    decisions_of,
+    exceptions_of,
+    how_erased,
+    ledger_position,
+    not_shown,
+    outcome_of,
+)
 from server.evidence_files import evidence_files, recipients_without_names, residuals
 from server.ledger_slice import slice_of
 from server.names import MAIN
@@ -25,7 +32,6 @@ from server.persistence import (
     WithdrawalActs,
     WithdrawalRecord,
 )
-from server.residues import purge_after
 from server.withdrawal_view import held_until
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import Certified, Facts, claim_of
@@ -96,7 +102,7 @@ def draft(
     recipients = recipients_without_names(state, withdrawal, alias)
     told = sum(entry["notified_at"] is not None for entry in recipients)
     now, simulated = dt.datetime.now(dt.UTC), withdrawal.simulated
-    how = _how_erased(state, withdrawal)
+    how = how_erased(state, withdrawal)
     listed = residuals(state, record, how, alias, now)
     certificate = said.Certificate(
         claim_level=claim.level,
@@ -268,17 +274,6 @@ def _method(record: Record) -> said.Method | None:
         reconsent=policy["reconsent"],
         code_sha256=policy["code_sha256"],
         packages=policy["packages"],
-    )
-
-
-def _how_erased(state: StateDirectory, withdrawal: WithdrawalRecord) -> str:
-    purge = purge_after(state, withdrawal)
-    emptied = ""
-    if purge is not None:
-        emptied = f"; the SuperLink's database emptied of messages on {purge.at:%Y-%m-%d}"
-    return (
-        "files unlinked, rows overwritten (SQLite secure_delete), sealing keys of the site destroyed "
-        f"where contributions were encrypted{emptied}"
     )
 
 
