@@ -113,12 +113,15 @@ def ledger_position(
     )
 
 
+def _overwrites(state: StateDirectory) -> bool:
+    """Whether the database overwrites what is deleted."""
+    return state.engine.url.get_backend_name() == "sqlite"
+
+
 def how_erased(state: StateDirectory, withdrawal: WithdrawalRecord) -> str:
     """In which way contributions were erased, and how far that got."""
-    words = (
-        "files unlinked, rows overwritten (SQLite secure_delete), sealing keys of the site destroyed where "
-        "contributions were encrypted"
-    )
+    rows = "rows overwritten (SQLite secure_delete)" if _overwrites(state) else "rows deleted"
+    words = f"files unlinked, {rows}, sealing keys of the site destroyed where contributions were encrypted"
     keys = keys_destroyed(state, withdrawal.id)
     if keys is not None and keys.unreached:
         words += f", but {keys.unreached} of {keys.copies} copies of the keys not reached"
@@ -156,6 +159,11 @@ def exceptions_of(
         "Backups, swap space and copies that were made outside of this software are not covered: the "
         "operator answers for them."
     )
+    if not _overwrites(state):
+        found.append(
+            f"The database ({state.engine.url.get_backend_name()}) keeps deleted rows, such as the site's "
+            "shares and norms, until its VACUUM, and in its archives; no update is among them."
+        )
     found += unfinished(state, withdrawal)
     if withdrawal.late:
         found.append("The request was closed after its deadline.")
