@@ -32,6 +32,7 @@ from server.persistence import (
     WithdrawalActs,
     WithdrawalRecord,
 )
+from server.residues import unfinished
 from server.withdrawal_view import held_until
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import Certified, Facts, claim_of
@@ -97,7 +98,7 @@ def draft(
         return pseudonym(secret, ledger_id or consortium.name, site)
 
     evidence = _evidence(state, record, figures, alias)
-    claim = claim_of(_facts(record, evidence, certified))
+    claim = claim_of(_facts(state, record, evidence, certified))
     outcome = outcome_of(withdrawal)
     recipients = recipients_without_names(state, withdrawal, alias)
     told = sum(entry["notified_at"] is not None for entry in recipients)
@@ -156,7 +157,9 @@ def draft(
     return Draft(certificate, {}).with_files(files)
 
 
-def _facts(record: Record, evidence: Sequence[Evidence], certified: Certified | None) -> Facts:
+def _facts(
+    state: StateDirectory, record: Record, evidence: Sequence[Evidence], certified: Certified | None
+) -> Facts:
     withdrawal = record.withdrawal
     return Facts(
         completed=withdrawal.state is WithdrawalState.COMPLETED,
@@ -168,6 +171,7 @@ def _facts(record: Record, evidence: Sequence[Evidence], certified: Certified | 
         fixed_before=record.policy is not None,
         evidence=evidence,
         certified=certified,
+        unfinished=unfinished(state, withdrawal),
     )
 
 

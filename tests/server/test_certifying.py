@@ -208,9 +208,12 @@ def test_a_grant_in_part_keeps_the_models(template: Path, tmp_path: Path) -> Non
         assert any("kept and used" in text for text in certificate.exceptions)
         # Nobody has looked yet at what Flower itself still holds.
         assert any("SuperLink was not emptied" in text for text in certificate.exceptions)
+        assert "SuperLink was not emptied" in certificate.claim_reasons[0]
+        assert "were erased" not in certificate.claim
         note_purge(state, 3, 1000)
         certificate = drafted(state, plan).certificate
-        assert not any("SuperLink" in text for text in certificate.exceptions)
+        assert not any("SuperLink" in text for text in (*certificate.exceptions, *certificate.claim_reasons))
+        assert "were erased" in certificate.claim
         assert certificate.erasure is not None
         assert "SuperLink's database emptied" in certificate.erasure.how
 
