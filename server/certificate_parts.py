@@ -14,7 +14,7 @@ from server.persistence import (
     Withdrawals,
 )
 from server.persistence.ledger_entries import WITHDRAWAL
-from server.residues import keys_destroyed, purge_after, unfinished
+from server.residues import backups_before, keys_destroyed, purge_after, unfinished
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import ClaimLevel
 from unlearning.certificate.evidence import About, Evidence
@@ -163,6 +163,11 @@ def exceptions_of(
         found.append(
             f"The database ({state.engine.url.get_backend_name()}) keeps deleted rows, such as the site's "
             "shares and norms, until its VACUUM, and in its archives; no update is among them."
+        )
+    if unknown := backups_before(state, withdrawal).unknown:
+        found.append(
+            f"Of {unknown} backups that an earlier release made it is not on record whether contributions in "
+            "them were encrypted."
         )
     found += unfinished(state, withdrawal)
     if withdrawal.late:

@@ -2,7 +2,8 @@
 
 Flower's SuperLink has a database of its own with messages, and so updates, which the server does not touch;
 ``deploy`` empties it, and the ledger knows when. Copies of the sites' keys may be out of reach when the keys
-are destroyed; an act of the withdrawal says how many.
+are destroyed; an act of the withdrawal says how many. Backups may have been made while contributions were not
+encrypted; no erasure reaches those.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from server.names import SERVER
 from server.persistence import Ledger, StateDirectory, WithdrawalActs, WithdrawalRecord, Withdrawals
-from server.persistence.ledger_entries import MESSAGES_PURGED
+from server.persistence.ledger_entries import MESSAGES_PURGED, STATE_COPIED
 from unlearning.withdrawal import WithdrawalState
 
 
@@ -126,6 +127,32 @@ def note_made_good(state: StateDirectory, unreached: int, *, log_emptied: bool) 
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Backups:
+    """Backups by ``reconsent backup`` from before a withdrawal had completed.
+
+    Attributes
+    ----------
+    plain
+        How many were begun while contributions were not encrypted.
+    unknown
+        How many by an earlier release, which did not put on record whether they were.
+    """
+
+    plain: int
+    unknown: int
+
+
+def backups_before(state: StateDirectory, record: WithdrawalRecord) -> Backups:
+    """Which of them an erasure may not have reached."""
+    copied = [
+        entry.body.get("sealed")
+        for entry in Ledger(state).entries([STATE_COPIED])
+        if record.closed_at is None or dt.datetime.fromisoformat(entry.at) <= record.closed_at
+    ]
+    return Backups(copied.count(False), copied.count(None))
+
+
 def unfinished(state: StateDirectory, record: WithdrawalRecord) -> tuple[str, ...]:
     """What of the erasure is known not to be done, in sentences; of a completed withdrawal."""
     found = []
@@ -142,4 +169,10 @@ def unfinished(state: StateDirectory, record: WithdrawalRecord) -> tuple[str, ..
         )
     if keys is not None and not keys.log_emptied:
         found.append("The database's log of writes was not emptied yet; deleted rows may stand in it.")
+    if plain := backups_before(state, record).plain:
+        found.append(
+            f"{plain} backups were made by `reconsent backup` while contributions were not encrypted. Unless "
+            "they are destroyed they may hold contributions of the site that anybody can read; no erasure "
+            "reaches them."
+        )
     return tuple(found)

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from server.certificate_parts import exceptions_of, how_erased
-from server.persistence import Roster, StateDirectory, WithdrawalRecord, Withdrawals
+from server.persistence import Ledger, Roster, StateDirectory, WithdrawalRecord, Withdrawals
+from server.persistence.ledger_entries import STATE_COPIED
+from server.residues import Backups, backups_before
 from unlearning.withdrawal import WithdrawalState
 
 
@@ -29,3 +31,19 @@ def test_rows_are_said_to_be_overwritten_only_where_they_are(
     kept = [text for text in exceptions_of(state, completed, [], []) if "VACUUM" in text]
     assert ("secure_delete" in how_erased(state, completed)) == overwritten
     assert len(kept) == (not overwritten)
+
+
+def test_backups_that_no_erasure_reaches_are_counted(
+    state: StateDirectory, completed: WithdrawalRecord
+) -> None:
+    """Those from before the completion that were not sealed; of earlier releases nobody knows."""
+    ledger = Ledger(state)
+    assert backups_before(state, completed) == Backups(plain=0, unknown=0)
+    for body in ({"sealed": True}, {"sealed": False}, {"sealed": False}, {}):
+        ledger.append(STATE_COPIED, {"erasures": 0, **body})
+    later = replace(completed, closed_at=dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1))
+    assert backups_before(state, completed) == Backups(plain=0, unknown=0)
+    assert backups_before(state, later) == Backups(plain=2, unknown=1)
+    found = exceptions_of(state, later, [], [])
+    assert any(text.startswith("2 backups") for text in found)
+    assert any(text.startswith("Of 1 backups") for text in found)
