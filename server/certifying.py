@@ -24,6 +24,7 @@ from server.ledger_slice import slice_of
 from server.names import MAIN
 from server.on_record import Record, record_on
 from server.persistence import (
+    Certificates,
     Enrolments,
     Ledger,
     ModelRegistry,
@@ -39,6 +40,7 @@ from unlearning.certificate.claim import Certified, Facts, claim_of
 from unlearning.certificate.evidence import About, Evidence, Figure, Limit, judge
 from unlearning.certificate.layout import SLICE
 from unlearning.certificate.pseudonym import pseudonym
+from unlearning.certificate.signed import read_unverified
 from unlearning.withdrawal import WithdrawalState
 
 
@@ -145,6 +147,8 @@ def draft(
         files={},
         signers=signers,
     )
+    if (former := _superseded(state, withdrawal)) is not None:
+        certificate = certificate.model_copy(update={"supersedes": former})
     files = {
         **evidence_files(state, consortium, record, certificate, recipients, alias),
         "residuals.json": listed,
@@ -155,6 +159,18 @@ def draft(
             ledger, withdrawal, checkpoint, after=after, notice=certificate.notice, witnessed=witnessed
         )
     return Draft(certificate, {}).with_files(files)
+
+
+def _superseded(state: StateDirectory, withdrawal: WithdrawalRecord) -> said.Superseded | None:
+    issued = Certificates(state).all(withdrawal.id)
+    if not issued:
+        return None
+    former = read_unverified(issued[0].content).certificate
+    return said.Superseded(
+        certificate_id=former.certificate_id,
+        issued_at=former.issued_at,
+        payload_sha256=sha256_of(said.payload_of(former)),
+    )
 
 
 def _facts(

@@ -54,7 +54,7 @@ class ContributionEntries:
         self._ledger.append(CONTRIBUTIONS_DROPPED, body, session=session)
 
     def _begun(self, sites: set[str], session: Session) -> str | None:
-        """The withdrawal of just these sites whose unlearning was begun last; a later one may only be filed."""
+        """The last withdrawal of just these sites that has begun to unlearn; a later one is only filed."""
         acts = WithdrawalActs(self._state)
         for record in reversed(Withdrawals(self._state).all(session=session)):
             if set(record.sites) == sites and acts.of(record.id, "policy", session=session):
