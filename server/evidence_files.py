@@ -130,7 +130,8 @@ def _places(state: StateDirectory, record: Record, how: str, at: dt.datetime) ->
         return {"what": what, "before": before, "after": after, "method": method, "checked": checked}
 
     unlisted = len(record.erased) - files
-    keys, known = keys_destroyed(state, record.withdrawal.id), []
+    known: list[dict[str, Any]] = []
+    keys = keys_destroyed(state, record.withdrawal.id)
     if keys is not None:
         tried = f"tried last on {keys.at.isoformat(timespec='seconds')}"
         words = "overwritten, or declared destroyed; left are those not reached"
