@@ -27,7 +27,8 @@ def backup(
 
     Database and arrays are of one moment, each file with its checksum. The backup holds no keys of sites:
     their wrapped keys go to one file that every backup overwrites, and so does every erasure. So a backup
-    from before a withdrawal cannot be read any more as far as the withdrawn site is concerned.
+    from before a withdrawal cannot be read any more as far as the withdrawn site is concerned; unless
+    contributions are not encrypted, of which it warns.
 
     Example
     -------
@@ -40,6 +41,12 @@ def backup(
     size = sum(size for size, _ in made.manifest.files.values())
     typer.echo(f"{target}: {len(made.manifest.files)} files, {size / 2**20:.1f} MiB.")
     typer.echo(f"Wrapped keys: {made.key_copy}. Keep the master key apart from both; neither helps without.")
+    if not made.sealed:
+        typer.echo(
+            f"Warning: contributions in {target} are not encrypted, so no erasure reaches them. Destroy it "
+            "when a site of which it holds some has withdrawn. `encryption` in [contributions] seals them.",
+            err=True,
+        )
     for copy in made.unreached:
         typer.echo(f"Warning: an older copy of the keys could not be brought up to date: {copy}", err=True)
 

@@ -48,11 +48,14 @@ class Backup:
         Where the wrapped keys are.
     unreached
         Other copies of the keys that could not be brought up to date.
+    sealed
+        Every contribution in it is encrypted, so that an erasure reaches it.
     """
 
     manifest: Manifest
     key_copy: Path
     unreached: tuple[str, ...]
+    sealed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,10 @@ def back_up(state: Path, target: Path, key_copy: Path | None = None) -> Backup:
         store = KeyStore(opened.keys_dir, None)
         erased = sorted({entry.withdrawal for entry in store.erased()})
         # Before contributions are read; so the backup itself holds this entry.
-        Ledger(opened).append(STATE_COPIED, {"erasures": len(erased)})
+        # None may be kept yet, but be when they are copied: so the consortium file counts as well.
+        plain = config is not None and config.contributions.encryption == "none"
+        sealed = not plain and ContributionCache(opened.contributions_dir, opened.session).upkeep.all_sealed()
+        Ledger(opened).append(STATE_COPIED, {"erasures": len(erased), "sealed": sealed})
         manifest = make_backup(opened, target, partial(_others, layout), erased)
         failed = store.add_copy(copied_to)
     if any(text.startswith(f"{copied_to} ") for text in failed):
@@ -120,7 +126,7 @@ def back_up(state: Path, target: Path, key_copy: Path | None = None) -> Backup:
             "be read, so it was removed.",
             "Free space there, or name another file with --keys; then ask again.",
         )
-    return Backup(manifest, copied_to, tuple(failed))
+    return Backup(manifest, copied_to, tuple(failed), sealed)
 
 
 def restore(

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 import reconsent
 from reconsent.config import ConsortiumConfig
-from server.names import MAIN
+from server.names import MAIN, SERVER
 from server.on_record import unlearned_since
 from server.persistence import (
     ModelRegistry,
@@ -34,7 +34,6 @@ from strategies.methods import method_settings
 from unlearning.database import ContributionRow
 from unlearning.ledger.canonical import canonical
 
-SERVER = "server"
 PSNR_LOST = "psnr-lost"
 """Figure: what a remaining site's test PSNR lost by the unlearning, in dB."""
 ORACLE_GAP, RELEARN_GAP = "oracle-gap", "relearn-gap"

@@ -14,7 +14,7 @@ from server.persistence import (
     Withdrawals,
 )
 from server.persistence.ledger_entries import WITHDRAWAL
-from server.residues import purge_after
+from server.residues import backups_before, keys_destroyed, purge_after, unfinished
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import ClaimLevel
 from unlearning.certificate.evidence import About, Evidence
@@ -113,6 +113,26 @@ def ledger_position(
     )
 
 
+def _overwrites(state: StateDirectory) -> bool:
+    """Whether the database overwrites what is deleted."""
+    return state.engine.url.get_backend_name() == "sqlite"
+
+
+def how_erased(state: StateDirectory, withdrawal: WithdrawalRecord) -> str:
+    """In which way contributions were erased, and how far that got."""
+    rows = "rows overwritten (SQLite secure_delete)" if _overwrites(state) else "rows deleted"
+    words = f"files unlinked, {rows}, sealing keys of the site destroyed where contributions were encrypted"
+    keys = keys_destroyed(state, withdrawal.id)
+    if keys is not None and keys.unreached:
+        words += f", but {keys.unreached} of {keys.copies} copies of the keys not reached"
+    elif keys is not None and keys.made_good:
+        words += ", copies of the keys and the database's log at a later attempt"
+    purge = purge_after(state, withdrawal)
+    if purge is not None:
+        words += f"; the SuperLink's database emptied of messages on {purge.at:%Y-%m-%d}"
+    return words
+
+
 def exceptions_of(
     state: StateDirectory,
     withdrawal: WithdrawalRecord,
@@ -139,11 +159,17 @@ def exceptions_of(
         "Backups, swap space and copies that were made outside of this software are not covered: the "
         "operator answers for them."
     )
-    if not withdrawal.simulated and purge_after(state, withdrawal) is None:
+    if not _overwrites(state):
         found.append(
-            "The database of Flower's SuperLink was not emptied since the withdrawal completed; it may hold "
-            "messages with updates of the site."
+            f"The database ({state.engine.url.get_backend_name()}) keeps deleted rows, such as the site's "
+            "shares and norms, until its VACUUM, and in its archives; no update is among them."
         )
+    if unknown := backups_before(state, withdrawal).unknown:
+        found.append(
+            f"Of {unknown} backups that an earlier release made it is not on record whether contributions in "
+            "them were encrypted."
+        )
+    found += unfinished(state, withdrawal)
     if withdrawal.late:
         found.append("The request was closed after its deadline.")
     return tuple(found)

@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from reconsent.config import ConsortiumConfig
 from reconsent.files import sha256_of
 from server.accountability import PSNR_LOST, policy_digest
-from server.certificate_parts import decisions_of, exceptions_of, ledger_position, not_shown, outcome_of
+from server.certificate_parts import (
+    decisions_of,
+    exceptions_of,
+    how_erased,
+    ledger_position,
+    not_shown,
+    outcome_of,
+)
 from server.evidence_files import evidence_files, recipients_without_names, residuals
 from server.ledger_slice import slice_of
 from server.names import MAIN
 from server.on_record import Record, record_on
 from server.persistence import (
+    Certificates,
     Enrolments,
     Ledger,
     ModelRegistry,
@@ -25,13 +33,14 @@ from server.persistence import (
     WithdrawalActs,
     WithdrawalRecord,
 )
-from server.residues import purge_after
+from server.residues import unfinished
 from server.withdrawal_view import held_until
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import Certified, Facts, claim_of
 from unlearning.certificate.evidence import About, Evidence, Figure, Limit, judge
 from unlearning.certificate.layout import SLICE
 from unlearning.certificate.pseudonym import pseudonym
+from unlearning.certificate.signed import read_unverified
 from unlearning.withdrawal import WithdrawalState
 
 
@@ -91,12 +100,12 @@ def draft(
         return pseudonym(secret, ledger_id or consortium.name, site)
 
     evidence = _evidence(state, record, figures, alias)
-    claim = claim_of(_facts(record, evidence, certified))
+    claim = claim_of(_facts(state, record, evidence, certified))
     outcome = outcome_of(withdrawal)
     recipients = recipients_without_names(state, withdrawal, alias)
     told = sum(entry["notified_at"] is not None for entry in recipients)
     now, simulated = dt.datetime.now(dt.UTC), withdrawal.simulated
-    how = _how_erased(state, withdrawal)
+    how = how_erased(state, withdrawal)
     listed = residuals(state, record, how, alias, now)
     certificate = said.Certificate(
         claim_level=claim.level,
@@ -138,6 +147,8 @@ def draft(
         files={},
         signers=signers,
     )
+    if (former := _superseded(state, withdrawal)) is not None:
+        certificate = certificate.model_copy(update={"supersedes": former})
     files = {
         **evidence_files(state, consortium, record, certificate, recipients, alias),
         "residuals.json": listed,
@@ -150,7 +161,21 @@ def draft(
     return Draft(certificate, {}).with_files(files)
 
 
-def _facts(record: Record, evidence: Sequence[Evidence], certified: Certified | None) -> Facts:
+def _superseded(state: StateDirectory, withdrawal: WithdrawalRecord) -> said.Superseded | None:
+    issued = Certificates(state).all(withdrawal.id)
+    if not issued:
+        return None
+    former = read_unverified(issued[0].content).certificate
+    return said.Superseded(
+        certificate_id=former.certificate_id,
+        issued_at=former.issued_at,
+        payload_sha256=sha256_of(said.payload_of(former)),
+    )
+
+
+def _facts(
+    state: StateDirectory, record: Record, evidence: Sequence[Evidence], certified: Certified | None
+) -> Facts:
     withdrawal = record.withdrawal
     return Facts(
         completed=withdrawal.state is WithdrawalState.COMPLETED,
@@ -162,6 +187,7 @@ def _facts(record: Record, evidence: Sequence[Evidence], certified: Certified | 
         fixed_before=record.policy is not None,
         evidence=evidence,
         certified=certified,
+        unfinished=unfinished(state, withdrawal),
     )
 
 
@@ -268,17 +294,6 @@ def _method(record: Record) -> said.Method | None:
         reconsent=policy["reconsent"],
         code_sha256=policy["code_sha256"],
         packages=policy["packages"],
-    )
-
-
-def _how_erased(state: StateDirectory, withdrawal: WithdrawalRecord) -> str:
-    purge = purge_after(state, withdrawal)
-    emptied = ""
-    if purge is not None:
-        emptied = f"; the SuperLink's database emptied of messages on {purge.at:%Y-%m-%d}"
-    return (
-        "files unlinked, rows overwritten (SQLite secure_delete), sealing keys of the site destroyed "
-        f"where contributions were encrypted{emptied}"
     )
 
 

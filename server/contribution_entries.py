@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from sqlalchemy.orm import Session
 
-from server.persistence import Ledger, StateDirectory, WithdrawalRecord
+from server.persistence import Ledger, StateDirectory, WithdrawalActs, WithdrawalRecord, Withdrawals
 from server.persistence.ledger_entries import (
     CONTRIBUTIONS_DROPPED,
     CONTRIBUTIONS_ERASED,
@@ -49,4 +49,14 @@ class ContributionEntries:
     def dropped(self, sites: Collection[str], round_: int, files: int, session: Session) -> None:
         """The model went back to where it was after ``round_``, and ``files`` of later ones are dropped."""
         body = {"withdrawn": sorted(sites), "after-round": round_, "files": files}
+        if (withdrawal := self._begun(set(sites), session)) is not None:
+            body["withdrawal"] = withdrawal
         self._ledger.append(CONTRIBUTIONS_DROPPED, body, session=session)
+
+    def _begun(self, sites: set[str], session: Session) -> str | None:
+        """The last withdrawal of just these sites that has begun to unlearn; a later one is only filed."""
+        acts = WithdrawalActs(self._state)
+        for record in reversed(Withdrawals(self._state).all(session=session)):
+            if set(record.sites) == sites and acts.of(record.id, "policy", session=session):
+                return record.id
+        return None

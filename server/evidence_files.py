@@ -22,7 +22,7 @@ from server.persistence import (
     Withdrawals,
 )
 from server.persistence.ledger_entries import MODEL_REGISTERED, role
-from server.residues import purge_after
+from server.residues import backups_before, keys_destroyed, purge_after
 from server.withdrawal_view import recipients_shown
 from unlearning.certificate import statement as said
 from unlearning.certificate.participants import participants_root
@@ -130,10 +130,20 @@ def _places(state: StateDirectory, record: Record, how: str, at: dt.datetime) ->
         return {"what": what, "before": before, "after": after, "method": method, "checked": checked}
 
     unlisted = len(record.erased) - files
+    known: list[dict[str, Any]] = []
+    keys = keys_destroyed(state, record.withdrawal.id)
+    if keys is not None:
+        tried = f"tried last on {keys.at.isoformat(timespec='seconds')}"
+        words = "overwritten, or declared destroyed; left are those not reached"
+        known.append(place("copies of the keys", keys.copies, keys.unreached, words, tried))
+    if plain := backups_before(state, record.withdrawal).plain:
+        words = "not encrypted, not reached: to be destroyed"
+        known.append(place("backups by reconsent backup", plain, None, words, None))
     return [
         place("contributions of the site, files", files, record.left, how, counted),
         place("shares and norms of rounds whose update was not kept", unlisted, 0, how, counted),
         place("files of revoked model versions", len(record.revoked), models, "refused for use", counted),
+        *known,
         place("database of Flower's SuperLink", None, None, purged, None),
         place("copies that recipients have", None, None, "out of the operator's reach; see recipients", None),
         place("backups by other means, swap space, dumps", None, None, "not covered by this software", None),

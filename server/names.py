@@ -11,3 +11,6 @@ TARGET = "training-target"
 """Progress key: how many training rounds there shall be."""
 RUN = "run"
 """Progress key: the last run, what it was asked, and how it ended."""
+
+SERVER = "server"
+"""Who acted, where it was the server itself."""

@@ -14,6 +14,7 @@ from server.events import Event, announce
 from server.names import MAIN
 from server.persistence import Ledger, RunProgress, StateDirectory, WithdrawalRecord
 from server.persistence.ledger_entries import CONTRIBUTIONS_EXPIRED, expired_body
+from server.residues import note_keys_destroyed, note_made_good
 from unlearning.contributions import CachePolicy, ContributionCache, discard
 from unlearning.key_store import KeyStore
 from unlearning.site_keys import KeyPolicy, SiteKeys
@@ -63,8 +64,8 @@ class Safekeeping:
         with self._state.session() as session:
             count = self.expire(cache, session)
         _announce_expired(count)
-        self._announce_copies(self.store.write_copies())
-        self._state.scrub()
+        self._announce_copies(unreached := self.store.write_copies())
+        note_made_good(self._state, len(unreached), log_emptied=self._state.scrub())
 
     def expire(self, cache: ContributionCache, session: Session) -> int:
         """Remove updates that are too old, once ``session`` is committed; returns how many."""
@@ -107,8 +108,13 @@ class Safekeeping:
         done = "contributions erased, keys destroyed"
         if unreached:
             done += f"; copies of the keys not reached: {', '.join(unreached)}"
-        if not self._state.scrub():
+        emptied = self._state.scrub()
+        if not emptied:
             done += "; the database's log could not be emptied, and is at the next start"
+        copies = len(self.store.copies())
+        note_keys_destroyed(
+            self._state, record.id, copies=copies, unreached=len(unreached), log_emptied=emptied
+        )
         return done
 
     @staticmethod

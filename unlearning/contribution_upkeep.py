@@ -143,6 +143,12 @@ class ContributionUpkeep:
         unlink_all(superseded)
         return len(superseded)
 
+    def all_sealed(self) -> bool:
+        """Whether no file is kept that can be read without a key."""
+        plain = (ContributionRow.path != "") & ~ContributionRow.path.endswith(SUFFIX)
+        with self._transaction() as session:
+            return session.scalar(select(ContributionRow.path).where(plain).limit(1)) is None
+
     def check_keys(self) -> None:
         """Make sure that the key of every site of which a sealed file is kept is there.
 

@@ -73,7 +73,7 @@ KINDS: Mapping[str, str] = {
     CONTRIBUTIONS_ERASED: "what was kept of sites was erased",
     CONTRIBUTIONS_EXPIRED: "kept updates were older than the limits, and were removed",
     CONTRIBUTIONS_DROPPED: "what sites contributed after a round was dropped: the model went back to it",
-    STATE_COPIED: "a backup was begun, contributions included",
+    STATE_COPIED: "a backup was begun, contributions included; whether every one is sealed",
     STATE_RESTORED: "this state was restored from a backup",
     MESSAGES_PURGED: "the SuperLink's database was emptied of messages, and so of sites' updates",
     CLOCK_CORRECTED: "earlier entries of the register were written by a clock that was ahead",

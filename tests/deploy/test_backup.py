@@ -17,6 +17,7 @@ from reconsent.config import dump_consortium
 from reconsent.errors import StateError
 from server.persistence import Ledger, Roster, SiteStatus, StateDirectory
 from server.persistence.backup import MANIFEST, STAGING, Manifest
+from server.persistence.ledger_entries import STATE_COPIED
 from server.persistence.own_checkpoints import CHECKPOINT_FILE
 from server.persistence.verification import verify_ledger
 from tests.server.hospitals import consortium, opened
@@ -92,6 +93,22 @@ def test_a_backup_holds_no_key(tmp_path: Path) -> None:
     master = (tmp_path / "state" / "keys" / "master.key").read_bytes().strip()
     assert master not in content
     assert master not in (tmp_path / "b" / KEY_COPY).read_bytes()
+
+
+def test_a_backup_that_anybody_can_read_is_told(tmp_path: Path) -> None:
+    """Without encryption it holds what no erasure reaches: whoever makes it is told, and the ledger."""
+    sealed = []
+    for encryption in ("none", "file"):
+        plan = consortium(contributions={"encryption": encryption})
+        (tmp_path / "consortium.toml").write_text(dump_consortium(plan))
+        with opened(tmp_path, plan, simulated=False) as run:
+            run.coordinator.meet()
+            run.coordinator.initialise()
+            run.coordinator.train(1)
+        sealed.append(back_up(tmp_path / "state", tmp_path / "b" / encryption).sealed)
+    assert sealed == [False, True]
+    with StateDirectory.open(tmp_path / "state", writable=False) as state:
+        assert [entry.body["sealed"] for entry in Ledger(state).entries([STATE_COPIED])] == sealed
 
 
 def test_an_erased_site_does_not_come_back(tmp_path: Path) -> None:

@@ -12,9 +12,17 @@ import pytest
 
 from cli.certificate.page import bundle_page
 from reconsent.config import ConsortiumConfig
+from reconsent.files import sha256_of
 from server.accountability import FRESH_METHODS, policy_digest, site_figures
 from server.certifying import Draft, draft
-from server.persistence import ModelRegistry, PrivacyDesk, StateDirectory, WithdrawalActs, Withdrawals
+from server.persistence import (
+    Certificates,
+    ModelRegistry,
+    PrivacyDesk,
+    StateDirectory,
+    WithdrawalActs,
+    Withdrawals,
+)
 from server.processing_record import TO_FILL_IN, markdown, record_of_processing
 from server.residues import note_purge
 from server.status import status_of
@@ -24,7 +32,7 @@ from unlearning.certificate.claim import Certified, ClaimLevel
 from unlearning.certificate.evidence import About, Figure
 from unlearning.certificate.layout import SLICE
 from unlearning.certificate.signed import countersign, issue, verify
-from unlearning.certificate.statement import SIMULATION, Signers
+from unlearning.certificate.statement import SIMULATION, Signers, payload_of
 from unlearning.signing import SigningKey
 
 OPERATOR, OFFICER = SigningKey.generate(), SigningKey.generate()
@@ -208,9 +216,19 @@ def test_a_grant_in_part_keeps_the_models(template: Path, tmp_path: Path) -> Non
         assert any("kept and used" in text for text in certificate.exceptions)
         # Nobody has looked yet at what Flower itself still holds.
         assert any("SuperLink was not emptied" in text for text in certificate.exceptions)
+        assert "SuperLink was not emptied" in certificate.claim_reasons[0]
+        assert "were erased" not in certificate.claim
+        assert "supersedes" not in certificate.model_fields_set
         note_purge(state, 3, 1000)
+        first = issue(certificate, OPERATOR)
+        Certificates(state).keep(certificate.certificate_id, record.id, first.content, {})
         certificate = drafted(state, plan).certificate
-        assert not any("SuperLink" in text for text in certificate.exceptions)
+        assert certificate.supersedes is not None
+        assert certificate.supersedes.certificate_id == first.certificate.certificate_id
+        assert certificate.supersedes.payload_sha256 == sha256_of(payload_of(first.certificate))
+        assert certificate.supersedes.certificate_id in bundle_page(certificate).decode()
+        assert not any("SuperLink" in text for text in (*certificate.exceptions, *certificate.claim_reasons))
+        assert "were erased" in certificate.claim
         assert certificate.erasure is not None
         assert "SuperLink's database emptied" in certificate.erasure.how
 

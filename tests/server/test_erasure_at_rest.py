@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from reconsent.errors import ContributionError, EncryptionError, ReconsentError
+from server.certifying import Draft, draft
 from server.coordinator import Coordinator
-from server.persistence import Ledger, StateDirectory
+from server.persistence import Ledger, StateDirectory, WithdrawalRecord
+from server.persistence.verification import verify_ledger
 from server.safekeeping import expire_between_runs
 from tests.server.at_rest import POLICY, everything, keys_of
 from tests.server.hospitals import Run, consortium, opened
+from unlearning.certificate.statement import Signers
 from unlearning.key_store import KeyStore
 from unlearning.site_keys import SiteKeys
 
@@ -215,6 +219,51 @@ def test_after_the_erasure_nothing_is_left(trained: Trained, tmp_path: Path) -> 
     assert b"delta/running" not in content, "nor its rows in free pages or the log of writes"
     assert list(state.rglob("*delta*")) == []
     assert SiteKeys(state / "keys", POLICY).sites() == ["alpha", "beta", "gamma"]
+
+
+def test_a_copy_of_the_keys_out_of_reach_is_certified(trained: Trained, tmp_path: Path) -> None:
+    """The certificate counts the copies that may still hold the key, until a later start has reached them.
+
+    Where they are stays out of it: a path may name a person.
+    """
+    trained()
+    disk, away = tmp_path / "disk-of-jane", tmp_path / "away"
+    disk.mkdir()
+    store = KeyStore(tmp_path / "state" / "keys", POLICY)
+    assert store.add_copy(disk / "keys.json") == []
+    disk.rename(away)
+    with opened(tmp_path, config(), simulated=False) as run:
+        run.coordinator.meet()
+        record = run.coordinator.withdraw(["delta"])
+    made = certificate(tmp_path, record)
+    assert made.certificate.erasure is not None
+    assert "1 of 1 copies of the keys not reached" in made.certificate.erasure.how
+    assert any(text.startswith("1 of 1 copies") for text in made.certificate.exceptions)
+    assert place(made, "copies of the keys") == (1, 1)
+    assert not any(b"jane" in content for content in made.files.values())
+    away.rename(disk)
+    with opened(tmp_path, config(), simulated=False):
+        pass
+    made = certificate(tmp_path, record)
+    assert made.certificate.erasure is not None
+    assert "at a later attempt" in made.certificate.erasure.how
+    assert not any("copies of the keys" in text for text in made.certificate.exceptions)
+    assert place(made, "copies of the keys") == (1, 0)
+    with StateDirectory.open(tmp_path / "state", writable=False) as state:
+        assert verify_ledger(state).problem == ""
+
+
+def certificate(path: Path, record: WithdrawalRecord) -> Draft:
+    """The draft of a withdrawal's certificate."""
+    signers = Signers(operator="0" * 64, privacy_officer="1" * 64)
+    with StateDirectory.open(path / "state", writable=False) as state:
+        return draft(state, config(), record, signers=signers, secret=b"s" * 32)
+
+
+def place(made: Draft, what: str) -> tuple[int, int]:
+    """What was in a place before and after, by the list of what is left."""
+    (found,) = [p for p in json.loads(made.files["residuals.json"])["places"] if p["what"] == what]
+    return found["before"], found["after"]
 
 
 def test_without_encryption_files_and_rows_go_too(trained: Trained, tmp_path: Path) -> None:

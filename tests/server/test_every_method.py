@@ -75,6 +75,9 @@ def test_a_withdrawal_is_completed_by_it(name: str, tmp_path: Path) -> None:
             for site in entry.body["sites"]
         }
         assert read == READ.get(name, set() if record.method in FRESH_METHODS else {"delta"})
+        dropped = list(Ledger(run.coordinator.state).entries(["contributions-dropped"]))
+        assert all(entry.body["withdrawal"] == record.id for entry in dropped)
+        assert dropped or name not in ("rollback-anchor", "cached-rollback")
         assert run.books.roster.get("delta").status is SiteStatus.WITHDRAWN
         retained = [r for r in run.books.log.all(MAIN) if r.kind == "retain"]
         asked = {site for r in retained for site in r.sites}

@@ -75,3 +75,27 @@ def test_limits_include_their_bounds() -> None:
     assert not Limit(-1.0, 1.0).admits(1.0000001)
     assert Limit(None, 1.0).admits(-1e9)
     assert not Limit(None, None).admits(float("inf"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"in_part": True},
+        {"changed": False},
+        {"lineage_clean": True},
+        {"certified": BOUND},
+        {"evidence": PASSED},
+    ],
+)
+def test_no_sentence_says_that_an_unfinished_erasure_is_done(changes: dict[str, object]) -> None:
+    """The level, which is about the model, stays; sentence and reasons name what is not done."""
+    facts = replace(DONE, **changes)  # type: ignore[arg-type]
+    whole, open_ = claim_of(facts), claim_of(replace(facts, unfinished=("A copy is left.",)))
+    assert open_.level is whole.level
+    assert open_.reasons == ("A copy is left.", *whole.reasons)
+    assert "contributions were erased" not in open_.sentence
+    assert "not whole" in open_.sentence
+    assert "not whole" not in whole.sentence
+    not_done = replace(facts, unfinished=open_.reasons, completed=False)
+    assert claim_of(not_done) == claim_of(replace(not_done, unfinished=()))

@@ -35,6 +35,10 @@ SENTENCES = {
 }
 """What each level may be written as, and no more."""
 
+ENDED_ONLY = "The site takes no further part. Nothing is claimed about its influence on the model."
+NOT_WHOLE = "The erasure of its contributions is not whole: see the reasons."
+"""Where something of the erasure is known not to be done, nothing is written that says it is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certified:
@@ -87,6 +91,8 @@ class Facts:
         What was measured, judged by those limits.
     certified
         A bound of removal, if one was computed.
+    unfinished
+        What of the erasure is known not to be done, in sentences.
     """
 
     completed: bool
@@ -98,23 +104,39 @@ class Facts:
     fixed_before: bool
     evidence: Sequence[Evidence] = ()
     certified: Certified | None = None
+    unfinished: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A level, and why it is not a higher one."""
+    """A level, why it is not a higher one, and whether the erasure is whole."""
 
     level: ClaimLevel
     reasons: tuple[str, ...]
+    whole: bool = True
 
     @property
     def sentence(self) -> str:
         """What may be written."""
-        return SENTENCES[self.level]
+        if self.whole or self.level is ClaimLevel.NONE:
+            return SENTENCES[self.level]
+        ended = self.level is ClaimLevel.PARTICIPATION_ENDED
+        return f"{ENDED_ONLY if ended else SENTENCES[self.level]} {NOT_WHOLE}"
 
 
 def claim_of(facts: Facts) -> Claim:
-    """The strongest level the facts bear; whatever is missing lowers it."""
+    """The strongest level the facts bear; whatever is missing lowers it, or is said with it.
+
+    A level is about the model. That a copy of a contribution may be left somewhere does not change the model,
+    but what may be written of the erasure.
+    """
+    claim = _of_the_model(facts)
+    if not facts.completed or not facts.unfinished:
+        return claim
+    return Claim(claim.level, (*facts.unfinished, *claim.reasons), whole=False)
+
+
+def _of_the_model(facts: Facts) -> Claim:
     if not facts.completed:
         return Claim(ClaimLevel.NONE, ("The withdrawal was not carried out.",))
     if facts.contributions_left:

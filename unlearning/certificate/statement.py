@@ -182,6 +182,14 @@ class Signers(Part):
     privacy_officer: Digest
 
 
+class Superseded(Part):
+    """The certificate of the same withdrawal that was issued before."""
+
+    certificate_id: str
+    issued_at: AwareDatetime
+    payload_sha256: Digest = Field(description="of what was signed")
+
+
 class Certificate(Part):
     """The predicate: the claim first, then what it rests on."""
 
@@ -211,6 +219,8 @@ class Certificate(Part):
     environment: dict[str, str]
     files: dict[FileName, Digest] = Field(description="of the bundle, by name")
     signers: Signers
+    # The first certificate of a withdrawal, and those of earlier releases, do not have it.
+    supersedes: Superseded | None = Field(default=None, description="the one it takes the place of")
 
 
 def payload_of(certificate: Certificate) -> bytes:
