@@ -35,7 +35,8 @@ from reconsent.log_lines import FORMAT_VARIABLE, belonging, start_logging
 from server.coordinator import Coordinator
 from server.metrics import StateCollector
 from server.metrics.ledger import WHOLE_SECONDS
-from server.persistence import Ledger, StateDirectory
+from server.persistence import StateDirectory
+from server.persistence.verification import verify_ledger
 from tests.server import hospitals
 
 SCRAPE_SECONDS = 15.0
@@ -87,9 +88,7 @@ def _measured(root: Path, rounds: int) -> dict[str, Any]:
                 coordinator.train(done)
                 collector.ledger.wait()  # not in this process's time of a scrape
                 scrapes.append(_cpu(lambda: generate_latest(registry)))
-        ledger = Ledger(state)
-        keys = ledger.named_keys()
-        verification = _cpu(lambda: ledger.audit(keys))
+        verification = _cpu(lambda: verify_ledger(state))
         page = len(generate_latest(registry))
         collector.close()
         cold = StateCollector(state.path)
