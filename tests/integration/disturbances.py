@@ -1,14 +1,9 @@
-"""What goes wrong at the sites of a real consortium: cut off, hung, slow, and hostile."""
+"""What goes wrong at the sites of a real consortium: a cable that is cut, and who waits for whom."""
 
 from __future__ import annotations
 
-import shlex
-import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-import psutil
+from contextlib import contextmanager
 
 from deploy import commands, processes
 from deploy.layout import SUPERLINK, supernode
@@ -17,22 +12,6 @@ from deploy.processes import ProcessTable
 from reconsent.config import dump_consortium, load_consortium
 from tests.integration.operator_at_work import Operator
 from tests.integration.tcp_proxy import TcpProxy
-
-HOSTILE = """
-import torch, client.work
-from client.node.own_code import main
-
-honest = client.work._arrays
-
-def nonsense(model):
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(float("nan"))
-    return honest(model)
-
-client.work._arrays = nonsense
-main()
-"""
 
 
 def outcomes(operator: Operator, *sites: str) -> list[str]:
@@ -81,33 +60,3 @@ def cabled(operator: Operator, site: str) -> Iterator[TcpProxy]:
 def online(operator: Operator, site: str) -> bool:
     """Whether the SuperLink has heard of the site's node."""
     return any(node.name == site and node.status == "online" for node in operator.local.control.list_nodes())
-
-
-@contextmanager
-def hostile(operator: Operator, site: str) -> Iterator[None]:
-    """Whatever the site's node is asked to train, it answers with a model of nothing but NaN."""
-    program = operator.layout.programs(site) / "flwr-clientapp"
-    usual = program.read_text(encoding="utf-8")
-    program.write_text(
-        f'#!/bin/sh\nexec {shlex.join([sys.executable, "-c", HOSTILE])} "$@"\n', encoding="utf-8"
-    )
-    try:
-        yield
-    finally:
-        program.write_text(usual, encoding="utf-8")
-
-
-@contextmanager
-def halted(operator: Operator, site: str) -> Iterator[None]:
-    """The site's node, and whatever it has started, stands still."""
-    node = operator.process(supernode(site))
-    family = [node, *node.children(recursive=True)]
-    for process in family:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -29,7 +28,7 @@ from server.persistence import Enrolments, ModelRegistry, RoundRecord, StateDire
 from server.persistence.state import DATABASE
 from server.service import Service, Task
 from strategies.local_grid import LocalGrid
-from tests.integration.disturbances import cabled, halted, hostile, little_patience, online, outcomes
+from tests.integration.disturbances import cabled, little_patience, outcomes
 from tests.integration.operator_at_work import Operator
 from unlearning.withdrawal import WithdrawalState
 
@@ -40,9 +39,6 @@ ROUNDS = 12
 
 PATIENCE = 75.0
 """Seconds a site has for a round where one is to be missed; those that can work need far less."""
-
-HUNG_PATIENCE, SLOW = 45.0, 8.0
-"""The same where one hangs, and seconds for which another stands still."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -201,31 +197,6 @@ def test_sites_get_new_keys(operator: Operator, tmp_path: Path) -> None:
     with StateDirectory.open(operator.state, url="", writable=False) as state:
         first, second = [e for e in Enrolments(state).all() if e.site == "brain"]
         assert first.reason == f"replaced by the key {second.fingerprint}" and first.unregistered_at
-
-
-def test_a_site_hangs_another_is_slow_and_a_third_sends_nonsense(operator: Operator) -> None:
-    """The round takes the slow one's reply, refuses the nonsense by its reason, and does not wait longer than
-    it may for the one that hangs; once they behave, all take part again.
-    """  # noqa: D205 - one sentence
-    before = len(operator.records())
-    with little_patience(operator, HUNG_PATIENCE):
-        with hostile(operator, "brain"):
-            operator("train", "--rounds", "2", "--detach")
-            operator.wait(lambda _: len(operator.records()) > before)
-            with halted(operator, "knee"):
-                with halted(operator, "abdomen"):
-                    time.sleep(SLOW)
-                operator.wait(lambda _: len(operator.records()) > before + 1)
-        spoiled = operator.records()[before + 1].sites
-        assert spoiled["abdomen"].outcome == "ok"
-        assert spoiled["brain"].outcome == "refused" and "not finite" in spoiled["brain"].reason
-        assert spoiled["knee"].outcome in ("timeout", "failed") and spoiled["knee"].reason
-        operator.wait(lambda found: found["run"]["status"] != "running")
-    assert operator.status()["run"]["status"] == "completed"
-    # Flower misses a node that says nothing, and asks it again once it is back.
-    operator.wait(lambda _: online(operator, "knee"), 120)
-    operator("train", "--rounds", "1")
-    assert outcomes(operator, "brain", "abdomen", "knee") == ["ok"] * 3
 
 
 def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operator) -> None:
