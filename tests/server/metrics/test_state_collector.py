@@ -187,17 +187,18 @@ def test_a_restored_state_is_read_anew(state: Path, tmp_path: Path) -> None:
     collector.close()
 
 
+def retained(state: StateDirectory, counted: rounds.Rounds) -> list[float | None]:
+    """What the remaining site a had before the newest unlearning, and has since."""
+    samples = Samples(METRICS)
+    with state.reading() as session:
+        counted.read(View(state, session, None))
+    counted.quality.collect(samples, {"a": "brain"}, frozenset("a"))
+    return [samples.value(quality.RETAIN, "a", "brain", model) for model in ("before", "since")]
+
+
 def test_what_an_unlearning_cost_is_of_the_newest_alone(tmp_path: Path) -> None:
     """Of two unlearnings, one right after the other, the second begins with what the first came to."""
     counted = rounds.Rounds()
-
-    def shown() -> list[float | None]:
-        samples = Samples(METRICS)
-        with state.reading() as session:
-            counted.read(View(state, session, None))
-        counted.quality.collect(samples, {"a": "brain"}, frozenset("a"))
-        return [samples.value(quality.RETAIN, "a", "brain", model) for model in ("before", "since")]
-
     with StateDirectory.open(tmp_path / "state") as state:
         log, registry, number = RoundLog(state), ModelRegistry(state), 0
         model = {"w": np.zeros(1, np.float32)}
@@ -210,20 +211,12 @@ def test_what_an_unlearning_cost_is_of_the_newest_alone(tmp_path: Path) -> None:
             if kind == "retain":
                 end = {"line": "main", "kind": "unlearned", "round": number, "forgets": ["b"]}
                 parent = registry.add(model, parent=parent, sites={}, **end).id
-            assert shown() == {1: [None, None], 3: [34.0, 33.4], 5: [33.4, 32.7]}[number]
+            assert retained(state, counted) == {1: [None, None], 3: [34.0, 33.4], 5: [33.4, 32.7]}[number]
 
 
 def test_a_cancelled_unlearning_leaves_no_figures(tmp_path: Path) -> None:
     """The next one begins with those of the model before; without a next one, the one before it counts."""
     counted = rounds.Rounds()
-
-    def shown() -> list[float | None]:
-        samples = Samples(METRICS)
-        with state.reading() as session:
-            counted.read(View(state, session, None))
-        counted.quality.collect(samples, {"a": "brain"}, frozenset("a"))
-        return [samples.value(quality.RETAIN, "a", "brain", model) for model in ("before", "since")]
-
     with StateDirectory.open(tmp_path / "state") as state:
         log, registry = RoundLog(state), ModelRegistry(state)
         model = {"w": np.zeros(1, np.float32)}
@@ -245,15 +238,15 @@ def test_a_cancelled_unlearning_leaves_no_figures(tmp_path: Path) -> None:
 
         trained = done("train", 1, version("initial", 0, None), 34.0)
         unlearned = version("unlearned", 2, done("retain", 2, trained, 33.4))
-        assert shown() == [34.0, 33.4]
+        assert retained(state, counted) == [34.0, 33.4]
         done("retain", 4, done("retain", 3, unlearned, 30.5), 30.0)
-        assert shown() == [33.4, 30.0], "it is not known yet that it will be"
+        assert retained(state, counted) == [33.4, 30.0], "it is not known yet that it will be"
         other = done("retain", 5, unlearned, 33.0)
-        assert shown() == [33.4, 33.0]
+        assert retained(state, counted) == [33.4, 33.0]
         done("retain", 6, other, 32.5)
-        assert shown() == [33.4, 32.5]
+        assert retained(state, counted) == [33.4, 32.5]
         done("train", 7, unlearned, 33.6)
-        assert shown() == [34.0, 33.6], "that of the last one that was not cancelled"
+        assert retained(state, counted) == [34.0, 33.6], "that of the last one that was not cancelled"
 
 
 def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
