@@ -16,6 +16,9 @@ from torch import nn
 _INNER_LOOP = 128
 """Elements to handle at once: torch's loops are slow when the innermost dimension is a few channels."""
 
+_FEW = 40_000
+"""Elements up to which torch's own layers are faster: there, the number of operations counts, not their work."""
+
 
 class _NormalisedLeakyReLU(torch.autograd.Function):
     """leaky_relu((x − mean) / sqrt(variance + eps)) of each channel's pixels, with its derivative."""
@@ -64,6 +67,8 @@ class NormalisedLeakyReLU(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, channels, rows, columns)`` to the same shape."""
+        if x.numel() <= _FEW:
+            return normalised_leaky_relu(x, self.eps, self.slope)
         result: torch.Tensor = _NormalisedLeakyReLU.apply(x, self.eps, self.slope)
         return result
 
@@ -101,8 +106,12 @@ class PlainNormalisedLeakyReLU(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, channels, rows, columns)`` to the same shape."""
-        normalised = nn.functional.instance_norm(x, eps=self.eps)
-        return nn.functional.leaky_relu(normalised, self.slope)
+        return normalised_leaky_relu(x, self.eps, self.slope)
+
+
+def normalised_leaky_relu(x: torch.Tensor, eps: float, slope: float) -> torch.Tensor:
+    """Instance normalisation and leaky rectifier by torch's operations; the shape stays."""
+    return nn.functional.leaky_relu(nn.functional.instance_norm(x, eps=eps), slope)
 
 
 def use_plain_layers(network: nn.Module) -> None:
