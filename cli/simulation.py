@@ -110,6 +110,10 @@ class RunDirectory:
             "RAY_worker_niceness": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "OMP_NUM_THREADS": "1",
+            # A training step takes and frees thousands of small arrays: kept by the allocator, not given back
+            # to the system and cleared again each time.
+            "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+            "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
         }
         before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)

@@ -13,6 +13,7 @@ from opacus.accountants import create_accountant
 from client.privacy.accounting import Mechanism, history_of
 from client.privacy.gradients import VectorisedGradients, trainable, unit_gradient
 from client.privacy.optimiser import UnitOptimiser
+from client.training import adam
 from mri.dataset import Batch, SiteDataset
 from mri.reconstructors import Reconstructor, device_of
 from reconsent.config import TrainingConfig
@@ -66,10 +67,9 @@ def train_privately(
         If the steps taken are not those that were paid for; the model is not to be sent then.
     """
     units = dataset.units(privacy.unit)
-    kind = torch.optim.AdamW if training.weight_decay > 0 else torch.optim.Adam
     accountant = create_accountant(mechanism=privacy.accountant)
     optimiser = UnitOptimiser(
-        kind(trainable(model), lr=learning_rate, weight_decay=training.weight_decay),
+        adam(trainable(model), training, learning_rate),
         noise_multiplier=mechanism.noise_multiplier,
         max_grad_norm=privacy.max_grad_norm,
         expected_units=mechanism.sample_rate * len(units),
