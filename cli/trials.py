@@ -114,7 +114,9 @@ class TrainedConsortium:
             diverges.
         """
         c = self.coordinator
-        strategy = c.method(frozenset(self.left), c.consortium.training.rounds, method, settings)
+        left = frozenset(self.left)
+        # All sites are there, also those that leave: a cooperating method may ask them for its part.
+        strategy = c.method(left, c.consortium.training.rounds, method, settings, cooperating=left)
         began = time.time()
         arrays = strategy.begin(c.grid, c.books.arrays(c.books.version(MAIN, "train")))
         outcomes = []

@@ -17,7 +17,7 @@ _INNER_LOOP = 128
 """Elements to handle at once: torch's loops are slow when the innermost dimension is a few channels."""
 
 _FEW = 40_000
-"""Elements up to which torch's own layers are faster: there, the number of operations counts, not their work."""
+"""Elements up to which torch's own layers are faster: the number of operations counts, not their work."""
 
 
 class _NormalisedLeakyReLU(torch.autograd.Function):

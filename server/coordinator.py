@@ -242,8 +242,12 @@ class Coordinator:
         *,
         cached: bool = True,
         bystanders: frozenset[str] = frozenset(),
+        cooperating: frozenset[str] | None = None,
     ) -> UnlearningStrategy:
-        """Build a method of unlearning for this consortium."""
+        """Build a method of unlearning for this consortium.
+
+        ``cooperating`` are the leavers that still answer; ``None``: those of the withdrawals under way.
+        """
         departure = Departure(
             sites=departed,
             trained_rounds=trained,
@@ -251,7 +255,7 @@ class Coordinator:
             learning_rate=self._learning_rate(trained),
             initial=lambda: self.books.arrays(self.initialise()),
             bystanders=bystanders,
-            cooperating=departed & self.membership.cooperating(),
+            cooperating=departed & (self.membership.cooperating() if cooperating is None else cooperating),
             models=self._kept_models() if cached else {},
         )
         how = self._common()

@@ -33,6 +33,8 @@ class Summary:
         The same for each withdrawn site by itself.
     original
         The model before unlearning: its gaps and relearn gap, as a row.
+    ablation
+        Each value of the varied setting, the chosen one first → its row.
     unfinished
         Attempts that are still to be made.
     failures
@@ -42,6 +44,7 @@ class Summary:
     rows: list[Row]
     by_withdrawn: dict[str, list[Row]]
     original: dict[str, Spread]
+    ablation: dict[str, Row]
     unfinished: int
     failures: dict[str, str]
 
@@ -54,7 +57,9 @@ def summarise(benchmark: Benchmark) -> Summary:
     searched = {method: benchmark.searched(method) for method in methods}
     wanted = len(methods) * len(plan.report)
     wanted += sum(len(plan.candidates(method)) for method in methods) * len(plan.search)
-    made = sum(map(len, reported.values())) + sum(map(len, searched.values()))
+    ablated = benchmark.ablated()
+    wanted += len(ablated) * len(plan.report)
+    made = sum(len(records) for each in (reported, searched, ablated) for records in each.values())
     leavers = {case.name: case.withdrawn for case in plan.report}
     failed = {
         method: records[0].error
@@ -68,6 +73,7 @@ def summarise(benchmark: Benchmark) -> Summary:
             for site in sorted(set(leavers.values()))
         },
         original=_original([record for records in reported.values() for record in records]),
+        ablation=_ablation(plan, reported, ablated),
         unfinished=wanted - made,
         failures=failed,
     )
@@ -107,6 +113,10 @@ def render(plan: Plan, summary: Summary, name: str) -> str:
     for site, rows in summary.by_withdrawn.items():
         parts += [f"## `{site}` leaves", _table(rows, None)]
     parts += ["## Where `cached-ascent` stands", _standing(summary)]
+    if summary.ablation and plan.config.ablation is not None:
+        varied = plan.config.ablation
+        parts += [f"## `{varied.setting}` of `{varied.method}`", "All else as chosen.",
+                  _table(list(summary.ablation.values()), None, names=list(summary.ablation))]  # fmt: skip
     parts += ["## Settings chosen", _settings(summary.rows)]
     if summary.failures:
         parts.append("## Methods that could not be reported")
@@ -124,6 +134,17 @@ def _ranked(reported: Mapping[str, Sequence[Record]]) -> list[Row]:
     return sorted((r for r in rows if r is not None), key=lambda r: r.score.mean)
 
 
+def _ablation(
+    plan: Plan, reported: Mapping[str, Sequence[Record]], ablated: Mapping[str, Sequence[Record]]
+) -> dict[str, Row]:
+    varied = plan.config.ablation
+    if varied is None:
+        return {}
+    rows = {"as chosen": row(varied.method, reported.get(varied.method, []))}
+    rows |= {f"{varied.setting} = {value}": row(varied.method, records) for value, records in ablated.items()}
+    return {name: found for name, found in rows.items() if found is not None}
+
+
 def _original(records: Sequence[Record]) -> dict[str, Spread]:
     cases = {record.case: record for record in records}.values()
     if not cases:
@@ -139,7 +160,9 @@ def _relearn(record: Record) -> float:
     return statistics.fmean(gaps) if gaps else 0.0
 
 
-def _table(rows: Sequence[Row], original: Mapping[str, Spread] | None) -> str:
+def _table(
+    rows: Sequence[Row], original: Mapping[str, Spread] | None, *, names: Sequence[str] | None = None
+) -> str:
     beaten = dominated(rows)
     lines = [
         "| method | distance | retain-test | forget-test | forget-train | relearn | worst gap "
@@ -149,8 +172,8 @@ def _table(rows: Sequence[Row], original: Mapping[str, Spread] | None) -> str:
     if original:
         gaps = " | ".join(f"{original[name].mean:+.2f}" for name in GAPS)
         lines.append(f"| (nothing done: G) | | {gaps} | {original['relearn'].mean:.2f} | | | 0 % |")
-    for r in rows:
-        title = f"*{r.method}*" if r.method in beaten else f"**{r.method}**"
+    for r, name in zip(rows, names or [r.method for r in rows], strict=True):
+        title = f"*{name}*" if r.method in beaten and names is None else f"**{name}**"
         gaps = " | ".join(f"{r.gaps[name].mean:+.2f} ± {r.gaps[name].deviation:.2f}" for name in GAPS)
         lines.append(
             f"| {title} | {r.score.mean:.2f} ± {r.score.deviation:.2f} | {gaps} | {r.relearn.mean:.2f} | "

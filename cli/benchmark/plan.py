@@ -52,15 +52,29 @@ class CasesConfig(Settings):
     withdrawn: tuple[str, ...] = Field(min_length=1, description="sites that leave in turn")
 
 
+class AblationConfig(Settings):
+    """One setting of one method, varied from the settings that were chosen for it."""
+
+    method: str = Field(description="one of the methods")
+    setting: str = Field(description="what is varied")
+    values: tuple[Value, ...] = Field(min_length=1, description="beside the chosen one")
+
+
 class PlanConfig(Settings):
     """A benchmark."""
 
     title: str = Field(description="of the page")
     report: CasesConfig = Field(description="what the methods are compared on")
     search: CasesConfig = Field(description="what their settings are chosen on; other seeds, other organs")
+    anchors: tuple[float, ...] = Field(
+        default=(), description="shares of the rounds at which the model is kept, for `rollback`"
+    )
     budget: int = Field(default=6, ge=1, description="settings tried for each method on each search case")
     methods: dict[str, dict[str, tuple[Value, ...]]] = Field(
         description="method → setting → values to choose from"
+    )
+    ablation: AblationConfig | None = Field(
+        default=None, description="of one setting, on the cases that are reported"
     )
 
 
@@ -76,16 +90,22 @@ class Plan:
     def candidates(self, method: str) -> list[dict[str, Value]]:
         """The settings tried for ``method``: at most ``budget``, the method's own defaults first.
 
-        The rest are drawn without replacement from all combinations, with a generator that the method's
-        name seeds: the same for everybody who repeats it.
+        A setting with one value has it in all of them. The rest are drawn without replacement from all
+        combinations, with a generator that the method's name seeds: the same for everybody who repeats it.
         """
         grid = self.config.methods[method]
-        combined = [
-            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()) if values
-        ]
+        first = {name: values[0] for name, values in grid.items() if len(values) == 1}
+        combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         generator = random.Random(f"{self.name} {method}")
-        drawn = generator.sample(combined, len(combined))
-        return [{}, *drawn][: self.config.budget]
+        found: list[dict[str, Value]] = []
+        # Values that are the defaults would repeat a trial.
+        meant: list[object] = []
+        for settings in [first, *generator.sample(combined, len(combined))]:
+            parsed = method_settings(method, settings)
+            if parsed not in meant:
+                found.append(settings)
+                meant.append(parsed)
+        return found[: self.config.budget]
 
 
 def load_plan(source: str) -> Plan:
@@ -108,7 +128,12 @@ def load_plan(source: str) -> Plan:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{path} is no benchmark plan: {problems}.") from None
-    plan = Plan(path.stem, config, _cases(config.report, path), _cases(config.search, path))
+    plan = Plan(
+        path.stem,
+        config,
+        _cases(config.report, path, config.anchors),
+        _cases(config.search, path, config.anchors),
+    )
     shared = {case.base_name for case in plan.report} & {case.base_name for case in plan.search}
     if shared:
         raise ConfigError(
@@ -117,6 +142,10 @@ def load_plan(source: str) -> Plan:
         )
     for method, grid in config.methods.items():
         _check(method, grid)
+    if config.ablation is not None:
+        _check(config.ablation.method, {config.ablation.setting: config.ablation.values})
+        if config.ablation.method not in config.methods:
+            raise ConfigError(f"{path}: the ablation's method {config.ablation.method} is not compared.")
     return plan
 
 
@@ -136,13 +165,15 @@ def select(plan: Plan, methods: Sequence[str], seeds: int | None) -> Plan:
         )
     kept = plan.config.report.seeds[:seeds]
     grids = {name: grid for name, grid in plan.config.methods.items() if not methods or name in methods}
-    config = plan.config.model_copy(update={"methods": grids})
+    ablation = plan.config.ablation if plan.config.ablation and plan.config.ablation.method in grids else None
+    config = plan.config.model_copy(update={"methods": grids, "ablation": ablation})
     return Plan(plan.name, config, tuple(c for c in plan.report if c.consortium.seed in kept), plan.search)
 
 
-def _cases(config: CasesConfig, path: Path) -> tuple[Case, ...]:
+def _cases(config: CasesConfig, path: Path, anchors: tuple[float, ...]) -> tuple[Case, ...]:
     beside = path.parent / config.consortium
     loaded = load_consortium(beside if beside.suffix == ".toml" else config.consortium)
+    kept = loaded.contributions.model_copy(update={"anchors": anchors or loaded.contributions.anchors})
     found = []
     for seed in config.seeds:
         for site in config.withdrawn:
@@ -150,6 +181,7 @@ def _cases(config: CasesConfig, path: Path) -> tuple[Case, ...]:
             changes: Mapping[str, Any] = {
                 "seed": seed,
                 "withdrawals": (WithdrawalConfig(sites=(site,)),),
+                "contributions": kept,
                 "continue_rounds": 0,
             }
             found.append(Case(loaded.model_copy(update=changes), site))

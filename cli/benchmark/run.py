@@ -51,10 +51,24 @@ class Benchmark:
         # The strategies' own words would break the progress bar; what they say is in the records' notes.
         logging.getLogger("flwr").setLevel(logging.ERROR)
         search = [(case, m, s) for case in self.plan.search for m in self._methods for s in self._tried(m)]
-        total = len(search) + len(self.plan.report) * len(self._methods)
+        total = len(search) + len(self.plan.report) * (len(self._methods) + len(self.varied()))
         self._attempts("search", search, progress, 0, total)
-        chosen = [(case, m, self.chosen(m)) for case in self.plan.report for m in self._methods]
-        self._attempts("report", [c for c in chosen if c[2] is not None], progress, len(search), total)
+        wanted = [(m, self.chosen(m)) for m in self._methods]
+        if self.plan.config.ablation is not None:
+            wanted += [(self.plan.config.ablation.method, settings) for settings in self.varied().values()]
+        report = [(case, m, s) for case in self.plan.report for m, s in wanted if s is not None]
+        self._attempts("report", report, progress, len(search), total)
+
+    def varied(self) -> dict[str, dict[str, Any] | None]:
+        """Each value of the ablation → the chosen settings with it; ``None`` before they were chosen."""
+        ablation = self.plan.config.ablation
+        if ablation is None:
+            return {}
+        chosen = self.chosen(ablation.method)
+        return {
+            str(value): None if chosen is None else {**chosen, ablation.setting: value}
+            for value in ablation.values
+        }
 
     @property
     def _methods(self) -> list[str]:
@@ -74,7 +88,14 @@ class Benchmark:
 
     def reported(self, method: str) -> list[Record]:
         """What was found for ``method`` at its chosen settings."""
-        settings = self.chosen(method)
+        return self._at(method, self.chosen(method))
+
+    def ablated(self) -> dict[str, list[Record]]:
+        """Each value of the ablation → what was found with it."""
+        ablation = self.plan.config.ablation
+        return {} if ablation is None else {v: self._at(ablation.method, s) for v, s in self.varied().items()}
+
+    def _at(self, method: str, settings: dict[str, Any] | None) -> list[Record]:
         if settings is None:
             return []
         return self._found("report", [(case, method, settings) for case in self.plan.report])

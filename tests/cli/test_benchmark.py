@@ -63,6 +63,11 @@ def test_a_plan_is_cases_times_methods(tmp_path: Path) -> None:
     assert plan.candidates("retain-ft") == [{}]
     tried = plan.candidates("cached-ascent")
     assert tried[0] == {} and len(tried) == 3
+    path.write_text(PLAN + "effort = [3]\nrate = [1.0, 2.0]\n")
+    assert load_plan(str(path)).candidates("retain-ft") == [{"effort": 3}, {"effort": 3, "rate": 2.0}], (
+        "one value holds in every trial, and the default is not tried twice"
+    )
+    path.write_text(PLAN)
     assert all(set(settings) == {"alpha", "rate"} for settings in tried[1:]) and tried[1] != tried[2]
     assert load_plan(str(path)).candidates("cached-ascent") == tried
     fewer = select(plan, ["retain-ft"], 1)
@@ -164,16 +169,19 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
         'title = "Toy"\nbudget = 2\n'
         '[report]\nconsortium = "toy-consortium.toml"\nseeds = [0]\nwithdrawn = ["knee"]\n'
         '[search]\nconsortium = "toy-consortium.toml"\nseeds = [1]\nwithdrawn = ["abdomen"]\n'
-        "[methods.cached-ascent]\nalpha = [0.5]\n"
+        '[ablation]\nmethod = "cached-ascent"\nsetting = "share"\nvalues = [0.5]\n'
+        "[methods.cached-ascent]\nalpha = [0.5, 1.0]\n[methods.nl]\n"
     )
     arguments = ["bench", "--preset", str(plan), "--out", f"{tmp_path}/out", "--work", f"{tmp_path}/work"]
     done = CliRunner().invoke(app, [*arguments, "--workers", "1"], catch_exceptions=False)
     assert done.exit_code == 0
     page = (tmp_path / "out" / "benchmark.md").read_text()
-    assert "| **cached-ascent** |" in page and "Unfinished" not in page
+    assert "*cached-ascent*" in page and "Unfinished" not in page
+    assert "*nl*" in page, "which the leaving site has a part in"
+    assert "## `share` of `cached-ascent`" in page and "| **share = 0.5** |" in page
     assert (tmp_path / "out" / "images" / "benchmark-toy-pareto.svg").read_text().startswith("<svg")
     attempts = (tmp_path / "out" / "attempts.jsonl").read_text()
-    assert len(attempts.splitlines()) == 3
+    assert len(attempts.splitlines()) == 3 + 1 + 2, "searched, reported with another share, and nl"
     again = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert again.exit_code == 0
     assert (tmp_path / "out" / "attempts.jsonl").read_text() == attempts
