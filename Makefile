@@ -35,8 +35,10 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "Python cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
-	@# pip compiles on one core only. Some packages hold files for other versions of Python, which is no error.
-	@$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib $(PACKAGES) || true
+	@# pip compiles on one core only, and the tests of all packages. Some packages hold files for other versions of
+	@# Python, which is no error.
+	@$(BIN)/python -m compileall -q -q -j 0 -x '/(tests|testing|rllib|torch/_inductor)/' $(VENV)/lib || true
+	@$(BIN)/python -m compileall -q -q -j 0 $(PACKAGES) || true
 	@touch $@
 
 demo: setup ## simulate the default consortium: train, withdraw the knee site, unlearn, compare

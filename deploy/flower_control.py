@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-from flwr.proto.control_pb2 import ListNodesRequest
+from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
+from flwr.proto.run_pb2 import RunStatus
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from httpx import HTTPError
@@ -147,23 +149,8 @@ class FlowerControl:
         """
         # The command line does not print the keys, by which alone a node can be told; the client it uses
         # does return them.
-        connection = self._connection()
-        certificates = connection.get("root-certificates")
-        client = ControlHttpClient.from_server_address(
-            server_address=str(connection["address"]),
-            insecure=bool(connection.get("insecure", False)),
-            root_certificates=Path(certificates).read_bytes() if certificates else None,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
-        )
-        try:
+        with self._asking("nodes") as client:
             found = client.ListNodes(ListNodesRequest()).nodes_info
-        except (HTTPError, OSError) as error:
-            raise DeployError(
-                f"The SuperLink at {connection['address']} cannot be asked for its nodes: {error}.",
-                f"Start it: `{self._starter}`.",
-            ) from None
-        finally:
-            client.close()
         return [Node(n.node_id, n.status, fingerprint(n.public_key), n.name) for n in found]
 
     def submit_run(self, app: Path, run_config: Mapping[str, RunValue]) -> int:
@@ -194,9 +181,11 @@ class FlowerControl:
         DeployError
             If the SuperLink cannot be reached.
         """
-        arguments = [] if limit is None else ["--limit", str(limit)]
-        runs = self._call("list", CONNECTION, *arguments)["runs"]
-        return [Run(int(run["run-id"]), str(run["status"]), str(run["status-details"])) for run in runs]
+        # Whoever watches a run asks every few seconds: the command line takes as long to start alone.
+        with self._asking("runs") as client:
+            answer = client.ListRuns(ListRunsRequest(limit=limit))
+        runs = sorted(answer.run_dict.values(), key=lambda run: run.pending_at, reverse=True)
+        return [Run(run.run_id, _status_text(run.status), run.status.details) for run in runs]
 
     def stop_run(self, run_id: int) -> None:
         """End a run.
@@ -242,6 +231,26 @@ class FlowerControl:
             raise DeployError(f"`{command}` failed: {reason.rstrip('.')}.", remedy)
         return answer
 
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[ControlHttpClient]:
+        connection = self._connection()
+        certificates = connection.get("root-certificates")
+        client = ControlHttpClient.from_server_address(
+            server_address=str(connection["address"]),
+            insecure=bool(connection.get("insecure", False)),
+            root_certificates=Path(certificates).read_bytes() if certificates else None,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+        )
+        try:
+            yield client
+        except (HTTPError, OSError) as error:
+            raise DeployError(
+                f"The SuperLink at {connection['address']} cannot be asked for its {what}: {error}.",
+                f"Start the consortium: `{self._starter}`.",
+            ) from None
+        finally:
+            client.close()
+
     def _connection(self) -> dict[str, Any]:
         try:
             table = tomllib.loads(self.config.read_text(encoding="utf-8"))
@@ -252,6 +261,10 @@ class FlowerControl:
                 f"Start the consortium: `{self._starter}`.",
             ) from None
         return connection
+
+
+def _status_text(status: RunStatus) -> str:
+    return f"{status.status}:{status.sub_status}" if status.sub_status else status.status
 
 
 def executable(name: str) -> str:

@@ -37,7 +37,7 @@ _ERROR_STATUS: dict[int, ReplyStatus] = {
     6: "refused",
 }
 
-SHORTEST_POLL_SECONDS = 0.05
+SHORTEST_POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 0.5
 BARRED_LOOK_SECONDS = 1.0
 """Between two looks at who has been barred, while nothing comes."""
@@ -46,8 +46,8 @@ _NOT_ASKED = "the site was barred while the round ran; it was not asked any more
 _NOT_TAKEN = "the message was not taken: its node has left, or it is too large for the SuperLink"
 LONGEST_REASON = 1000
 """Characters of an error that a site sends; who sends a novel may not fill the logs."""
-POLL_SHARE = 0.02
-"""An interval between two looks, over the time nothing has come: nobody waits 2 % longer than he must."""
+POLL_SHARE = 0.03
+"""An interval between two looks, over the time nothing has come: nobody waits 3 % longer than he must."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +202,8 @@ def _told(reply: Reply, about: Mapping[int, Mapping[str, object]]) -> Reply:
 def poll_seconds(quiet_seconds: float) -> float:
     """Seconds until the next look, when nothing has come for ``quiet_seconds``.
 
-    Two hundredths of the wait so far, within 0.05 s and 0.5 s: short rounds are not slowed down, and a round
-    of an hour does not ask twenty times a second.
+    Three hundredths of the wait so far, within 0.1 s and 0.5 s: short rounds are hardly slowed down, and the
+    SuperLink, which is asked for each message by itself, is not kept busy with answering that there is none.
     """
     return min(max(SHORTEST_POLL_SECONDS, POLL_SHARE * quiet_seconds), LONGEST_POLL_SECONDS)
 

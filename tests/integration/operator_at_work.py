@@ -80,7 +80,7 @@ class Operator:
             if until(found):
                 return
             assert time.monotonic() < deadline, json.dumps(found, indent=2)
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def records(self) -> list[RoundRecord]:
         """The rounds so far."""

@@ -24,6 +24,7 @@ from strategies import messages as msg
 from strategies.exchange import (
     LONGEST_POLL_SECONDS,
     LONGEST_REASON,
+    POLL_SHARE,
     SHORTEST_POLL_SECONDS,
     Reply,
     as_reply,
@@ -138,11 +139,11 @@ def test_a_reply_that_is_there_counts_however_late_one_looks() -> None:
 
 @given(quiet=st.floats(0, 1e6), longer=st.floats(0, 1e6))
 def test_intervals_grow_within_limits(quiet: float, longer: float) -> None:
-    """The interval lies within its limits, never shrinks, and beyond the shortest is 2 % of the wait."""
+    """The interval lies within its limits, never shrinks, and beyond the shortest is a share of the wait."""
     interval = poll_seconds(quiet)
     assert SHORTEST_POLL_SECONDS <= interval <= LONGEST_POLL_SECONDS
     assert poll_seconds(quiet + longer) >= interval
-    assert interval <= max(SHORTEST_POLL_SECONDS, 0.02 * quiet)
+    assert interval <= max(SHORTEST_POLL_SECONDS, POLL_SHARE * quiet)
 
 
 def test_looks_become_rarer_while_nothing_comes_and_frequent_again_after(
@@ -158,10 +159,10 @@ def test_looks_become_rarer_while_nothing_comes_and_frequent_again_after(
     at = np.unique(grid.looks)
     pauses = np.diff(at)
     before, after = pauses[at[1:] <= 100], pauses[at[:-1] > 100]
-    assert before[0] == pytest.approx(0.05)
-    assert before[-1] == pytest.approx(0.5)
+    assert before[0] == pytest.approx(SHORTEST_POLL_SECONDS)
+    assert before[-1] == pytest.approx(LONGEST_POLL_SECONDS)
     assert len(before) < 350
-    assert after[0] == pytest.approx(0.05)
+    assert after[0] == pytest.approx(SHORTEST_POLL_SECONDS)
 
 
 def test_a_message_that_outlived_its_time_on_flowers_grid_is_a_timeout(
