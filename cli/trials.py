@@ -204,7 +204,7 @@ def trained(
     if like is not None and not path.exists():
         _take_over(like, path)
     left, rounds = set(leaving(consortium)), consortium.training.rounds
-    with _coordinator(directory, consortium, workers) as coordinator:
+    with coordinating(directory, consortium, workers) as coordinator:
         coordinator.initialise(left)
         coordinator.train(rounds)
         coordinator.retrain_oracle(left, rounds)
@@ -220,15 +220,16 @@ def train(path: Path, consortium: ConsortiumConfig, *, workers: int) -> None:
     ConfigError
         If ``path`` holds a run of another consortium.
     """
-    with _coordinator(RunDirectory(path), consortium, workers) as coordinator:
+    with coordinating(RunDirectory(path), consortium, workers) as coordinator:
         coordinator.initialise()
         coordinator.train(consortium.training.rounds)
 
 
 @contextmanager
-def _coordinator(
+def coordinating(
     directory: RunDirectory, consortium: ConsortiumConfig, workers: int
 ) -> Iterator[Coordinator]:
+    """The server of a simulated consortium that has met its sites; those in worker processes, or (0) in this."""
     directory.prepare(consortium)
     nodes = {number: {"partition-id": number - 1} for number in range(1, len(consortium.sites) + 1)}
     with directory.environment():

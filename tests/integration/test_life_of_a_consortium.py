@@ -7,13 +7,11 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from client.app import app
 from client.node.keys import make_key_pair
@@ -29,6 +27,7 @@ from server.persistence.state import DATABASE
 from server.service import Service, Task
 from strategies.local_grid import LocalGrid
 from tests.integration.disturbances import cabled, little_patience, outcomes
+from tests.integration.one_thread import one_thread
 from tests.integration.operator_at_work import Operator
 from unlearning.withdrawal import WithdrawalState
 
@@ -143,17 +142,6 @@ def digest(state: StateDirectory) -> str:
     latest = ModelRegistry(state).latest(MAIN)
     assert latest is not None
     return latest.digest
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """As the sites' processes are told by their environment."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_models_are_exported_unless_revoked(operator: Operator, tmp_path: Path) -> None:

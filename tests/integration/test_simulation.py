@@ -16,9 +16,13 @@ import httpx
 import pytest
 
 from cli.results import Results
+from cli.simulation import RunDirectory, assess
+from cli.trials import coordinating
 from deploy.ports import find_ports
+from reconsent.config import load_consortium
 from reconsent.errors import StateError
 from server.persistence import RoundLog, StateDirectory
+from tests.integration.one_thread import one_thread
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -58,8 +62,30 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(out: Path) -> dict[str, Any]:
-    """What the first run printed."""
+def watched(out: Path) -> str:
+    """The metrics of a run while it trained; then it was killed."""
+    (port,) = find_ports([None])
+    with subprocess.Popen(
+        command(out, "--metrics-port", str(port)),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        while process.poll() is None and rounds(out / "state") < 2:
+            time.sleep(0.1)
+        found = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=60).text
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert 2 <= rounds(out / "state") < 8
+    assert not (out / "results.json").exists()
+    return found
+
+
+@pytest.fixture(scope="module")
+def first(out: Path, watched: str) -> dict[str, Any]:
+    """What the same command printed, which took the killed run up and ended it."""
+    assert watched
     return simulate(out)
 
 
@@ -149,33 +175,25 @@ def test_again_changes_nothing(first: dict[str, Any], out: Path) -> None:
     assert simulate(out) == first
 
 
-def test_killed_run_ends_the_same(first: dict[str, Any], tmp_path: Path) -> None:
-    """SIGKILLed amid training, the same command goes on and unlearns the bit-identical model.
-
-    The second run also shows that one seed gives one result, and that the oracle has no influence. Until it
-    is killed the first one can be watched.
-    """
-    out = tmp_path / "killed"
-    (port,) = find_ports([None])
-    watched = ""
-    with subprocess.Popen(
-        command(out, "--no-oracle", "--metrics-port", str(port)),
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        while process.poll() is None and rounds(out / "state") < 2:
-            time.sleep(0.02)
-        watched = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=60).text
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+def test_a_run_can_be_watched(watched: str) -> None:
+    """While it trains, its metrics can be read."""
     (counted,) = re.findall(r"^reconsent_training_rounds ([\d.]+)$", watched, re.MULTILINE)
     assert float(counted) >= 2
-    assert 2 <= rounds(out / "state") < 8
-    assert not (out / "results.json").exists()
-    again = simulate(out, "--no-oracle")
-    for model in ("original", "unlearned"):
+
+
+def test_killed_run_ends_the_same(first: dict[str, Any], tmp_path: Path) -> None:
+    """The run that was SIGKILLed amid training ended with the bit-identical models of one in a single process
+    to which nothing happened: one seed gives one result, whatever runs it, and the oracle has no influence.
+    """  # noqa: D205 - one sentence
+    tiny = load_consortium("tiny")
+    alone = tiny.model_copy(update={"assessment": tiny.assessment.model_copy(update={"oracle": False})})
+    directory = RunDirectory(tmp_path / "undisturbed")
+    with one_thread():
+        with coordinating(directory, alone, 0) as coordinator:
+            coordinator.run()
+        found = assess(alone, directory, lambda *_: None, workers=0)
+    again = json.loads(found.model_dump_json())
+    for model in MODELS:
         assert again["models"][model]["sha256"] == first["models"][model]["sha256"]
     assert "oracle" not in again["models"]
     # Without an oracle the checks are those that need none, and doing nothing does not pass them.
