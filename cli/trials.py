@@ -229,7 +229,7 @@ def train(path: Path, consortium: ConsortiumConfig, *, workers: int) -> None:
 def coordinating(
     directory: RunDirectory, consortium: ConsortiumConfig, workers: int
 ) -> Iterator[Coordinator]:
-    """The server of a simulated consortium that has met its sites; those in worker processes, or (0) in this."""
+    """The server of a simulation that has met its sites; these in worker processes, or (0) in this one."""
     directory.prepare(consortium)
     nodes = {number: {"partition-id": number - 1} for number in range(1, len(consortium.sites) + 1)}
     with directory.environment():
