@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 from client.training import Objective, batch_loss, train_locally
-from mri.dataset import Batch, SiteDataset
+from mri.batch import Batch
+from mri.dataset import SiteDataset
 from reconsent.config import TrainingConfig
 from reconsent.errors import RoundError
 from reconsent.seeds import derive_seed

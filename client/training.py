@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mri.dataset import Batch, SiteDataset
+from mri.batch import Batch
+from mri.dataset import SiteDataset
 from mri.losses import reconstruction_loss
 from mri.reconstructors import device_of
 from reconsent.config import TrainingConfig

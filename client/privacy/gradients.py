@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from mri.dataset import Batch
+from mri.batch import Batch
 from mri.fast_layers import use_plain_layers
 from mri.losses import reconstruction_loss
 from mri.reconstructors import Reconstructor

@@ -14,7 +14,8 @@ from client.privacy.accounting import Mechanism, history_of
 from client.privacy.gradients import VectorisedGradients, trainable, unit_gradient
 from client.privacy.optimiser import UnitOptimiser
 from client.training import adam
-from mri.dataset import Batch, SiteDataset
+from mri.batch import Batch
+from mri.dataset import SiteDataset
 from mri.reconstructors import Reconstructor, device_of
 from reconsent.config import TrainingConfig
 from reconsent.errors import PrivacyError

@@ -13,7 +13,7 @@ from client.fisher import FisherDescent
 from client.tasks import ascent, distillation, noisy_labels, perform, projection
 from client.training import batch_loss, mean_loss
 from client.work import _training
-from mri.dataset import Batch
+from mri.batch import Batch
 from reconsent.config import TrainingConfig
 from reconsent.errors import RoundError
 from strategies import messages as msg

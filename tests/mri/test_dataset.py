@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from mri.dataset import Batch, SiteDataset
+from mri.batch import Batch
+from mri.dataset import SiteDataset
 from mri.fastmri_file import write_volume
 from mri.masks import make_mask
 from mri.phantoms import synthesise_volume

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from mri.dataset import Batch, SiteDataset
+from mri.batch import Batch
+from mri.dataset import SiteDataset
 from mri.phantoms import synthesise_volume
 from mri.reconstructors import Reconstructor, build_reconstructor
 from reconsent.config import PhantomConfig, ReconstructorConfig, SamplingConfig

@@ -17,7 +17,7 @@ from opacus.grad_sample import GradSampleModuleFastGradientClipping, wrap_model
 from pydantic import ValidationError
 
 from client.privacy.gradients import VectorisedGradients, trainable, unit_gradient
-from mri.dataset import Batch
+from mri.batch import Batch
 from mri.reconstructors import Reconstructor, zero_filled_image
 from reconsent.privacy import WRONG_GRADIENTS, PrivacyConfig
 from tests.client.privacy.cohort import NETWORKS, UNET, VARNET, batches_of, cohort, network

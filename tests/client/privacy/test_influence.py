@@ -15,7 +15,7 @@ from client.privacy.accounting import Mechanism
 from client.privacy.gradients import Gradients, unit_gradient
 from client.privacy.optimiser import UnitOptimiser
 from client.privacy.training import privatise_update, train_privately
-from mri.dataset import Batch
+from mri.batch import Batch
 from reconsent.config import TrainingConfig
 from reconsent.privacy import PrivacyConfig
 from strategies.noise import SeededNoise
