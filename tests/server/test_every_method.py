@@ -35,7 +35,13 @@ def plan(name: str, **more: Any) -> Any:
     unlearning = {"settings": {}, "rounds-fraction": 0.5, **PLANS[name]}
     leaving = {"sites": ("delta",), "cooperating": unlearning["method"] in COOPERATIVE}
     kept = {"anchors": [0.34, 0.67], "history-dtype": "float32"}
-    return consortium(withdrawals=(leaving,), unlearning=unlearning, contributions=kept, **more)
+    return consortium(
+        withdrawals=(leaving,),
+        unlearning=unlearning,
+        contributions=kept,
+        assessment={"oracle": False},
+        **more,
+    )
 
 
 def summary(run: Run) -> tuple[Any, ...]:
