@@ -61,7 +61,8 @@ class Attempt:
     gaps, relearn_gaps
         PSNR over the oracle's in dB; zero is perfect in both directions.
     cost
-        ``rounds``, ``client_seconds`` and ``bytes`` over those of the training.
+        ``rounds``, ``client_seconds``, ``slices`` that were trained on, and ``bytes``, each over that of the
+        training. Slices, unlike seconds, are the same on every machine, busy or not.
     notes
         What the strategy says of each round.
     seconds
@@ -131,6 +132,7 @@ class TrainedConsortium:
         sites = [site for outcome in outcomes for site in outcome.sites]
         spent = sum(site.metrics.get(msg.SECONDS, 0.0) for site in sites)
         moved = sum(site.bytes_down + site.bytes_up for site in sites)
+        seen = sum(site.metrics.get(msg.TRAINED_SLICES, 0.0) for site in sites)
         watched_seconds, watched_bytes = watching([outcome.notes for outcome in outcomes])
         figures = self.measure(arrays)
         return Attempt(
@@ -140,11 +142,21 @@ class TrainedConsortium:
             cost={
                 "rounds": len(outcomes) / c.consortium.training.rounds,
                 "client_seconds": (spent + watched_seconds) / (trained.client_seconds or math.inf),
+                "slices": seen / (self._trained_slices() or math.inf),
                 "bytes": (moved + watched_bytes) / (trained.bytes_up + trained.bytes_down or 1),
             },
             notes=[{"accepted": float(outcome.accepted), **outcome.notes} for outcome in outcomes],
             seconds=seconds,
         )
+
+    def _trained_slices(self) -> int:
+        training = self.coordinator.consortium.training
+        sites = self.coordinator.books.roster.all()
+        a_round = [
+            (training.local_steps or 0) * training.batch_size or training.local_epochs * site.num_examples
+            for site in sites
+        ]
+        return training.rounds * sum(a_round)
 
     def measure(self, arrays: ArrayRecord) -> Figures:
         """Measure a model on all test volumes, the leavers' training data, and by relearning."""

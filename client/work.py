@@ -100,7 +100,7 @@ def train(
             loss = train_locally(
                 model, dataset, training, learning_rate=rate, seed=seed, optimiser=optimiser
             ).loss
-        told_of = {msg.TRAIN_LOSS: loss}
+        told_of = {msg.TRAIN_LOSS: loss, msg.TRAINED_SLICES: _slices(training, len(dataset))}
     elif asked := {msg.TASK, msg.OPTIMISER, msg.SHARE} & told.keys():
         raise RoundError(
             f"Site '{site.name}' trains under differential privacy, and its accounting knows nothing of "
@@ -181,6 +181,12 @@ def _training(configured: TrainingConfig, told: Mapping[str, object], slices: in
     batches = math.ceil(slices / configured.batch_size)
     steps = configured.local_steps or configured.local_epochs * batches
     return configured.model_copy(update={"local_steps": max(1, round(effort * steps))})
+
+
+def _slices(training: TrainingConfig, slices: int) -> int:
+    """How many slices the training goes over."""
+    whole = training.local_epochs * slices
+    return training.local_steps * training.batch_size if training.local_steps else whole
 
 
 def _load(site: Site, message: Message, which: str = msg.ARRAYS) -> Reconstructor:
