@@ -11,7 +11,7 @@ from typing import Any, get_args
 from flwr.app import ArrayRecord
 from sqlalchemy.orm import Session
 
-from reconsent.errors import ReconsentError, StateError
+from reconsent.errors import BarredError, ReconsentError, StateError
 from server.names import MAIN as MAIN
 from server.names import ORACLE as ORACLE
 from server.persistence import (
@@ -134,9 +134,25 @@ class Bookkeeping:
         Raises
         ------
         BarredError
-            If a site whose update is in it was barred meanwhile; nothing of the round is kept.
+            If a site whose update is in it was barred meanwhile; nothing of the round is kept, but that its
+            sites were sent the model is on record.
         """
         self.moved("evaluate", strategy.evaluation_bytes())
+        try:
+            return self._committed(strategy, outcome, line, parent, evaluation, method)
+        except BarredError:
+            self._note_failed(line, outcome.kind, outcome.round, outcome.sites, outcome.seconds)
+            raise
+
+    def _committed(
+        self,
+        strategy: ContributionAveraging,
+        outcome: RoundOutcome,
+        line: str,
+        parent: ModelVersion,
+        evaluation: Mapping[str, Mapping[str, float]],
+        method: str | None,
+    ) -> ModelVersion:
         with self._state.session() as session:
             version = parent
             if outcome.accepted:
@@ -167,18 +183,18 @@ class Bookkeeping:
         try:
             yield from rounds
         except TooFewRepliesError as error:
-            # On a full disk it cannot be noted; why the round failed matters more.
-            with suppress(ReconsentError):
-                self.log.append_failed(
-                    RoundRecord(
-                        line=line,
-                        kind=error.kind,
-                        round=error.round,
-                        sites={site.site: _site(site) for site in error.sites},
-                        seconds=error.seconds,
-                    )
-                )
+            self._note_failed(line, error.kind, error.round, error.sites, error.seconds)
             raise
+
+    def _note_failed(
+        self, line: str, kind: str, round: int, sites: Iterable[Exchanged], seconds: float
+    ) -> None:
+        told = {site.site: _site(site) for site in sites}
+        # On a full disk it cannot be noted; why the round failed matters more.
+        with suppress(ReconsentError):
+            self.log.append_failed(
+                RoundRecord(line=line, kind=kind, round=round, sites=told, seconds=seconds)
+            )
 
     def _discard_later(self, session: Session, files: list[Any]) -> None:
         self._state.after_commit(session, lambda: discard(files))

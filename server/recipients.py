@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from server.persistence import (
@@ -11,6 +11,7 @@ from server.persistence import (
     ModelRegistry,
     ModelVersion,
     RoundLog,
+    RoundRecord,
     StateDirectory,
     WithdrawalActs,
     WithdrawalRecord,
@@ -56,8 +57,9 @@ def shaped_versions(state: StateDirectory, record: WithdrawalRecord) -> list[Mod
 def recipients_of(state: StateDirectory, record: WithdrawalRecord) -> list[Recipient]:
     """Everybody who received one of :func:`shaped_versions`, by name.
 
-    Sites, by the rounds they were asked to train in or to measure, whether or not they answered, the
-    withdrawn ones included; and whoever was named when a version was exported.
+    Sites, by the messages to train or to measure that went out to them, whether or not they answered and
+    whatever became of the round, the withdrawn ones included; and whoever was named when a version was
+    exported.
     """
     shaped = {version.id for version in shaped_versions(state, record)}
     given: dict[str, list[tuple[dt.datetime, str]]] = {}
@@ -85,21 +87,53 @@ def recipients_of(state: StateDirectory, record: WithdrawalRecord) -> list[Recip
 
 
 def _by_rounds(state: StateDirectory) -> Iterator[tuple[str, dt.datetime, str]]:
-    log, registry = RoundLog(state), ModelRegistry(state)
-    parents = {version.id: version.parent for version in registry.all()}
+    log, versions = RoundLog(state), ModelRegistry(state).all()
+    parents = {version.id: version.parent for version in versions}
     for line in log.lines():
         for record in log.all(line):
             if record.model_version is None or record.created_at is None:
                 continue
             # A round that was taken back ends with the version it began with.
             kept = bool(record.metrics.get("accepted", True))
-            sent = parents[record.model_version] if kept else record.model_version
-            measured: Mapping[str, object] = record.metrics.get("evaluation") or {}
-            for site in record.sites:
-                if sent is not None:
-                    yield f"site:{site}", record.created_at, sent
-            for site in measured:
+            began = parents[record.model_version] if kept else record.model_version
+            measured: set[str] = {*(record.metrics.get("evaluation") or {})}
+            asked = {
+                site
+                for site, bytes_ in record.metrics.get("moved", {}).get("evaluate", {}).items()
+                if bytes_["down"]
+            }
+            for site in _sent(record):
+                if began is not None:
+                    yield f"site:{site}", record.created_at, began
+            for site in measured | asked:
                 yield f"site:{site}", record.created_at, record.model_version
+            if record.kind != "train" and began is not None:
+                # Around a step of unlearning, sites are asked for their loss of what it begins with.
+                for site in asked:
+                    yield f"site:{site}", record.created_at, began
+        for record in log.failed(line):
+            version = _newest(versions, record)
+            if version is not None and record.created_at is not None:
+                for site in _sent(record):
+                    yield f"site:{site}", record.created_at, version.id
+
+
+def _sent(record: RoundRecord) -> list[str]:
+    """The sites to whom a message of the round went out, whatever came of it."""
+    return [site for site, told in record.sites.items() if told.outcome == "ok" or told.bytes_down]
+
+
+def _newest(versions: Iterable[ModelVersion], failed: RoundRecord) -> ModelVersion | None:
+    """The version that a failed round began with: the newest of its line at that time."""
+    assert failed.created_at is not None  # noqa: S101 - set by the log
+    # An unlearning that was cancelled leaves versions behind that no training goes on from.
+    kinds = {"train", "unlearned", "initial"} if failed.kind == "train" else None
+    found = None
+    for version in versions:
+        known = version.line == failed.line and version.created_at <= failed.created_at
+        if known and (kinds is None or version.kind in kinds):
+            found = version
+    return found
 
 
 def _by_exports(state: StateDirectory) -> Iterator[tuple[str, dt.datetime, str]]:

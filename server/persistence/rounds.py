@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union
 from sqlalchemy.orm import Session
 
 from reconsent.errors import StateError
@@ -99,9 +99,10 @@ class RoundLog:
             return [round_of(row) for row in own.scalars(query)]
 
     def lines(self, *, session: Session | None = None) -> list[str]:
-        """The lines that have rounds, by name."""
+        """The lines that have rounds, failed ones among them, by name."""
+        query = union(select(RoundRow.line), select(FailedRoundRow.line))
         with self._state.reading(session) as own:
-            return sorted(own.scalars(select(RoundRow.line).distinct()))
+            return sorted(own.scalars(query))
 
     def count(self, line: str, kind: str | None = None, *, session: Session | None = None) -> int:
         """How many rounds ``line`` has: of ``kind``, or of all kinds."""

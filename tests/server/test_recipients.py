@@ -110,3 +110,54 @@ def test_a_notice_does_not_count_for_a_copy_given_after_it(state: StateDirectory
     assert told() is None
     desk.notified(record.id, "clinic B", "by telephone")
     assert told() == "by telephone"
+
+
+def test_who_was_sent_a_version_in_a_round_that_failed_is_a_recipient(state: StateDirectory) -> None:
+    """Sent, but of no use; not who was barred before the turn; also where no round was ever kept."""
+    for node, site in enumerate(("east", "north", "south", "west")):
+        Roster(state).enrol(site, node, "knee", 10, round=1)
+    version = train(state, train(state, None, 0), 1, "north")
+    failed = {
+        "east": SiteOutcome(outcome="timeout", bytes_down=12),
+        "south": SiteOutcome(outcome="ok", bytes_down=12),
+        "west": SiteOutcome(outcome="withdrawn"),
+    }
+    RoundLog(state).append_failed(RoundRecord(line="main", kind="train", round=2, sites=failed))
+    later = train(state, version, 2, "north")
+    record = Withdrawals(state).file(["north"], reason="asked", requested_by="dpo")
+    found = {recipient.name: recipient.versions for recipient in recipients_of(state, record)}
+    assert found == {
+        "site:north": (version.id,),
+        "site:east": (version.id, later.id),
+        "site:south": (version.id,),
+    }
+
+
+def test_who_did_not_answer_an_evaluation_is_a_recipient(state: StateDirectory) -> None:
+    """Bytes that went to a site to be measured are enough; an answer is not needed."""
+    for node, site in enumerate(("east", "north", "west")):
+        Roster(state).enrol(site, node, "knee", 10, round=1)
+    first = train(state, train(state, None, 0), 1, "north")
+    second = ModelRegistry(state).add(
+        {"w": np.ones(3, np.float32)},
+        line="main",
+        round=2,
+        kind="train",
+        parent=first.id,
+        sites={"north": 1.0},
+    )
+    moved = {"evaluate": {"east": {"down": 12, "up": 0}, "west": {"down": 0, "up": 0}}}
+    RoundLog(state).append(
+        RoundRecord(
+            line="main",
+            kind="train",
+            round=2,
+            sites={"north": SiteOutcome(outcome="ok")},
+            metrics={"accepted": True, "evaluation": {}, "moved": moved},
+            model_version=second.id,
+        )
+    )
+    record = Withdrawals(state).file(["north"], reason="asked", requested_by="dpo")
+    found = {recipient.name: recipient.versions for recipient in recipients_of(state, record)}
+    assert found["site:east"] == (second.id,)
+    assert "site:west" not in found

@@ -16,6 +16,7 @@ from reconsent.errors import ConfigError, ReconsentError, WithdrawalError
 from server.bookkeeping import MAIN
 from server.persistence import Roster, RunEvents, RunProgress, SiteStatus, StateDirectory, Withdrawals
 from server.persistence.withdrawal_acts import WithdrawalActs
+from server.recipients import recipients_of
 from server.service import RUN, Service, Task, recording
 from strategies.local_grid import LocalGrid
 from strategies.outcomes import Moved
@@ -175,6 +176,11 @@ def test_barred_between_averaging_and_commit(tmp_path: Path, monkeypatch: pytest
         once, twice = ({"alpha": {"down": 3 * n, "up": n}} for n in (1, 2))
         assert told == [once, twice, once, once], "what was moved for the dropped round goes with the next"
         assert "delta" in run.texts("notice")[0]
+        (dropped,) = run.books.log.failed(MAIN)
+        assert (dropped.round, dropped.sites["delta"].bytes_down > 0) == (2, True)
+        (record,) = run.coordinator.withdrawals.all()
+        sent = {r.name: r.versions for r in recipients_of(run.coordinator.state, record)}
+        assert sent["site:delta"] == (run.books.log.all(MAIN)[0].model_version,), "it was sent, and is told"
         check_gone(run, "delta")
         named = {v.filename for v in run.books.registry.all() if not v.pruned}
         assert {f.name for f in run.coordinator.state.models_dir.iterdir()} == named
