@@ -6,7 +6,7 @@ import datetime as dt
 import platform
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from reconsent.config import ConsortiumConfig
 from reconsent.files import sha256_of
@@ -107,7 +107,9 @@ def draft(
     now, simulated = dt.datetime.now(dt.UTC), withdrawal.simulated
     how = how_erased(state, withdrawal)
     listed = residuals(state, record, how, alias, now)
+    bound = {} if claim.bound is None else {"bound": said.Bound(**asdict(claim.bound))}
     certificate = said.Certificate(
+        **bound,
         claim_level=claim.level,
         claim=claim.sentence,
         claim_reasons=claim.reasons,

@@ -32,7 +32,7 @@ from unlearning.certificate.claim import Certified, ClaimLevel
 from unlearning.certificate.evidence import About, Figure
 from unlearning.certificate.layout import SLICE
 from unlearning.certificate.signed import countersign, issue, verify
-from unlearning.certificate.statement import SIMULATION, Signers, payload_of
+from unlearning.certificate.statement import SIMULATION, Signers, payload_of, read_payload
 from unlearning.signing import SigningKey
 
 OPERATOR, OFFICER = SigningKey.generate(), SigningKey.generate()
@@ -108,8 +108,16 @@ def test_ascent_claims_only_what_was_measured(ascended: Ascended) -> None:
         fields = {name: getattr(GAP, name) for name in GAP.__slots__} | wrong
         level = drafted(state, config, figures=[Figure(**fields)]).certificate.claim_level
         assert level is ClaimLevel.PARTICIPATION_ENDED
-    bound = Certified(epsilon=1.0, delta=1e-6, assumptions="convex", accountant="rdp 1")
-    assert drafted(state, config, certified=bound).certificate.claim_level is ClaimLevel.CERTIFIED
+    bound = Certified(
+        epsilon=1.25, delta=1e-6, mechanism="noisy descent", assumptions="convex", accountant="rdp 1"
+    )
+    certified = drafted(state, config, certified=bound).certificate
+    assert certified.claim_level is ClaimLevel.CERTIFIED
+    page = bundle_page(certified).decode()
+    for shown in ("1.25", "1e-06", "noisy descent", "convex", "rdp 1"):
+        assert shown in certified.claim
+        assert shown in page
+    assert read_payload(payload_of(certified)) == certified
 
 
 def test_only_known_methods_count_as_fresh() -> None:

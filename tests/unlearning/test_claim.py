@@ -22,7 +22,9 @@ DONE = Facts(
     completed=True, in_part=False, contributions_left=0, changed=True, lineage_clean=False, fresh_only=True,
     fixed_before=True,
 )  # fmt: skip
-BOUND = Certified(epsilon=1.0, delta=1e-5, assumptions="convex loss", accountant="rdp 1.0")
+BOUND = Certified(
+    epsilon=1.5, delta=1e-5, mechanism="noisy descent", assumptions="convex loss", accountant="rdp 1.0"
+)
 PASSED = (measured(),)
 
 
@@ -40,6 +42,7 @@ PASSED = (measured(),)
         ({"lineage_clean": True, "changed": False}, L.PARTICIPATION_ENDED),
         ({"certified": BOUND}, L.CERTIFIED),
         ({"certified": replace(BOUND, assumptions=" ")}, L.PARTICIPATION_ENDED),
+        ({"certified": replace(BOUND, mechanism="")}, L.PARTICIPATION_ENDED),
         ({"certified": replace(BOUND, epsilon=float("inf"))}, L.PARTICIPATION_ENDED),
         ({"evidence": PASSED}, L.EMPIRICAL),
         ({"evidence": PASSED, "fixed_before": False}, L.PARTICIPATION_ENDED),
@@ -57,7 +60,19 @@ def test_the_level_follows_from_the_facts(changes: dict[str, object], level: Cla
     claim = claim_of(replace(DONE, **changes))  # type: ignore[arg-type]
     assert claim.level is level
     assert claim.reasons
-    assert claim.sentence == SENTENCES[level]
+    assert (claim.bound is not None) == (level is L.CERTIFIED)
+    if level is not L.CERTIFIED:
+        assert claim.sentence == SENTENCES[level]
+
+
+@pytest.mark.parametrize("unfinished", [(), ("One copy of the key is left.",)])
+def test_a_bound_is_written_with_its_numbers(unfinished: tuple[str, ...]) -> None:
+    """ε, δ, of what, by what and under which assumptions: in the sentence that may be written."""
+    claim = claim_of(replace(DONE, certified=BOUND, unfinished=unfinished))
+    for words in ("ε = 1.5", "δ = 1e-05", "noisy descent", "convex loss", "rdp 1.0"):
+        assert words in claim.sentence
+    assert claim.bound == BOUND
+    assert claim.whole is not bool(unfinished)
 
 
 def test_limits_are_found_by_name_then_by_family() -> None:

@@ -101,6 +101,24 @@ def test_a_certificate_of_an_earlier_release_keeps_its_bytes() -> None:
     assert payload_of(read_payload(present)) == present
 
 
+def test_a_certified_removal_is_refused_without_its_bound() -> None:
+    """The level without ε and δ is neither written nor read, nor is a bound beside another level."""
+    with pytest.raises(ValidationError, match="bound"):
+        certificate(claim_level=ClaimLevel.CERTIFIED)
+    bound = said.Bound(epsilon=1.0, delta=1e-6, mechanism="m", assumptions="a", accountant="rdp 1")
+    with pytest.raises(ValidationError, match="bound"):
+        certificate(bound=bound)
+    whole = certificate(claim_level=ClaimLevel.CERTIFIED, bound=bound)
+    assert read_payload(payload_of(whole)) == whole
+    statement = json.loads(payload_of(whole))
+    del statement["predicate"]["bound"]
+    with pytest.raises(SignatureError, match="bound"):
+        read_payload(json.dumps(statement, ensure_ascii=False, separators=(",", ":")).encode())
+    for wrong in ({"epsilon": -1.0}, {"delta": 1.0}, {"mechanism": " "}):
+        with pytest.raises(ValidationError):
+            said.Bound(**bound.model_dump() | wrong)
+
+
 def test_every_changed_byte_is_noticed(content: bytes) -> None:
     """Each byte of the file, changed in one bit, changed to another letter, or cut off, makes it invalid."""
     chance = random.Random(0)

@@ -8,7 +8,7 @@ that is on record, and on what was measured against limits that were fixed befor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from unlearning.certificate.evidence import About, Evidence
@@ -26,14 +26,15 @@ class ClaimLevel(StrEnum):
 
 SENTENCES = {
     ClaimLevel.EXACT_RETRAIN: "The model was retrained without the site's contributions.",
-    ClaimLevel.CERTIFIED: "Removal is certified within (ε, δ), under the assumptions that are stated.",
+    ClaimLevel.CERTIFIED: "Removal is certified within ε = {epsilon:g}, δ = {delta:g} of {mechanism}, by "
+    "{accountant}, under these assumptions: {assumptions}.",
     ClaimLevel.EMPIRICAL: "The site's influence was reduced; every test met a limit fixed beforehand. "
     "This is not certified removal.",
     ClaimLevel.PARTICIPATION_ENDED: "The site takes no further part and its contributions were erased. "
     "Nothing is claimed about its influence on the model.",
     ClaimLevel.NONE: "Nothing was removed, and nothing is claimed.",
 }
-"""What each level may be written as, and no more."""
+"""What each level may be written as, and no more; a bound with its numbers, as they are all it says."""
 
 ENDED_ONLY = "The site takes no further part. Nothing is claimed about its influence on the model."
 NOT_WHOLE = "The erasure of its contributions is not whole: see the reasons."
@@ -48,6 +49,8 @@ class Certified:
     ----------
     epsilon, delta
         The bound.
+    mechanism
+        Whose bound it is: what was done to the model, in words.
     assumptions
         Under which it holds; without them it is worth nothing.
     accountant
@@ -56,6 +59,7 @@ class Certified:
 
     epsilon: float
     delta: float
+    mechanism: str
     assumptions: str
     accountant: str
 
@@ -63,7 +67,7 @@ class Certified:
     def sound(self) -> bool:
         """Whether it can be a bound, and says what it rests on."""
         numbers = 0 <= self.epsilon < float("inf") and 0 <= self.delta < 1
-        return numbers and bool(self.assumptions.strip()) and bool(self.accountant.strip())
+        return numbers and all(words.strip() for words in (self.mechanism, self.assumptions, self.accountant))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +113,22 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A level, why it is not a higher one, and whether the erasure is whole."""
+    """A level, why it is not a higher one, whether the erasure is whole, and the bound of a certified one."""
 
     level: ClaimLevel
     reasons: tuple[str, ...]
     whole: bool = True
+    bound: Certified | None = None
 
     @property
     def sentence(self) -> str:
         """What may be written."""
+        words = SENTENCES[self.level]
+        if self.bound is not None:
+            words = words.format(**asdict(self.bound))
         if self.whole or self.level is ClaimLevel.NONE:
-            return SENTENCES[self.level]
-        ended = self.level is ClaimLevel.PARTICIPATION_ENDED
-        return f"{ENDED_ONLY if ended else SENTENCES[self.level]} {NOT_WHOLE}"
+            return words
+        return f"{ENDED_ONLY if self.level is ClaimLevel.PARTICIPATION_ENDED else words} {NOT_WHOLE}"
 
 
 def claim_of(facts: Facts) -> Claim:
@@ -133,7 +140,7 @@ def claim_of(facts: Facts) -> Claim:
     claim = _of_the_model(facts)
     if not facts.completed or not facts.unfinished:
         return claim
-    return Claim(claim.level, (*facts.unfinished, *claim.reasons), whole=False)
+    return replace(claim, reasons=(*facts.unfinished, *claim.reasons), whole=False)
 
 
 def _of_the_model(facts: Facts) -> Claim:
@@ -157,7 +164,7 @@ def _of_the_model(facts: Facts) -> Claim:
         return Claim(ClaimLevel.EXACT_RETRAIN, (why,))
     reasons = [_why_not_exact(facts)]
     if facts.certified is not None and facts.certified.sound:
-        return Claim(ClaimLevel.CERTIFIED, tuple(reasons))
+        return Claim(ClaimLevel.CERTIFIED, tuple(reasons), bound=facts.certified)
     reasons.append("No bound of removal was computed.")
     problem = _why_not_empirical(facts.evidence)
     if problem:

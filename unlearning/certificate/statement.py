@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import unicodedata
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from reconsent.errors import SignatureError
 from unlearning.certificate.claim import ClaimLevel
@@ -24,6 +24,7 @@ FileName = Annotated[str, Field(pattern=rf"^({_FILE}|MANIFEST\.json|VERIFY\.md)$
 """Of a file in the bundle, at most one directory down: it can lead nowhere else."""
 Count = Annotated[int, Field(ge=0)]
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z_-]{0,15}$")]
+Words = Annotated[str, Field(pattern=r"\S")]
 Outcome = Literal["granted", "granted_in_part", "refused", "cancelled", "legal_hold", "pending"]
 
 
@@ -90,6 +91,16 @@ class Decision(Part):
     at: AwareDatetime
     what: str
     reason: str
+
+
+class Bound(Part):
+    """Of a certified removal: without it the level says nothing."""
+
+    epsilon: Annotated[float, Field(ge=0)]
+    delta: Annotated[float, Field(ge=0, lt=1)]
+    mechanism: Words = Field(description="whose bound it is")
+    assumptions: Words = Field(description="under which it holds")
+    accountant: Words = Field(description="what computed it, with its version")
 
 
 class Model(Part):
@@ -221,6 +232,16 @@ class Certificate(Part):
     signers: Signers
     # The first certificate of a withdrawal, and those of earlier releases, do not have it.
     supersedes: Superseded | None = Field(default=None, description="the one it takes the place of")
+    # Where no bound was computed it is not there.
+    bound: Bound | None = Field(default=None, description="of certified_eps_delta, and of no other level")
+
+    @model_validator(mode="after")
+    def _bound_with_its_claim(self) -> Self:
+        if (self.claim_level is ClaimLevel.CERTIFIED) != (self.bound is not None):
+            raise ValueError(
+                f"{self.claim_level.value} and a bound of removal go together, or neither is there"
+            )
+        return self
 
 
 def payload_of(certificate: Certificate) -> bytes:
