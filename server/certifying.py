@@ -38,7 +38,7 @@ from server.withdrawal_view import held_until
 from unlearning.certificate import statement as said
 from unlearning.certificate.claim import Certified, Facts, claim_of
 from unlearning.certificate.evidence import About, Evidence, Figure, Limit, judge
-from unlearning.certificate.layout import SLICE
+from unlearning.certificate.layout import FINDINGS, SLICE
 from unlearning.certificate.pseudonym import pseudonym
 from unlearning.certificate.signed import read_unverified
 from unlearning.withdrawal import WithdrawalState
@@ -58,6 +58,22 @@ class Draft:
         return Draft(self.certificate.model_copy(update={"files": digests}), every)
 
 
+@dataclass(frozen=True, slots=True)
+class Further:
+    """What was found by checks that no limit was fixed for: a claim never rests on it.
+
+    Attributes
+    ----------
+    content
+        Of the file that has it.
+    words
+        How the checks came out, and what each cannot show.
+    """
+
+    content: bytes
+    words: tuple[str, ...]
+
+
 def draft(
     state: StateDirectory,
     consortium: ConsortiumConfig,
@@ -68,6 +84,7 @@ def draft(
     figures: Sequence[Figure] = (),
     certified: Certified | None = None,
     witnessed: Collection[int] = (),
+    further: Further | None = None,
 ) -> Draft:
     """Assemble a certificate.
 
@@ -85,6 +102,8 @@ def draft(
         A bound of removal, if there is one.
     witnessed
         Sizes of the ledger that sites say they have seen.
+    further
+        What other checks found; it is told, and changes nothing of the claim.
 
     Raises
     ------
@@ -132,7 +151,10 @@ def draft(
         lineage=_lineage(record),
         method=_method(record),
         evidence=tuple(_item(item) for item in evidence),
-        not_shown=not_shown(claim.level, evidence, simulated=simulated),
+        not_shown=(
+            *not_shown(claim.level, evidence, simulated=simulated),
+            *(() if further is None else further.words),
+        ),
         erasure=_erasure(record, how, listed),
         revoked=tuple(
             said.Model(version=entry["version"], round=entry["round"], sha256=entry["sha256"])
@@ -155,6 +177,8 @@ def draft(
         **evidence_files(state, consortium, record, certificate, recipients, alias),
         "residuals.json": listed,
     }
+    if further is not None:
+        files[FINDINGS] = further.content
     if checkpoint is not None:
         after = None if record.after is None else record.after.id
         files[SLICE] = slice_of(

@@ -13,16 +13,7 @@ from reconsent.errors import ConfigError, DataError
 from server.accountability import ORACLE_GAP, RELEARN_GAP
 from unlearning.certificate.evidence import About, Figure
 from unlearning.verification.bootstrap import Interval, bootstrap_mean
-
-_GAP = (
-    "A comparison with a model retrained without the site, which only a simulation has. On these volumes "
-    "only; a model can behave alike and still hold knowledge, which the relearning gap looks for."
-)
-_RELEARN = (
-    "Relearning looks for knowledge that comes back fast, with one optimiser and a few steps; not for other "
-    "traces."
-)
-
+from unlearning.verification.limits import limits_of
 
 _SAME_DB = 5e-3
 """A mean and the figures of single volumes that differ by less are of the same measurement."""
@@ -76,7 +67,7 @@ def figures_of_results(path: Path, after_sha256: str | None) -> list[Figure]:
             interval = _gap_interval(results, name, value)
             found.append(
                 Figure(name=label, about=about, value=value, unit="dB", before=before, words=words,
-                       limits=_GAP, interval=interval)
+                       limits=limits_of("gap"), interval=interval)
             )  # fmt: skip
     curves = results.relearn
     for steps, value in sorted(results.relearn_gap.get(method, {}).items()):
@@ -87,7 +78,7 @@ def figures_of_results(path: Path, after_sha256: str | None) -> list[Figure]:
         )
         found.append(
             Figure(name=f"{RELEARN_GAP}/{steps}-steps", about=About.FORGETTING, value=value, unit="dB",
-                   before=before, words=words, limits=_RELEARN)
+                   before=before, words=words, limits=limits_of("relearn"))
         )  # fmt: skip
     return found
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from cli.certificate.bundle import bundle_files, completed
 from cli.certificate.figures import figures_of_file, figures_of_results
+from cli.certificate.further import further_of_results
 from cli.certificate.receipts import receipts_of
 from cli.results import Results
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import SignatureError
 from reconsent.files import write_atomically
-from server.certifying import Draft, draft
+from server.certifying import Draft, Further, draft
 from server.on_record import record_on
 from server.persistence import (
     Certificates,
@@ -96,7 +97,7 @@ def issue_certificate(
     record = Withdrawals(state).get(withdrawal)
     after = record_on(state, record).after
     given = receipts_of(state, record, receipts)
-    figures, left_out = _figures(state, evidence, None if after is None else after.digest)
+    figures, further, left_out = _figures(state, evidence, None if after is None else after.digest)
     made = draft(
         state,
         consortium,
@@ -104,6 +105,7 @@ def issue_certificate(
         signers=Signers(operator=operator.key_id, privacy_officer=officer.key_id),
         secret=load_or_create_secret(state.path / SECRET),
         figures=figures,
+        further=further,
         witnessed=[r.checkpoint.size for r in given.receipts if r.checkpoint is not None],
     )
     made = completed(made, operator.public, officer, given.files)
@@ -223,9 +225,15 @@ def kept_bundle(kept: KeptCertificate) -> dict[str, bytes]:
     return bundle_files(read_unverified(kept.content), kept.files)
 
 
-def _figures(state: StateDirectory, files: Sequence[Path], after: str | None) -> tuple[list[Figure], str]:
-    """The figures for a withdrawal that ended with the model ``after``, and which were left out, in words."""
+def _figures(
+    state: StateDirectory, files: Sequence[Path], after: str | None
+) -> tuple[list[Figure], Further | None, str]:
+    """The figures for a withdrawal that ended with the model ``after``.
+
+    Then what further checks of it found, and which figures were left out, in words.
+    """
     found: list[Figure] = []
+    further: Further | None = None
     left_out = ""
     results = state.path.parent / "results.json"
     if results.is_file() and (state.path.parent / "consortium.toml").is_file() and after is not None:
@@ -236,9 +244,10 @@ def _figures(state: StateDirectory, files: Sequence[Path], after: str | None) ->
             )
         else:
             found += figures_of_results(results, after)
+            further = further_of_results(results)
     for file in files:
         found += figures_of_file(file)
-    return found, left_out
+    return found, further, left_out
 
 
 def _of_another_withdrawal(state: StateDirectory, results: Path, after: str) -> bool:

@@ -12,13 +12,18 @@ import pytest
 from cli.certificate.issuing import verify_here
 from cli.main import main
 from reconsent.config import dump_consortium
+from reconsent.files import sha256_of
 from server.persistence import Certificates, Exports, Ledger, ModelRegistry, StateDirectory, Withdrawals
 from server.service import Service, Task
 from server.signing_terms import OFFICER, signing_terms
 from tests.cli.results_builder import build_results
+from tests.cli.test_report_evidence import evidence
 from tests.server.hospitals import consortium, opened
 from tests.small_disk import fill, small_disk
+from unlearning.certificate import layout
+from unlearning.certificate.signed import read_unverified
 from unlearning.signing import load_public_key
+from unlearning.verification.limits import limits_of
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,30 @@ def test_figures_of_another_withdrawal_are_left_out_and_that_is_said(
     assert "are not in it: they are of the model that another withdrawal" in officer(*issue)
     (bundle,) = out.iterdir()
     assert "oracle-gap" not in (bundle / "certificate.json").read_text()
+    assert not (bundle / layout.FINDINGS).exists()
+    models["unlearned"] = foreign.model_copy(update={"sha256": last.digest})
+    own = results.model_copy(update={"models": models, "evidence": evidence()})
+    own.save(officer.path / "results.json")
+    officer(*issue)
+    check_further_findings(bundle)
+
+
+def check_further_findings(bundle: Path) -> None:
+    """They are a file of the bundle, with what they do not show in the certificate and on its page."""
+    made = read_unverified((bundle / layout.SIGNED).read_bytes()).certificate
+    assert "oracle-gap/forget-test" in {item.name for item in made.evidence}
+    findings = json.loads((bundle / layout.FINDINGS).read_bytes())
+    assert findings == json.loads(evidence().model_dump_json())
+    assert made.files[layout.FINDINGS] == sha256_of((bundle / layout.FINDINGS).read_bytes())
+    told = [words for words in made.not_shown if "findings.json" in words]
+    assert len(told) == 1
+    assert "Of 2, 1 passed (gap/forget-test), 0 failed, 1 undecided (alignment)" in told[0]
+    for words in ("By gap: Gaps are averages.", "left out: continuation: not asked for."):
+        assert any(words in item for item in made.not_shown)
+        assert words in (bundle / layout.PAGE).read_text()
+    # What a figure cannot show is said in the words of its check, whatever says it.
+    gap = next(item for item in made.evidence if item.name == "oracle-gap/forget-test")
+    assert gap.limits == limits_of("gap")
 
 
 def test_how_the_request_came_in_is_in_the_certificate(officer: Officer, tmp_path: Path) -> None:

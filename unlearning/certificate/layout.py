@@ -10,6 +10,7 @@ STATEMENT = "certificate.json"
 PAGE = "certificate.html"
 MANIFEST = "MANIFEST.json"
 VERIFY = "VERIFY.md"
+FINDINGS = "findings.json"
 SLICE = "audit/slice.jsonl"
 OPERATOR = "keys/operator.pub"
 OFFICER = "keys/privacy-officer.pub"
@@ -29,6 +30,8 @@ FILES: Mapping[str, str] = {
     "the site: who took part, under pseudonyms, and the Merkle root over them",
     "unlearning.json": "what was run: settings, seed, remaining sites, each round with the norms of updates",
     "verification.json": "what was measured, beside the limits that were fixed before; what was not shown",
+    FINDINGS: "what further checks of a simulation found, which the claim does not rest on; what each cannot "
+    "show",
     "residuals.json": "what was erased, by hash, and each place where something is or may be left",
     "recipients.json": "who received revoked models, and when they were told",
     RECEIPT: "what the site says for itself, signed with the key of its node; if it gave it",
