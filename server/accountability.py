@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 import reconsent
 from reconsent.config import ConsortiumConfig
+from server.code_version import NOT_RECORDED, git_commit
 from server.names import MAIN, SERVER
 from server.on_record import unlearned_since
 from server.persistence import (
@@ -82,8 +83,16 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def policy_of(consortium: ConsortiumConfig, before: ModelVersion) -> dict[str, Any]:
-    """What is fixed before an unlearning: method, settings, limits, code, and the model it starts from."""
+def policy_of(consortium: ConsortiumConfig, before: ModelVersion, fab_sha256: str = "") -> dict[str, Any]:
+    """What is fixed before an unlearning: method, settings, limits, code, and the model it starts from.
+
+    Parameters
+    ----------
+    consortium, before
+        Whose settings, and which model.
+    fab_sha256
+        Hash of the bundle that Flower ships to the sites; empty: it is not known.
+    """
     unlearning = consortium.unlearning
     settings = method_settings(unlearning.method, unlearning.settings)
     return {
@@ -95,6 +104,8 @@ def policy_of(consortium: ConsortiumConfig, before: ModelVersion) -> dict[str, A
         "model_before": {"version": before.id, "sha256": before.digest, "round": before.round},
         "reconsent": reconsent.__version__,
         "code_sha256": code_digest(),
+        "git_commit": git_commit(),
+        "fab_sha256": fab_sha256 or NOT_RECORDED,
         "python": platform.python_version(),
         "packages": _packages(),
     }
@@ -114,16 +125,19 @@ class Accountability:
         Open for writing.
     consortium
         Whose withdrawals they are.
+    fab_sha256
+        Hash of the bundle that Flower ships to the sites; empty: it is not known.
     """
 
-    def __init__(self, state: StateDirectory, consortium: ConsortiumConfig) -> None:
+    def __init__(self, state: StateDirectory, consortium: ConsortiumConfig, *, fab_sha256: str = "") -> None:
+        self._fab_sha256 = fab_sha256
         self._state = state
         self._consortium = consortium
         self._acts = WithdrawalActs(state)
 
     def fix_policy(self, record: WithdrawalRecord, before: ModelVersion) -> None:
         """Record the policy before the unlearning; the same one again (after a crash) is not repeated."""
-        policy = policy_of(self._consortium, before)
+        policy = policy_of(self._consortium, before, self._fab_sha256)
         known = self._acts.of(record.id, "policy")
         if not known or dict(known[-1].body) != policy:
             self._acts.add(record.id, "policy", policy, at=_now(), actor=SERVER)

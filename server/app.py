@@ -44,7 +44,13 @@ def _run(grid: Grid, context: Context) -> None:
         start_logging(default="" if simulated else "human", file=directory.path / LOG_FILE)
         # In a simulation nothing is sent.
         way = grid if simulated else PackingGrid(grid)
-        coordinator = Coordinator(way, load_consortium(source), directory, simulated=simulated)
+        coordinator = Coordinator(
+            way,
+            load_consortium(source),
+            directory,
+            simulated=simulated,
+            fab_sha256=grid.run.fab_hash or "",
+        )
         task = Task.of(context.run_config)
         with recording(directory, str(context.run_id), task):
             if task.kind == "plan":

@@ -19,6 +19,7 @@ from server.certificate_parts import (
     not_shown,
     outcome_of,
 )
+from server.code_version import NOT_RECORDED
 from server.evidence_files import evidence_files, recipients_without_names, residuals
 from server.ledger_slice import slice_of
 from server.names import MAIN
@@ -319,6 +320,8 @@ def _method(record: Record) -> said.Method | None:
         policy_sha256=policy_digest(policy),
         reconsent=policy["reconsent"],
         code_sha256=policy["code_sha256"],
+        git_commit=policy.get("git_commit", NOT_RECORDED),
+        fab_sha256=policy.get("fab_sha256", NOT_RECORDED),
         packages=policy["packages"],
     )
 

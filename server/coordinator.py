@@ -56,15 +56,24 @@ class Coordinator:
         Open, writable state directory.
     simulated
         Marks withdrawals as simulated: no evidence.
+    fab_sha256
+        Hash of the bundle that Flower ships to the sites, for the record; empty: it is not known.
     """
 
     def __init__(
-        self, grid: Grid, consortium: ConsortiumConfig, state: StateDirectory, *, simulated: bool
+        self,
+        grid: Grid,
+        consortium: ConsortiumConfig,
+        state: StateDirectory,
+        *,
+        simulated: bool,
+        fab_sha256: str = "",
     ) -> None:
         self.grid = grid
         self.consortium = consortium
         self.state = state
         self.simulated = simulated
+        self.fab_sha256 = fab_sha256
         policy = cache_policy(consortium)
         self.safekeeping = Safekeeping(state, consortium)
         self.books = Bookkeeping(state, policy.anchor_rounds, self.safekeeping)

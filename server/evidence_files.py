@@ -8,6 +8,7 @@ from typing import Any
 
 from reconsent.config import ConsortiumConfig
 from server.accountability import policy_digest
+from server.code_version import NOT_RECORDED
 from server.names import MAIN
 from server.on_record import Record
 from server.persistence import (
@@ -22,9 +23,11 @@ from server.persistence import (
     Withdrawals,
 )
 from server.persistence.ledger_entries import MODEL_REGISTERED, role
+from server.privacy import privacy_of
 from server.residues import backups_before, keys_destroyed, purge_after
 from server.withdrawal_view import recipients_shown
 from unlearning.certificate import statement as said
+from unlearning.certificate.layout import PRIVACY
 from unlearning.certificate.participants import participants_root
 from unlearning.ledger.canonical import canonical
 from unlearning.withdrawal import WithdrawalState
@@ -62,6 +65,7 @@ def evidence_files(
         "request.json": canonical(_request(state, record.withdrawal, certificate)),
         "verification.json": canonical(_verification(record, certificate)),
     }
+    files[PRIVACY] = canonical(_privacy(state, consortium, record, alias))
     if record.policy is not None:
         files["policy.json"] = canonical(record.policy)
         files["unlearning.json"] = canonical(_unlearning(state, consortium, record, alias))
@@ -198,11 +202,41 @@ def _unlearning(
         "fixed_at": None if record.fixed_at is None else record.fixed_at.isoformat(),
         "method": policy["method"],
         "settings": policy["settings"],
+        "git_commit": policy.get("git_commit", NOT_RECORDED),
+        "fab_sha256": policy.get("fab_sha256", NOT_RECORDED),
         "consortium_seed": consortium.seed,
         "withdrawn": [alias(site) for site in record.withdrawal.sites],
         "retained": sorted(alias(site) for site in retained - set(record.withdrawal.sites)),
         "runs": sorted(_runs(state, record)),
         "rounds": [_round(entry, alias) for entry in rounds],
+    }
+
+
+def _privacy(
+    state: StateDirectory, consortium: ConsortiumConfig, record: Record, alias: Alias
+) -> dict[str, Any]:
+    """Differential privacy: what the consortium file asks of each site, and what each has told of it."""
+    told: dict[str, list[dict[str, Any]]] = {}
+    for entry in privacy_of(RoundLog(state)):
+        if entry["spent"] is not None:
+            words = {key: entry[key] for key in ("unit", "spent", "delta", "ceiling", "round")}
+            told.setdefault(entry["site"], []).append(words)
+
+    def shown(name: str) -> dict[str, Any]:
+        site = next((site for site in consortium.sites if site.name == name), None)
+        settings = consortium.privacy if site is None else consortium.privacy_of(site)
+        used = settings.mode != "none" or name in told
+        return {
+            "site": alias(name),
+            "withdrawn": name in record.withdrawal.sites,
+            "settings": settings.model_dump(mode="json", by_alias=True) if used else "none",
+            "spent": told.get(name, NOT_RECORDED) if used else "none",
+        }
+
+    return {
+        "notice": "Settings are those of the consortium file now; spent is what each site told last, in all: "
+        "the account is kept at the site.",
+        "sites": [shown(name) for name in sorted({site.name for site in consortium.sites} | told.keys())],
     }
 
 

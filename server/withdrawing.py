@@ -62,7 +62,9 @@ class Withdrawing:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
         self.register = Withdrawals(coordinator.state)
-        self.accountability = Accountability(coordinator.state, coordinator.consortium)
+        self.accountability = Accountability(
+            coordinator.state, coordinator.consortium, fab_sha256=coordinator.fab_sha256
+        )
         self._entries = ContributionEntries(coordinator.state)
         self.checkpoints = Checkpoints(coordinator.state, coordinator.safekeeping.keys)
         self.checkpoints.sweep()

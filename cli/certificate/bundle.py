@@ -184,6 +184,10 @@ def _manifest(certificate: Certificate, files: Mapping[str, bytes]) -> bytes:
     listed = {
         "certificate": certificate.certificate_id,
         "notice": certificate.notice,
+        "signers": [
+            {"role": "operator", "key": layout.OPERATOR, "key_id": certificate.signers.operator},
+            {"role": "privacy-officer", "key": layout.OFFICER, "key_id": certificate.signers.privacy_officer},
+        ],
         "files": {name: sha256_of(content) for name, content in sorted(files.items())},
     }
     return (json.dumps(listed, indent=1) + "\n").encode()

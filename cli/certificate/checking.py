@@ -154,6 +154,11 @@ def _check_manifest(contents: Mapping[str, bytes], certificate: Certificate) -> 
     others = {name: digest for name, digest in certificate.files.items() if name != layout.MANIFEST}
     if manifest.get("files") != others or manifest.get("certificate") != certificate.certificate_id:
         raise _contradiction(layout.MANIFEST, "it does not list the files that were signed")
+    # Manifests of earlier releases do not have them.
+    signers = certificate.signers.model_dump()
+    for entry in manifest.get("signers", []):
+        if signers[entry["role"].replace("-", "_")] != entry["key_id"]:
+            raise _contradiction(layout.MANIFEST, f"another key is said to be that of the {entry['role']}")
 
 
 def _check_keys(contents: Mapping[str, bytes], certificate: Certificate) -> PublicKey:

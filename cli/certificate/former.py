@@ -68,5 +68,5 @@ def _wrong(bundle: Bundle, name: str, digest: str) -> str:
 
 
 def _lacks(certificate: Certificate, name: str) -> bool:
-    unsigned = (layout.SIGNED, layout.PAGE, layout.VERIFY, layout.RECEIPT)
+    unsigned = (layout.SIGNED, layout.PAGE, layout.VERIFY, layout.RECEIPT, layout.FINDINGS)
     return name not in unsigned and name not in certificate.files

@@ -7,6 +7,7 @@ from pathlib import Path
 from cli.results import Results
 from cli.results_evidence import Evidence, FindingResult
 from server.certifying import Further
+from unlearning.certificate.statement import SIMULATION
 from unlearning.ledger.canonical import canonical
 
 ABOUT = "unlearned"
@@ -21,7 +22,9 @@ def further_of_results(path: Path) -> Further | None:
     evidence = Results.load(path).evidence
     if evidence is None:
         return None
-    return Further(canonical(evidence.model_dump(mode="json")), tuple(_words(evidence)))
+    return Further(
+        canonical({"notice": SIMULATION, **evidence.model_dump(mode="json")}), tuple(_words(evidence))
+    )
 
 
 def _words(evidence: Evidence) -> list[str]:

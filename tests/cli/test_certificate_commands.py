@@ -22,6 +22,7 @@ from tests.server.hospitals import consortium, opened
 from tests.small_disk import fill, small_disk
 from unlearning.certificate import layout
 from unlearning.certificate.signed import read_unverified
+from unlearning.certificate.statement import SIMULATION
 from unlearning.signing import load_public_key
 from unlearning.verification.limits import limits_of
 
@@ -165,6 +166,7 @@ def check_further_findings(bundle: Path) -> None:
     made = read_unverified((bundle / layout.SIGNED).read_bytes()).certificate
     assert "oracle-gap/forget-test" in {item.name for item in made.evidence}
     findings = json.loads((bundle / layout.FINDINGS).read_bytes())
+    assert findings.pop("notice") == SIMULATION
     assert findings == json.loads(evidence().model_dump_json())
     assert made.files[layout.FINDINGS] == sha256_of((bundle / layout.FINDINGS).read_bytes())
     told = [words for words in made.not_shown if "findings.json" in words]

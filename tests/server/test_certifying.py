@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,17 @@ import pytest
 from cli.certificate.page import bundle_page
 from reconsent.config import ConsortiumConfig
 from reconsent.files import sha256_of
+from reconsent.privacy import PrivacyConfig
 from server.accountability import FRESH_METHODS, policy_digest, site_figures
 from server.certifying import Draft, draft
+from server.code_version import NOT_RECORDED, git_commit
 from server.persistence import (
     Certificates,
     ModelRegistry,
     PrivacyDesk,
+    RoundLog,
+    RoundRecord,
+    SiteOutcome,
     StateDirectory,
     WithdrawalActs,
     Withdrawals,
@@ -26,11 +33,12 @@ from server.persistence import (
 from server.processing_record import TO_FILL_IN, markdown, record_of_processing
 from server.residues import note_purge
 from server.status import status_of
+from strategies import messages as msg
 from strategies.methods import METHODS, method_settings
 from tests.server.hospitals import consortium, opened
 from unlearning.certificate.claim import Certified, ClaimLevel
 from unlearning.certificate.evidence import About, Figure
-from unlearning.certificate.layout import SLICE
+from unlearning.certificate.layout import PRIVACY, SLICE
 from unlearning.certificate.signed import countersign, issue, verify
 from unlearning.certificate.statement import SIMULATION, Signers, payload_of, read_payload
 from unlearning.signing import SigningKey
@@ -118,6 +126,51 @@ def test_ascent_claims_only_what_was_measured(ascended: Ascended) -> None:
         assert shown in certified.claim
         assert shown in page
     assert read_payload(payload_of(certified)) == certified
+
+
+def test_privacy_settings_and_what_was_spent_are_in_the_bundle(tmp_path: Path) -> None:
+    """What each site told last, also in a round that failed; where it told nothing: not recorded."""
+    state, config = carried_out(tmp_path, "retrain")
+    told = {msg.EPSILON["patient"]: 1.5, msg.PRIVACY_DELTA: 1e-5, msg.EPSILON_CEILING: 4.0}
+    with state:
+        outcome = SiteOutcome(outcome="ok", privacy=told)
+        RoundLog(state).append_failed(
+            RoundRecord(line="main", kind="train", round=9, sites={"delta": outcome})
+        )
+        private = config.model_copy(
+            update={"privacy": PrivacyConfig(mode="sample", noise_multiplier=1.0, ceiling=4.0)}
+        )
+        made = drafted(state, private)
+        shown = {entry["site"]: entry for entry in json.loads(made.files[PRIVACY])["sites"]}
+        leaver = shown.pop(made.certificate.sites[0].pseudonym)
+        assert leaver["spent"] == [
+            {"unit": "patient", "spent": 1.5, "delta": 1e-5, "ceiling": 4.0, "round": 9}
+        ]
+        assert leaver["settings"]["noise-multiplier"] == 1.0
+        assert [entry["spent"] for entry in shown.values()] == ["not recorded"] * 3
+
+
+def test_the_commit_is_that_of_a_checkout_and_of_no_other(tmp_path: Path) -> None:
+    """Clean, changed, and code that lies in somebody else's checkout: then it is not recorded."""
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git is not installed")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false")
+
+    def run(*arguments: str) -> str:
+        command = [git, "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()  # type: ignore[arg-type]
+
+    run("init", "-q")
+    (tmp_path / "code.py").write_text("1")
+    run("add", ".")
+    run("commit", "-qm", "first")
+    commit = run("rev-parse", "HEAD")
+    assert git_commit(tmp_path) == commit
+    (tmp_path / "code.py").write_text("2")
+    assert git_commit(tmp_path) == f"{commit}-dirty"
+    (tmp_path / "site-packages").mkdir()
+    assert git_commit(tmp_path / "site-packages") == NOT_RECORDED
 
 
 def test_only_known_methods_count_as_fresh() -> None:

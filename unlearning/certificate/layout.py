@@ -11,6 +11,7 @@ PAGE = "certificate.html"
 MANIFEST = "MANIFEST.json"
 VERIFY = "VERIFY.md"
 FINDINGS = "findings.json"
+PRIVACY = "privacy.json"
 SLICE = "audit/slice.jsonl"
 OPERATOR = "keys/operator.pub"
 OFFICER = "keys/privacy-officer.pub"
@@ -28,7 +29,9 @@ FILES: Mapping[str, str] = {
     "policy.json": "method, settings, limits, code: as fixed before the unlearning",
     "lineage.json": "every version from the initial model to the new one, and every one with an update of "
     "the site: who took part, under pseudonyms, and the Merkle root over them",
-    "unlearning.json": "what was run: settings, seed, remaining sites, each round with the norms of updates",
+    "unlearning.json": "what was run: settings, code, seed, remaining sites, each round with the norms of "
+    "updates",
+    PRIVACY: "differential privacy of each site: settings, and the ε it has told to have spent",
     "verification.json": "what was measured, beside the limits that were fixed before; what was not shown",
     FINDINGS: "what further checks of a simulation found, which the claim does not rest on; what each cannot "
     "show",

@@ -129,6 +129,9 @@ class Method(Part):
     reconsent: str
     code_sha256: Digest = Field(description="of the source files that ran")
     packages: dict[str, str]
+    # Certificates of earlier releases do not have these.
+    git_commit: str = Field(default="", description="of the checkout that ran, or that it is not recorded")
+    fab_sha256: str = Field(default="", description="of the bundle that Flower shipped, or the same")
 
 
 class Interval(Part):

@@ -26,6 +26,9 @@ from unlearning.certificate.statement import SIMULATION, Request
 from unlearning.intake import NAMES
 from unlearning.signing import SigningKey
 
+WHOLE = layout.FILES.keys() - {layout.FINDINGS}
+"""Every file; further findings there are of a simulation."""
+
 
 @pytest.fixture
 def copy(made: Made, tmp_path: Path) -> Path:
@@ -35,9 +38,9 @@ def copy(made: Made, tmp_path: Path) -> Path:
 
 def test_the_bundle_is_whole(made: Made) -> None:
     """Every file of the layout is there, and it verifies as it is and in its archive."""
-    assert made.files.keys() == layout.FILES.keys()
+    assert made.files.keys() == WHOLE
     checked = made.check(made.directory)
-    assert (checked.files, checked.receipts) == (len(layout.FILES), 1)
+    assert (checked.files, checked.receipts) == (len(WHOLE), 1)
     assert checked.part is not None
     kinds = {entry.kind for entry in checked.part.entries}
     assert kinds >= {"ledger-begun", "withdrawal", "withdrawal-act", "contributions-erased", "models-revoked"}
@@ -82,7 +85,7 @@ def test_an_archive_is_checked_like_the_directory(made: Made, tmp_path: Path) ->
     """Whole it verifies; changed, added inside or beside, twice, or cut off it does not."""
     archive, top = tmp_path / "bundle.zip", made.directory.name
     archive.write_bytes(zipped(top, made.files))
-    assert made.check(archive).files == len(layout.FILES)
+    assert made.check(archive).files == len(WHOLE)
     altered = {**made.files, "lineage.json": made.files["lineage.json"].replace(b"0", b"1", 1)}
     archive.write_bytes(zipped(top, altered))
     with pytest.raises(SignatureError, match=r"lineage.json was altered"):
@@ -112,7 +115,7 @@ def test_the_commands_verify_a_bundle_and_say_what_was_shown(
     command("certificate", "verify", copy, *own)
     said = capsys.readouterr().out
     assert "VERIFIED" in said
-    assert f"{len(layout.FILES)} files of the bundle are as they were signed" in said
+    assert f"{len(WHOLE)} files of the bundle are as they were signed" in said
     assert "signed by its node's key" in said
     command("certificate", "verify", copy / layout.SIGNED, *own)
     assert "nothing is said of the other files" in capsys.readouterr().out
@@ -197,7 +200,7 @@ def test_the_bundle_can_be_checked_without_reconsent(made: Made) -> None:
     told = subprocess.run(
         ["sha256sum", "-c"], cwd=made.directory, input=listed, capture_output=True, check=True
     ).stdout.decode()
-    assert told.count(": OK") == len(layout.FILES) - 3
+    assert told.count(": OK") == len(WHOLE) - 3
     der = ["openssl", "pkey", "-pubin", "-in", layout.OPERATOR, "-outform", "DER"]
     key = subprocess.run(der, cwd=made.directory, capture_output=True, check=True).stdout
     assert hashlib.sha256(key).hexdigest() in text

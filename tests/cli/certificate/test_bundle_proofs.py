@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from client.receipt import receipt_body
 from reconsent.errors import SignatureError
+from server.code_version import NOT_RECORDED, git_commit
 from tests.cli.certificate.bundle_maker import LEAVER, NODE, Made, command, resigned
 from tests.cli.console.console_at_work import PRIVATE_KEYS
+from tests.server.hospitals import SITES
 from unlearning.certificate import layout
 from unlearning.certificate.receipt import read_receipt, sign_receipt
 from unlearning.ledger.canonical import canonical
@@ -114,6 +116,36 @@ def test_participants_are_committed_to_round_by_round(made: Made) -> None:
     assert len(unlearning["retained"]) == 3
     assert unlearning["rounds"]
     assert unlearning["runs"] == ["1"]
+
+
+def test_the_bundle_names_code_signers_and_privacy(made: Made) -> None:
+    """The commit of this checkout; what nobody knows is said not to be recorded; each key with its role."""
+    method = made.certificate.method
+    assert method is not None
+    policy, unlearning = (json.loads(made.files[name]) for name in ("policy.json", "unlearning.json"))
+    for known in (policy, unlearning):
+        assert known["git_commit"] == method.git_commit == git_commit()
+        # No Flower app was shipped: the test's own nodes answered.
+        assert known["fab_sha256"] == method.fab_sha256 == NOT_RECORDED
+    manifest = json.loads(made.files[layout.MANIFEST])
+    assert [(s["role"], s["key"], s["key_id"]) for s in manifest["signers"]] == [
+        ("operator", layout.OPERATOR, made.operator.key_id),
+        ("privacy-officer", layout.OFFICER, made.officer.key_id),
+    ]
+    privacy = json.loads(made.files[layout.PRIVACY])["sites"]
+    assert len(privacy) == len(SITES)
+    assert [site["site"] for site in privacy if site["withdrawn"]] == [made.certificate.sites[0].pseudonym]
+    assert {(site["settings"], site["spent"]) for site in privacy} == {("none", "none")}
+
+
+def test_a_manifest_that_swaps_the_roles_is_refused(made: Made, tmp_path: Path) -> None:
+    """Also if both have signed it: the roles are those of the certificate."""
+    manifest = json.loads(made.files[layout.MANIFEST])
+    first, second = manifest["signers"]
+    first["role"], second["role"] = second["role"], first["role"]
+    spoilt = resigned(made, tmp_path, {layout.MANIFEST: canonical(manifest)})
+    with pytest.raises(SignatureError, match="another key is said to be that of the privacy-officer"):
+        made.check(spoilt)
 
 
 def edited(content: bytes, edit: Callable[[list[dict[str, Any]]], object]) -> bytes:
