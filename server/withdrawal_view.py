@@ -5,17 +5,21 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from server.persistence import StateDirectory, WithdrawalActs, WithdrawalRecord, Withdrawals
 from server.recipients import recipients_of
 from unlearning.request import time_zone
 from unlearning.withdrawal import WithdrawalState
 
 
-def held_until(state: StateDirectory, record: WithdrawalRecord) -> str | None:
+def held_until(
+    state: StateDirectory, record: WithdrawalRecord, *, session: Session | None = None
+) -> str | None:
     """The day (ISO 8601) on which a withdrawal on legal hold shall be looked at again, if one is set."""
     if record.state is not WithdrawalState.LEGAL_HOLD:
         return None
-    holds = WithdrawalActs(state).of(record.id, "hold")
+    holds = WithdrawalActs(state).of(record.id, "hold", session=session)
     return holds[-1].body.get("until") if holds else None
 
 

@@ -12,6 +12,8 @@ from reconsent.exposition.histogram import LONG_BOUNDS
 from server.metrics.view import View
 from server.persistence import WithdrawalRecord, Withdrawals
 from server.persistence.tables import WithdrawalEventRow
+from server.withdrawal_view import held_until
+from unlearning.request import time_zone
 from unlearning.withdrawal import WithdrawalState
 
 STATES = Metric("reconsent_withdrawals", "gauge", "Withdrawals by the state they are in", ("state",))
@@ -50,6 +52,14 @@ DEADLINE = Metric(
     ("withdrawal",),
     "for open withdrawals, except during a legal hold, which is an answer",
 )
+HOLD_UNTIL = Metric(
+    "reconsent_withdrawal_hold_until_timestamp_seconds",
+    "gauge",
+    "When the day begins on which a legal hold shall be looked at again, in the withdrawal's time zone, in "
+    "seconds since 1970",
+    ("withdrawal",),
+    "during a legal hold for which a day was given",
+)
 STEP_AT = Metric(
     "reconsent_withdrawal_last_step_timestamp_seconds",
     "gauge",
@@ -58,7 +68,7 @@ STEP_AT = Metric(
     "for open withdrawals",
 )
 
-TOPIC = Topic("Withdrawals", (STATES, ENTERED, STAGE, STATE, RECEIVED, DEADLINE, STEP_AT))
+TOPIC = Topic("Withdrawals", (STATES, ENTERED, STAGE, STATE, RECEIVED, DEADLINE, HOLD_UNTIL, STEP_AT))
 
 
 class WithdrawalMetrics:
@@ -89,6 +99,9 @@ class WithdrawalMetrics:
         for record in records:
             if not record.state.closed:
                 self._open(samples, record, since[record.id][1])
+                if until := held_until(view.state, record, session=view.session):
+                    day = dt.datetime.fromisoformat(until).replace(tzinfo=time_zone(record.zone))
+                    samples.set(HOLD_UNTIL, day.timestamp(), record.id)
 
     @staticmethod
     def _open(samples: Samples, record: WithdrawalRecord, step: dt.datetime) -> None:

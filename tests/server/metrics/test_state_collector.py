@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 import re
@@ -20,7 +21,15 @@ from server.metrics import catalogue as names
 from server.metrics.refusals import REASONS, reason_code
 from server.metrics.view import View
 from server.names import MAIN
-from server.persistence import ModelRegistry, RoundLog, RoundRecord, SiteOutcome, StateDirectory, Withdrawals
+from server.persistence import (
+    ModelRegistry,
+    PrivacyDesk,
+    RoundLog,
+    RoundRecord,
+    SiteOutcome,
+    StateDirectory,
+    Withdrawals,
+)
 from server.persistence.state import DATABASE
 from server.privacy import privacy_of, rounds_sat_out
 from server.status import status_of
@@ -29,6 +38,7 @@ from strategies.screening import UpdateScreen
 from tests.server.hospitals import SITES, consortium, grid, opened
 from tests.server.metrics.scrapes import exposed
 from unlearning.parameters import ParameterLayout
+from unlearning.request import RequestDetails
 from unlearning.withdrawal import WithdrawalState
 
 PROMTOOL = shutil.which("promtool")
@@ -247,6 +257,30 @@ def test_a_cancelled_unlearning_leaves_no_figures(tmp_path: Path) -> None:
         assert retained(state, counted) == [33.4, 32.5]
         done("train", 7, unlearned, 33.6)
         assert retained(state, counted) == [34.0, 33.6], "that of the last one that was not cancelled"
+
+
+def test_a_legal_hold_has_the_day_it_is_looked_at_again(tmp_path: Path) -> None:
+    """The newest day given, from midnight in the withdrawal's time zone; gone with the hold."""
+    with opened(tmp_path, consortium()) as run:
+        run.coordinator.meet()
+        state = run.coordinator.state
+        tokyo = RequestDetails(zone="Asia/Tokyo")
+        record = Withdrawals(state).file(["beta"], reason="asked", requested_by="dpo", details=tokyo)
+        desk, collector = PrivacyDesk(state, "officer"), StateCollector(tmp_path / "state")
+
+        def until() -> float | None:
+            return collector.samples().value(withdrawals.HOLD_UNTIL, record.id)
+
+        assert until() is None
+        desk.hold(record.id, "a trial")
+        assert until() is None, "no day was given"
+        desk.hold(record.id, "a trial", dt.date(2031, 3, 2))
+        assert until() == dt.datetime(2031, 3, 1, 15, tzinfo=dt.UTC).timestamp()
+        desk.hold(record.id, "it lasts", dt.date(2032, 3, 2))
+        assert until() == dt.datetime(2032, 3, 1, 15, tzinfo=dt.UTC).timestamp()
+        desk.release(record.id, "it has ended")
+        assert until() is None
+        collector.close()
 
 
 def test_open_withdrawals_have_their_deadline(tmp_path: Path) -> None:
