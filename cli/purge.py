@@ -26,6 +26,9 @@ def purge(
         float | None,
         typer.Option("--every", min=0.0001, help="Do it again after so many hours, until it is stopped."),
     ] = None,
+    not_at_once: Annotated[
+        bool, typer.Option("--not-at-once", help="With --every: the first time only after so many hours.")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print what was there as JSON.")] = False,
 ) -> None:
     """Remove every message from the SuperLink's database, and kept updates that are older than they may be.
@@ -37,7 +40,7 @@ def purge(
     run, but no run may be under way.
 
     With --every it stays, does it at once and then again and again; what goes wrong is said, and tried again
-    the next time.
+    the next time. `reconsent up` starts one by itself where `[contributions]` sets keep-days.
 
     Example
     -------
@@ -53,7 +56,8 @@ def purge(
     # As the first process of a container it would not be ended by the signal otherwise.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    while True:
+    while not (not_at_once and stop.wait(every * HOUR_SECONDS)):
+        not_at_once = False
         try:
             _purge(directory, unless_running=True, json_output=json_output)
         except ReconsentError as error:

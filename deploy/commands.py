@@ -10,10 +10,12 @@ from client.site_log import LOG_VARIABLE
 from deploy.certificates import AUTHORITY, SERVER, SERVER_KEY
 from deploy.exporters import EXPORTER_PORTS, exporter_names, is_exporter
 from deploy.flower_control import SWITCHES, executable, local_environment
+from deploy.keeper import KEEPER, keeper_names
 from deploy.layout import SUPERLINK, Layout, supernode
 from deploy.ports import LOCAL
 from deploy.processes import MARK
 from deploy.superlink_database import patient_database
+from reconsent.config import ConsortiumConfig
 from reconsent.environment import (
     CONSORTIUM_VARIABLE,
     LEDGERS_VARIABLE,
@@ -112,16 +114,18 @@ def supernode_environment(layout: Layout, site: str) -> dict[str, str]:
     return environment
 
 
-def process_names(sites: list[str], *, metrics: bool = False) -> list[str]:
-    """The SuperLink, the SuperNode of each site, and the exporters, if they are wanted."""
+def process_names(config: ConsortiumConfig, sites: list[str], *, metrics: bool = False) -> list[str]:
+    """The SuperLink, the SuperNode of each site, the keeper and the exporters, if they are wanted."""
     exporters = exporter_names(sites) if metrics else []
-    return [SUPERLINK, *(supernode(site) for site in sites), *exporters]
+    return [SUPERLINK, *(supernode(site) for site in sites), *keeper_names(config), *exporters]
 
 
 def ports_of(name: str) -> tuple[str, ...]:
     """Purposes of the ports that the process called ``name`` needs."""
     if name == SUPERLINK:
         return SUPERLINK_PORTS
+    if name == KEEPER:
+        return ()
     return EXPORTER_PORTS if is_exporter(name) else SUPERNODE_PORTS
 
 

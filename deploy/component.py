@@ -26,7 +26,8 @@ class Component:
     Attributes
     ----------
     name
-        ``superlink``, ``supernode-SITE``, ``metrics`` (the server's exporter) or ``metrics-SITE``.
+        ``superlink``, ``supernode-SITE``, ``metrics`` (the server's exporter), ``metrics-SITE``,
+        or ``purge`` (which removes what is too old).
     site
         Whose it is; empty for the server's.
     status

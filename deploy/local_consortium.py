@@ -16,6 +16,7 @@ from deploy.certificates import AUTHORITY, check_certificates, make_certificates
 from deploy.component import Component, Report, silent
 from deploy.flower_control import FlowerControl
 from deploy.housekeeping import tidy
+from deploy.keeper import KEEPER, keeper_command, keeper_names
 from deploy.keys import node_key
 from deploy.layout import SUPERLINK, Layout, supernode
 from deploy.ports import find_ports
@@ -148,7 +149,7 @@ class LocalConsortium:
         self, config: ConsortiumConfig, table: ProcessTable, now: _Start, report: Report
     ) -> dict[str, Admission]:
         sites = [site.name for site in config.sites]
-        self._assign_ports(table, sites, now)
+        self._assign_ports(config, table, sites, now)
         link = table.processes[SUPERLINK]
         if SUPERLINK not in now.running:
             report("Starting the SuperLink")
@@ -167,7 +168,7 @@ class LocalConsortium:
         for site in sites:
             if admissions[site].refusal:
                 report(f"Site '{site}' is kept out: {admissions[site].refusal}", warning=True)
-        self._stop_nodes_without_place(table, admitted, now, report)
+        self._stop_nodes_without_place(config, table, admitted, now, report)
         nodes = {site: admissions[site].node_id for site in admitted}
         dead = {site: node_id for site, node_id in nodes.items() if supernode(site) not in now.running}
         # All ports are on this machine, so that a node of a site that does not run here runs nowhere.
@@ -181,6 +182,7 @@ class LocalConsortium:
             now, [SUPERLINK, *names], lambda: ready(self.control, records, nodes, insecure=table.insecure)
         )
         self._start_exporters(table, admitted, now, report)
+        self._start_keeper(config, table, now)
         return admissions
 
     def _start_nodes(
@@ -217,6 +219,13 @@ class LocalConsortium:
         self._wait(now, names, lambda: all(exporters.answers(table.processes[name]) for name in names))
         exporters.write_targets(self.layout, table.processes)
 
+    def _start_keeper(self, config: ConsortiumConfig, table: ProcessTable, now: _Start) -> None:
+        for name in keeper_names(config):
+            if name not in now.running:
+                # Of the server: it needs the keys and the database that its runs use.
+                environment = commands.superlink_environment(self.layout)
+                self._start(name, keeper_command(self.layout), environment, table, now)
+
     def _start(
         self,
         name: str,
@@ -233,8 +242,10 @@ class LocalConsortium:
             with suppress(psutil.NoSuchProcess):
                 now.started[name] = psutil.Process(record.pid)
 
-    def _assign_ports(self, table: ProcessTable, sites: list[str], now: _Start) -> None:
-        names = commands.process_names(sites, metrics=now.metrics)
+    def _assign_ports(
+        self, config: ConsortiumConfig, table: ProcessTable, sites: list[str], now: _Start
+    ) -> None:
+        names = commands.process_names(config, sites, metrics=now.metrics)
         for name in set(table.processes) - {*names, *now.running}:
             del table.processes[name]
         wanted = []
@@ -254,10 +265,10 @@ class LocalConsortium:
         table.save(self.layout.processes)
 
     def _stop_nodes_without_place(
-        self, table: ProcessTable, sites: list[str], now: _Start, report: Report
+        self, config: ConsortiumConfig, table: ProcessTable, sites: list[str], now: _Start, report: Report
     ) -> None:
         """A site that was barred while its node ran must not stay connected."""
-        wanted = set(commands.process_names(sites, metrics=now.metrics))
+        wanted = set(commands.process_names(config, sites, metrics=now.metrics))
         for name in sorted(set(now.running) - wanted):
             report(f"Stopping {name}")
             processes.stop([now.running.pop(name)])
@@ -350,7 +361,7 @@ class LocalConsortium:
         running = self._running(table)
         components = []
         for name, record in table.processes.items():
-            site = "" if name == SUPERLINK else name.removeprefix(supernode(""))
+            site = "" if name in (SUPERLINK, KEEPER) else name.removeprefix(supernode(""))
             if exporters.is_exporter(name):
                 site = name.removeprefix(exporters.METRICS).removeprefix("-")
             refusal = admissions[site].refusal if site in admissions else ""

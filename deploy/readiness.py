@@ -13,6 +13,7 @@ from deploy import commands, health
 from deploy.component import Report
 from deploy.exporters import METRICS, answers
 from deploy.flower_control import FlowerControl
+from deploy.keeper import KEEPER
 from deploy.ports import LOCAL
 from deploy.processes import ProcessRecord
 from deploy.superlink_database import PATIENCE_SECONDS
@@ -24,6 +25,8 @@ RELEASE_SECONDS = 90.0
 
 def serves(record: ProcessRecord) -> bool:
     """Whether the process says of itself that it serves."""
+    if record.name == KEEPER:
+        return True
     if METRICS in record.ports:
         return answers(record)
     if commands.HEALTH not in record.ports:

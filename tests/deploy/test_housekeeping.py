@@ -15,8 +15,10 @@ import pytest
 from cli.deployment import Deployment
 from cli.purge import purge
 from cli.train import _clear_up, attach, train
+from deploy.commands import ports_of, process_names
 from deploy.flower_control import FlowerControl, Node
 from deploy.housekeeping import empty_superlink, tidy
+from deploy.keeper import KEEPER
 from deploy.layout import Layout
 from deploy.residue import RunUnderWayError, residue_of
 from reconsent.config import dump_consortium
@@ -86,6 +88,37 @@ def test_a_purge_can_go_on_day_by_day(layout: Layout) -> None:
     assert said[0].startswith("Removed ")
     assert said[1].startswith("There was nothing to remove")
     assert MARKER[:16] not in files(layout.database(insecure=False))
+
+
+def test_a_purge_can_wait_before_the_first_time(layout: Layout) -> None:
+    """A real process does nothing before its time has come, ends at once when told to, and then does it."""
+    program = "import sys; from cli.main import main; main(sys.argv[1:])"
+    options = ["--not-at-once", "--state", str(layout.state)]
+
+    def started(hours: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program, "purge", "--every", hours, *options]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    with started("24") as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.terminate()
+        process.wait(60)
+    assert MARKER[:16] in files(layout.database(insecure=False))
+    with started("0.0001") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Removed ")
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_a_consortium_on_this_machine_has_a_keeper_where_time_makes_updates_too_old() -> None:
+    """Only with keep-days: what rounds make too old, the run removes."""
+    sites = ["north"]
+    for keep, there in (({}, False), ({"keep-rounds": 3}, False), ({"keep-days": 30}, True)):
+        config = consortium(contributions=keep)
+        assert (KEEPER in process_names(config, sites)) is there
+    assert ports_of(KEEPER) == ()
 
 
 def test_a_run_that_has_ended_leaves_nothing(layout: Layout) -> None:

@@ -22,7 +22,10 @@ def config() -> ConsortiumConfig:
         update={"local_steps": 1, "evaluate_every": 0, "join_seconds": 300.0, "timeout_seconds": 300.0}
     )
     unlearning = tiny.unlearning.model_copy(update={"rounds_fraction": 2 / 3})
-    return tiny.model_copy(update={"withdrawals": (), "training": training, "unlearning": unlearning})
+    # Nothing is as old as that; but with it a process looks every day whether it is.
+    kept = tiny.contributions.model_copy(update={"keep_days": 3650.0})
+    changes = {"withdrawals": (), "training": training, "unlearning": unlearning, "contributions": kept}
+    return tiny.model_copy(update=changes)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from deploy import commands, processes
 from deploy.certificates import AUTHORITY, make_certificates
 from deploy.component import Component
 from deploy.flower_control import FlowerControl
+from deploy.keeper import KEEPER
 from deploy.keys import node_key
 from deploy.layout import SUPERLINK, supernode
 from deploy.local_consortium import LocalConsortium
@@ -79,7 +80,13 @@ def test_everything_runs_and_is_registered(local: LocalConsortium, config: Conso
     assert {c.name: c.status for c in components} == {
         SUPERLINK: "running",
         **{supernode(site.name): "running" for site in config.sites},
+        KEEPER: "running",
     }
+    keeper = psutil.Process(pids(components)[KEEPER])
+    assert keeper.cmdline()[-6:] == [
+        *("purge", "--every", "24", "--not-at-once"),
+        *("--state", str(local.layout.state)),
+    ]
     nodes = {node.node_id: node for node in local.control.list_nodes()}
     with StateDirectory.open(local.layout.state, writable=False) as state:
         for site in config.sites:
@@ -173,7 +180,8 @@ def test_unregistered_node_is_kept_out_for_good(local: LocalConsortium, config: 
 def test_down_leaves_nothing(local: LocalConsortium) -> None:
     """Everything ends, the SuperLink last; the second time there is nothing to stop."""
     stopped = local.down()
-    assert set(stopped) == {supernode("brain"), supernode("knee"), SUPERLINK} and stopped[-1] == SUPERLINK
+    assert set(stopped) == {supernode("brain"), supernode("knee"), KEEPER, SUPERLINK}
+    assert stopped[-1] == SUPERLINK
     assert processes.strays(str(local.layout.root)) == []
     assert local.down() == []
     assert {component.status for component in local.describe()} == {"stopped"}
