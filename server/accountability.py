@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 import reconsent
 from reconsent.config import ConsortiumConfig
+from server.beyond_limits import beyond_limits
 from server.code_version import NOT_RECORDED, git_commit
 from server.names import MAIN, SERVER
 from server.on_record import unlearned_since
@@ -142,13 +143,19 @@ class Accountability:
         if not known or dict(known[-1].body) != policy:
             self._acts.add(record.id, "policy", policy, at=_now(), actor=SERVER)
 
-    def note_figures(self, record: WithdrawalRecord) -> None:
-        """Record what the remaining sites measured before and after; once."""
-        if self._acts.of(record.id, "figures"):
-            return
-        figures = site_figures(self._state, record)
-        if figures:
+    def note_figures(self, record: WithdrawalRecord) -> list[str]:
+        """Record what the remaining sites measured before and after; once.
+
+        Returns
+        -------
+        The figures that are beyond the limit fixed before, in words.
+        """
+        known = self._acts.of(record.id, "figures")
+        figures = known[-1].body["figures"] if known else site_figures(self._state, record)
+        if figures and not known:
             self._acts.add(record.id, "figures", {"figures": figures}, at=_now(), actor=SERVER)
+        policies = self._acts.of(record.id, "policy")
+        return beyond_limits(figures, policies[-1].body) if policies else []
 
     def note_erasure(
         self, record: WithdrawalRecord, revoked: list[ModelVersion], session: Session, *, after: int = 0

@@ -19,6 +19,7 @@ from reconsent.errors import (
 from reconsent.faults import reached
 from reconsent.log_lines import belonging
 from server.accountability import Accountability
+from server.beyond_limits import notice_of
 from server.bookkeeping import MAIN
 from server.checkpoint import Checkpoint, Checkpoints
 from server.contribution_entries import ContributionEntries
@@ -168,8 +169,12 @@ class Withdrawing:
         return self._move(record, WithdrawalState.VERIFYING, _MEASURED)
 
     def _verified(self, record: WithdrawalRecord) -> WithdrawalRecord:
-        self.accountability.note_figures(record)
-        return self._move(record, WithdrawalState.PROPAGATING, "revoking models, erasing contributions")
+        beyond = self.accountability.note_figures(record)
+        note = "revoking models, erasing contributions"
+        if beyond:
+            announce(Event("notice", notice_of(record.id, beyond)))
+            note += f"; {len(beyond)} figures of remaining sites are beyond the limit fixed before"
+        return self._move(record, WithdrawalState.PROPAGATING, note)
 
     def _propagate(self, record: WithdrawalRecord) -> WithdrawalRecord:
         state, books, cache = self._of.state, self._of.books, self._of.cache

@@ -7,11 +7,12 @@
                      │               └─────────────┘              │
                      └────────────────────────────────────────────┘
 
-Verification that fails goes back to unlearning. A withdrawal that changes no model (the site leaves, its
-contributions are destroyed, the model stays under another legal basis) goes from *restricted* straight to
-*propagating*. Until propagation starts nothing has been destroyed, so until then a withdrawal may still be
-cancelled by who asked, refused, or put on legal hold; afterwards it can only be completed. *failed*
-remembers the state it failed in, and is resumed there.
+A withdrawal may go back from verification to unlearning, but none does so by itself: a figure beyond its
+limit is put on record and lowers what the certificate claims, and does not hold up the erasure. A withdrawal
+that changes no model (the site leaves, its contributions are destroyed, the model stays under another legal
+basis) goes from *restricted* straight to *propagating*. Until propagation starts nothing has been destroyed,
+so until then a withdrawal may still be cancelled by who asked, refused, or put on legal hold; afterwards it
+can only be completed. *failed* remembers the state it failed in, and is resumed there.
 """
 
 from __future__ import annotations

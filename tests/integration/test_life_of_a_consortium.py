@@ -29,6 +29,8 @@ from strategies.local_grid import LocalGrid
 from tests.integration.disturbances import cabled, little_patience, outcomes
 from tests.integration.one_thread import one_thread
 from tests.integration.operator_at_work import Operator
+from tests.integration.traces import found as found_in
+from tests.integration.traces import pieces_of_an_update
 from unlearning.withdrawal import WithdrawalState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -62,8 +64,10 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     operator: Operator, config: ConsortiumConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The site is barred at once; every process is killed amid its unlearning; after `up` and `resume`, amid
-    which another run is refused, the model is, bit for bit, that of a run to which nothing happened.
+    which another run is refused, the model is, bit for bit, that of a run to which nothing happened; and an
+    update of the site, whose bytes were in the SuperLink's files before, is in no file any more.
     """  # noqa: D205 - one sentence
+    pieces = pieces_of_an_update(operator, "knee")
     asked = "--reason", "consent withdrawn", "--requested-by", "dpo@example.org"
     filing = operator.start("withdraw", "knee", *asked)
     # It takes little longer than the command that asks for it.
@@ -97,6 +101,7 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     assert found["model"]["forgotten"] == ["knee"]
     assert found["contributions"]["sites"] == ["abdomen", "brain"]
     assert not list((operator.state / "contributions").glob("knee*"))
+    assert pieces and found_in(operator, pieces) == []
     versions = json.loads(operator("model", "list", "--json"))
     held = [v for v in versions if "knee" in v["lineage"] and "knee" not in v["forgotten"]]
     assert held and {v["status"] for v in held} == {"revoked"}

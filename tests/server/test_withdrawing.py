@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconsent.errors import ContributionError, ReconsentError, RoundError, WithdrawalError
+from server.accountability import site_figures
 from server.bookkeeping import MAIN, ORACLE
 from server.persistence import SiteStatus, Withdrawals
 from tests.server.hospitals import Run, consortium, grid, opened
@@ -166,3 +167,33 @@ def test_failure_while_propagating(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         run.coordinator.run()
         assert run.coordinator.withdrawals.get(record.id).state is WithdrawalState.COMPLETED
         assert "delta" not in run.coordinator.cache.sites()
+
+
+@pytest.mark.parametrize(("margin", "beyond"), [(1e-9, True), (1e9, False)])
+def test_figures_beyond_their_limits_are_told_and_hold_nothing_up(
+    margin: float, beyond: bool, tmp_path: Path
+) -> None:
+    """The run names them with their limit, the last step says how many; the withdrawal is completed."""
+    config = consortium(
+        compliance={"retain-margin-db": margin},
+        withdrawals=({"sites": ("delta",)},),
+        training={"evaluate-every": 1},
+        unlearning={"settings": {"alpha": 200.0, "tolerance": 1e9}},
+        assessment={"oracle": False},
+    )
+    with opened(tmp_path, config) as run:
+        run.coordinator.run()
+        register = run.coordinator.withdrawals
+        (record,) = register.all()
+        assert record.state is WithdrawalState.COMPLETED
+        told = [text for text in run.texts("notice") if "beyond a limit" in text]
+        (step,) = [e for e in register.events(record.id) if e.new_state is WithdrawalState.PROPAGATING]
+        assert (bool(told), "beyond the limit" in step.note) == (beyond, beyond)
+        if beyond:
+            assert f"and may be {margin:g}" in told[0]
+            lost = [
+                figure for figure in site_figures(run.coordinator.state, record) if figure["value"] > margin
+            ]
+            assert lost
+            assert all(f"{figure['name']} is {figure['value']:.2f} dB" in told[0] for figure in lost)
+            assert f"; {len(lost)} figures" in step.note
