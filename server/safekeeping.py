@@ -9,11 +9,11 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from reconsent.config import ConsortiumConfig
-from reconsent.errors import StateError
 from server.events import Event, announce
 from server.names import MAIN
 from server.persistence import Ledger, RunProgress, StateDirectory, WithdrawalRecord
 from server.persistence.ledger_entries import CONTRIBUTIONS_EXPIRED, expired_body
+from server.persistence.lock import StateInUseError
 from server.residues import note_keys_destroyed, note_made_good
 from unlearning.contributions import CachePolicy, ContributionCache, discard
 from unlearning.key_store import KeyStore
@@ -164,13 +164,18 @@ def expire_between_runs(path: Path, consortium: ConsortiumConfig) -> int | None:
     Returns
     -------
     How many; ``None`` if a run is under way, or there is no state yet.
+
+    Raises
+    ------
+    StateError
+        If the state cannot be used, as on a full disk.
     """
     if not (path / "contributions").is_dir():
         return None
     try:
         state = StateDirectory.open(path, clearing=True)
-    except StateError:
-        return None  # a server holds it; if something is wrong with it, whoever uses it next is told
+    except StateInUseError:
+        return None
     with state:
         safekeeping = Safekeeping(state, consortium)
         cache = ContributionCache(

@@ -22,6 +22,10 @@ PATIENCE_WITH_CLEARING = 120.0
 _CLEARING = "clears up"
 
 
+class StateInUseError(StateError):
+    """Somebody else holds the state directory."""
+
+
 class DirectoryLock:
     """An exclusive lock on a directory, held by the process and gone with it, however it ends.
 
@@ -37,7 +41,7 @@ class DirectoryLock:
 
     Raises
     ------
-    StateError
+    StateInUseError
         If another process, or this one, holds the lock and keeps it for :data:`PATIENCE`.
     """
 
@@ -49,7 +53,7 @@ class DirectoryLock:
         except BlockingIOError:
             holder = _holder(self._file) or "another process"
             self._file.close()
-            raise StateError(
+            raise StateInUseError(
                 f"The state directory {path.parent} is in use by {holder}.",
                 "Stop that server first, or choose another state directory.",
             ) from None
@@ -57,10 +61,16 @@ class DirectoryLock:
             self._file.close()
             raise
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        self._file.truncate(0)
         why = f", {_CLEARING}" if clearing else ""
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}{why}\n")
-        self._file.flush()
+        note = f"process {os.getpid()} on {socket.gethostname()} since {now}{why}\n"
+        try:
+            self._file.truncate(0)
+            # Past the file's own buffer, which on a full disk would be tried again when it is closed.
+            os.write(self._file.fileno(), note.encode())
+        except OSError:
+            # Or it would be held for as long as somebody looks at the error.
+            self._file.close()
+            raise
         _held.add(self)
 
     def release(self) -> None:

@@ -4,63 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from cli.certificate.issuing import verify_here
-from cli.main import main
-from reconsent.config import dump_consortium
 from reconsent.files import sha256_of
-from server.persistence import Certificates, Exports, Ledger, ModelRegistry, StateDirectory, Withdrawals
+from server.persistence import Exports, Ledger, ModelRegistry, StateDirectory
 from server.service import Service, Task
 from server.signing_terms import OFFICER, signing_terms
+from tests.cli.officer_at_work import Officer
 from tests.cli.results_builder import build_results
 from tests.cli.test_report_evidence import evidence
 from tests.server.hospitals import consortium, opened
-from tests.small_disk import fill, small_disk
 from unlearning.certificate import layout
 from unlearning.certificate.signed import read_unverified
 from unlearning.certificate.statement import SIMULATION
 from unlearning.signing import load_public_key
 from unlearning.verification.limits import limits_of
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A consortium that trained, from which a site has asked to withdraw."""
-    path = tmp_path_factory.mktemp("officer")
-    config = consortium()
-    (path / "consortium.toml").write_text(dump_consortium(config))
-    with opened(path, config) as run:
-        run.coordinator.run()
-        Withdrawals(run.coordinator.state).file(["delta"], reason="asked", requested_by="dpo", restrict=True)
-    return path
-
-
-class Officer:
-    """Types commands on a copy of the state."""
-
-    def __init__(self, run: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.path = path / "run"
-        shutil.copytree(run, self.path)
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str, status: int = 0, state: bool = True) -> str:
-        """Run a command; returns what it printed."""
-        where = ["--state", str(self.path / "state")] if state else []
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, *where])
-        out, err = self._capsys.readouterr()
-        assert (ended.value.code or 0) == status, out + err
-        return str(out + err)
-
-
-@pytest.fixture
-def officer(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Officer:
-    """An officer at work."""
-    return Officer(run, tmp_path, capsys)
 
 
 def test_the_register_is_kept_without_a_run(officer: Officer) -> None:
@@ -283,117 +242,3 @@ def test_the_record_of_processing_is_written(officer: Officer) -> None:
     assert "fields are the organisation's" in officer("record", "--out", str(file))
     assert "TO BE FILLED IN BY THE ORGANISATION" in file.read_text()
     assert json.loads(officer("record", "--format", "json"))["sections"]
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of four mebibytes."""
-    with small_disk(tmp_path / "disk", 4 * 2**20) as mounted:
-        yield mounted
-
-
-def test_no_output_is_half_written_to_a_full_disk(officer: Officer, disk: Path, tmp_path: Path) -> None:
-    """Every command that writes a file says which one cannot be written, and leaves nothing behind."""
-    key, issued = str(tmp_path / "officer"), tmp_path / "issued"
-    officer("certificate", "key", key, state=False)
-    officer("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(issued))
-    (bundle,) = issued.iterdir()
-    shutil.copytree(bundle, disk / "bundle")
-    before = (disk / "bundle" / "certificate.dsse.json").read_bytes()
-    fill(disk)
-    there = sorted(path for path in disk.rglob("*"))
-    for arguments, with_state in {
-        ("certificate", "issue", "W-", "--out", str(disk)): True,
-        ("certificate", "countersign", str(disk / "bundle"), "--key", key): False,
-        ("certificate", "show", str(bundle), "--out", str(disk / "page.html")): False,
-        ("certificate", "key", str(disk / "key")): False,
-        ("ledger", "export", str(disk / "ledger.jsonl")): True,
-        ("ledger", "key", "--out", str(disk / "operator.pub")): True,
-        ("record", "--out", str(disk / "record.md")): True,
-        ("model", "export", "latest", "--out", str(disk / "model")): True,
-        ("backup", str(disk / "backup"), "--keys", str(tmp_path / "keys.json")): True,
-    }.items():
-        said = officer(*arguments, status=1, state=with_state)
-        assert "No space left" in said, arguments
-        assert str(disk) in said, arguments
-    left = {path for path in disk.rglob("*") if path.is_file()} - {path for path in there if path.is_file()}
-    assert not {path.name for path in left if not path.is_relative_to(disk / "backup")}
-    assert not (disk / "backup" / "manifest.json").exists()
-    assert (disk / "bundle" / "certificate.dsse.json").read_bytes() == before
-
-
-def test_a_register_on_a_full_disk_loses_nothing(officer: Officer, disk: Path) -> None:
-    """What cannot be put on record is not done: all is as before, and it can be done again."""
-    shutil.move(officer.path, disk / "run")
-    officer.path = disk / "run"
-    officer("withdrawals", "note", "W-", "before")
-    before = officer("withdrawals", "show", "W-", "--json")
-    filler = fill(disk)
-    for arguments in (
-        ("withdrawals", "note", "W-", "x" * 3900, "--channel", "letter", "--agreement", "DUA-7"),
-        ("withdrawals", "extend", "W-", "--reason", "y" * 3900),
-        ("withdrawals", "refuse", "W-", "--reason", "z" * 3900),
-    ):
-        said = officer(*arguments, status=1)
-        assert "space" in said or "full" in said, said
-    filler.unlink()
-    assert officer("withdrawals", "show", "W-", "--json") == before
-    assert "Every entry is as it was written" in officer("ledger", "verify")
-    officer("withdrawals", "extend", "W-", "--reason", "again")
-
-
-@pytest.mark.parametrize("leaving", [0, 48 * 1024])
-def test_a_certificate_on_a_full_disk_is_issued_later(
-    officer: Officer, disk: Path, tmp_path: Path, leaving: int
-) -> None:
-    """Nothing half-issued is kept or on record; with room again it is issued, the officer's key kept."""
-    shutil.move(officer.path, disk / "run")
-    officer.path = disk / "run"
-    key, out = str(tmp_path / "officer"), tmp_path / "out"
-    officer("certificate", "key", key, state=False)
-    issue = ("certificate", "issue", "W-", "--officer", f"{key}.pub", "--out", str(out))
-    before = officer("withdrawals", "show", "W-", "--json")
-    filler = fill(disk, leaving)
-    said = officer(*issue, status=1)
-    assert "space" in said or "full" in said, said
-    filler.unlink()
-    assert not out.exists()
-    assert officer("withdrawals", "show", "W-", "--json") == before
-    assert list((officer.path / "state").rglob("*.part")) == []
-    assert "Every entry is as it was written" in officer("ledger", "verify")
-    officer(*issue)
-    with StateDirectory.open(officer.path / "state", url="", writable=False) as state:
-        assert len(Certificates(state).all()) == 1
-        terms = [term.key for term in signing_terms(state) if term.role == "privacy_officer"]
-        assert terms == [load_public_key(Path(f"{key}.pub"))]
-
-
-@pytest.mark.parametrize("full", ["state", "target", "keys"])
-def test_a_backup_on_a_full_disk_is_made_later(
-    officer: Officer, disk: Path, tmp_path: Path, full: str
-) -> None:
-    """Full where the state is, the backup or the keys: said, and what is there passes for no backup.
-
-    With room again the same command makes one, which can be restored.
-    """
-    target, keys = tmp_path / "backup", tmp_path / "keys.json"
-    if full == "state":
-        shutil.move(officer.path, disk / "run")
-        officer.path = disk / "run"
-    elif full == "target":
-        target = disk / "backup"
-    else:
-        keys = disk / "keys.json"
-    backup = ("backup", str(target), "--keys", str(keys))
-    before = officer("withdrawals", "show", "W-", "--json")
-    filler = fill(disk)
-    said = officer(*backup, status=1)
-    assert "space" in said.lower() or "full" in said, said
-    filler.unlink()
-    assert not target.exists() or not list(target.iterdir())
-    assert officer("withdrawals", "show", "W-", "--json") == before
-    assert "Every entry is as it was written" in officer("ledger", "verify")
-    officer(*backup)
-    officer.path = tmp_path / "again"
-    officer("restore", str(target), "--keys", str(keys))
-    assert officer("withdrawals", "show", "W-", "--json") == before
