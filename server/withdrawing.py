@@ -1,4 +1,4 @@
-"""Carries a withdrawal through its states, and an unlearning through its rounds."""
+"""Carries a withdrawal through its states."""
 
 from __future__ import annotations
 
@@ -6,38 +6,27 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from flwr.app import ArrayRecord
-
 from reconsent.errors import (
     BarredError,
-    ContributionError,
     GuardError,
     ReconsentError,
     RoundError,
-    WithdrawalError,
 )
 from reconsent.faults import reached
 from reconsent.log_lines import belonging
 from server.accountability import Accountability
 from server.beyond_limits import notice_of
 from server.bookkeeping import MAIN
-from server.checkpoint import Checkpoint, Checkpoints
 from server.contribution_entries import ContributionEntries
 from server.events import Event, announce
-from server.persistence import Enrolments, ModelVersion, WithdrawalRecord, Withdrawals
-from strategies import UnlearningStrategy
-from strategies import messages as msg
+from server.persistence import Enrolments, WithdrawalRecord, Withdrawals
+from server.unlearning_run import ELSEWHERE, MEASURED, UnlearningRun
 from unlearning.contributions import discard
 from unlearning.spool import UpdateSpool
 from unlearning.withdrawal import WithdrawalState
 
 if TYPE_CHECKING:
     from server.coordinator import Coordinator
-
-_ELSEWHERE = (WithdrawalState.REFUSED, WithdrawalState.CANCELLED, WithdrawalState.LEGAL_HOLD)
-"""Where somebody may have taken a withdrawal while the server was busy with it."""
-
-_MEASURED = "measured at the remaining sites"
 
 _ON_THE_WAY = (
     WithdrawalState.RECEIVED,
@@ -67,9 +56,7 @@ class Withdrawing:
             coordinator.state, coordinator.consortium, fab_sha256=coordinator.fab_sha256
         )
         self._entries = ContributionEntries(coordinator.state)
-        self.checkpoints = Checkpoints(coordinator.state, coordinator.safekeeping.keys)
-        self.checkpoints.sweep()
-        self._drop_stale_checkpoint()
+        self.run = UnlearningRun(coordinator, self.register, self.accountability, self._entries)
 
     def carry_out(self, sites: Sequence[str]) -> WithdrawalRecord:
         """Carry a withdrawal out as far as it goes.
@@ -115,9 +102,9 @@ class Withdrawing:
                 record = step(record)
         except ReconsentError as error:
             current = self.register.get(record.id)
-            if current.state in _ELSEWHERE and not isinstance(error, GuardError):
+            if current.state in ELSEWHERE and not isinstance(error, GuardError):
                 # Cancelled, refused or put on hold by somebody while it was carried out: that is no failure.
-                self._drop_stale_checkpoint()
+                self.run.drop_stale()
                 self._explain(current)
                 return current
             if current.state.resumable:
@@ -142,11 +129,11 @@ class Withdrawing:
 
     def _begin(self, record: WithdrawalRecord) -> WithdrawalRecord:
         sites = frozenset(record.sites)
-        if self._bystanders(sites, self._latest()) == sites:
+        if self.run.bystanders(sites, self.run.latest()) == sites:
             return self._move(record, WithdrawalState.PROPAGATING, "took part in no round")
         if self.register.get(record.id).in_part:
             return self._move(record, WithdrawalState.PROPAGATING, "granted in part: the models stay")
-        self.accountability.fix_policy(record, self._latest())
+        self.accountability.fix_policy(record, self.run.latest())
         moved = self._move(record, WithdrawalState.UNLEARNING, f"by {self._of.consortium.unlearning.method}")
         reached("unlearning-begun")
         return moved
@@ -156,7 +143,7 @@ class Withdrawing:
             self._of.membership.wait(self._of.books.log.last_round(MAIN) + 1)
             try:
                 with self._of.safekeeping.counting():
-                    self.unlearn(record)
+                    self.run.unlearn(record)
                 break
             except BarredError as error:
                 # Another site was barred after its update was averaged: gone on with from the last round.
@@ -166,7 +153,7 @@ class Withdrawing:
                     raise
                 # Sites left in the middle of it: whoever comes back is waited for.
                 announce(Event("notice", str(error)))
-        return self._move(record, WithdrawalState.VERIFYING, _MEASURED)
+        return self._move(record, WithdrawalState.VERIFYING, MEASURED)
 
     def _verified(self, record: WithdrawalRecord) -> WithdrawalRecord:
         beyond = self.accountability.note_figures(record)
@@ -245,165 +232,3 @@ class Withdrawing:
         announce(
             Event("notice", f"Withdrawal {record.id} of {names} is {record.state.value} ({why}). {fate}.")
         )
-
-    # ---- unlearning ------------------------------------------------------------------------------------
-
-    def unlearn(self, record: WithdrawalRecord) -> None:
-        """Run the configured method from the last model trained with everybody, or go on with it.
-
-        Raises
-        ------
-        WithdrawalError
-            If the withdrawal was cancelled, refused or put on hold meanwhile.
-        """
-        with self._of.cache.watched(self._entries.reading(record, self._of.consortium.unlearning.method)):
-            self._unlearn_watched(record)
-
-    def _unlearn_watched(self, record: WithdrawalRecord) -> None:
-        departed = frozenset(record.sites)
-        books, config = self._of.books, self._of.consortium.unlearning
-        latest = self._latest()
-        if departed <= set(latest.forgotten):
-            return
-        strategy = self._of.method(
-            departed,
-            books.log.count(MAIN, "train"),
-            config.method,
-            config.settings,
-            bystanders=self._bystanders(departed, latest),
-        )
-        books.retention.protect(latest)
-        checkpoint = self.checkpoints.load(departed)
-        if checkpoint is None:
-            strategy.check()
-            if strategy.planned:
-                strategy.begin(self._of.grid, books.arrays(latest))
-            checkpoint = self._start(record, strategy, latest)
-        # It may still be cancelled, and then the running sums go back to where they stood.
-        self._of.cache.hold(checkpoint.first_round - 1)
-        version = books.registry.get(checkpoint.check(strategy, config.settings).version)
-        strategy.screen.recall(books.norms(MAIN, first_round=checkpoint.first_round))
-        arrays = books.arrays(books.registry.get(checkpoint.start))
-        if not strategy.planned:
-            arrays = strategy.begin(self._of.grid, arrays)
-        if checkpoint.done or strategy.planned:
-            strategy.resume(self.checkpoints.state_of(checkpoint))
-        if checkpoint.done:
-            arrays = books.arrays(version)
-        total = strategy.num_rounds
-        title = f"Unlearning {', '.join(sorted(departed))} by {config.method}"
-        announce(Event("stage", title, "unlearn", checkpoint.done, total))
-        rounds = strategy.rounds(
-            self._of.grid, arrays, total, first_round=checkpoint.first_round, done=checkpoint.done
-        )
-        for outcome in books.watched(rounds, MAIN):
-            reached("unlearning-round-averaged")
-            ended = self._of.simulated or checkpoint.done + 1 == total
-            evaluation = self._of.evaluate(strategy, outcome, checkpoint.done + 1, last=ended)
-            with self._of.state.session() as session:
-                version = books.commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
-                checkpoint = self.checkpoints.advance(
-                    checkpoint, version.id, strategy.state(), session=session
-                )
-            reached("unlearning-round-committed")
-            arrays = outcome.arrays
-            self._of.announce_round("unlearn", outcome, checkpoint.done, total, evaluation)
-            self._check_wanted(record)
-            self._of.membership.refresh(outcome.round + 1)
-        self._finish(record, strategy, version, arrays)
-
-    def _check_wanted(self, record: WithdrawalRecord) -> None:
-        current = self.register.get(record.id)
-        if current.state in _ELSEWHERE:
-            raise WithdrawalError(
-                f"Withdrawal {record.id} is {current.state.value}; its unlearning ends here."
-            )
-
-    def _drop_stale_checkpoint(self) -> None:
-        """Drop what is left of an unlearning nobody wants any more; it would be in the way of others'."""
-        sites = self.checkpoints.sites()
-        wanted = any(
-            set(record.sites) == sites and WithdrawalState.UNLEARNING in (record.state, record.failed_in)
-            for record in self.register.open()
-        )
-        if not sites or wanted:
-            return
-        checkpoint, cache = self.checkpoints.load(frozenset(sites)), self._of.cache
-        with self._of.state.session() as session:
-            gone = []
-            if checkpoint is not None and cache.can_rewind(checkpoint.first_round - 1):
-                # The model goes back to where it was before, so its rounds may not stay in the running sums.
-                gone = cache.rewind(checkpoint.first_round - 1, session=session)
-                self._entries.dropped(sites, checkpoint.first_round - 1, len(gone), session)
-            gone += cache.release(session=session)
-            self._of.state.after_commit(session, lambda: discard(gone))
-            self.checkpoints.end(session=session)
-
-    def _latest(self) -> ModelVersion:
-        return self._of.books.version(MAIN, "train", "unlearned", "initial")
-
-    @staticmethod
-    def _bystanders(sites: frozenset[str], latest: ModelVersion) -> frozenset[str]:
-        """Those of ``sites`` of which no update is in the model, or none since it was unlearned."""
-        return frozenset(site for site in sites if not latest.depends_on(site))
-
-    def _start(
-        self, record: WithdrawalRecord, strategy: UnlearningStrategy, latest: ModelVersion
-    ) -> Checkpoint:
-        books, state, departed = self._of.books, self._of.state, frozenset(record.sites)
-        with state.session() as session:
-            start = latest
-            if strategy.restarts:
-                # The new path begins at the initial model, so its lineage has no edge from who left; what
-                # the others contributed to the old one is no part of it.
-                start = self._of.initialise()
-                everybody = set(self._of.cache.sites())
-                self._entries.erasing(record, everybody, session)
-                self.accountability.note_erasure(record, [], session)
-                files = self._of.cache.erase(everybody, session=session)
-                state.after_commit(session, lambda: discard(files))
-            elif (back := strategy.start_round) is not None:
-                # Goes back to a former model: of what came after it nothing is in the new path.
-                start = self._of.books.kept_models()[back]
-                self.accountability.note_erasure(record, [], session, after=back)
-                gone = self._of.cache.rewind(back, session=session)
-                self._entries.dropped(departed, back, len(gone), session)
-                state.after_commit(session, lambda: discard(gone))
-            first = books.log.last_round(MAIN) + 1
-            settings = self._of.consortium.unlearning.settings
-            return self.checkpoints.begin(departed, strategy, settings, start.id, first, session=session)
-
-    def _finish(
-        self,
-        record: WithdrawalRecord,
-        strategy: UnlearningStrategy,
-        version: ModelVersion,
-        arrays: ArrayRecord,
-    ) -> None:
-        books = self._of.books
-        try:
-            finished = strategy.finish(arrays)
-        except ContributionError:
-            # The next attempt needs other settings, so it begins anew.
-            with self._of.state.session() as session:
-                self.checkpoints.end(session=session)
-            raise
-        with self._of.state.session() as session:
-            unlearned = books.registry.add(
-                msg.named_arrays(finished),
-                line=MAIN,
-                round=books.log.last_round(MAIN),
-                kind="unlearned",
-                parent=version.id,
-                sites={},
-                method=strategy.name,
-                forgets=sorted(record.sites),
-                session=session,
-            )
-            # In one transaction: what was cancelled a moment before does not become the model after all.
-            self.register.advance(record.id, WithdrawalState.VERIFYING, note=_MEASURED, session=session)
-            gone = self._of.cache.release(session=session)
-            self._of.state.after_commit(session, lambda: discard(gone))
-            self.checkpoints.end(session=session)
-        reached("unlearning-finished")
-        books.retention.protect(unlearned)
