@@ -16,8 +16,11 @@ from pydantic import Field, StringConstraints
 
 from client.settings_file import read_settings
 from reconsent.config import Settings
+from reconsent.privacy import PrivacyUnit
 
 POLICY_VARIABLE = "RECONSENT_SITE_POLICY"
+USUAL_DELTA = 1e-5
+"""Largest δ of a site that limits ε and says nothing of δ: at a δ near 1 any ε is empty."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -32,13 +35,22 @@ class SitePolicy(Settings):
         default=None, ge=0, description="most trainings in 24 hours, counted in the site's log; empty: any"
     )
     max_epsilon: float | None = Field(
-        default=None, gt=0, description="most ε this site ever spends on a patient or slice; empty: as agreed"
+        default=None, gt=0, description="most ε this site spends on one patient; empty: as agreed"
+    )
+    unit: PrivacyUnit = Field(
+        default="patient", description="whom max-epsilon is about; slice is weaker, and also accepts patient"
     )
     max_site_epsilon: float | None = Field(
-        default=None, gt=0, description="most ε it ever spends as a whole; empty: as agreed"
+        default=None, gt=0, description="most ε it spends as a whole; empty: as agreed"
+    )
+    trust_server: bool = Field(
+        default=False, description="max-site-epsilon also holds where the server adds the noise"
     )
     max_delta: float | None = Field(
-        default=None, gt=0, lt=1, description="largest δ at which ε may be told; empty: as agreed"
+        default=None,
+        gt=0,
+        lt=1,
+        description="largest δ at which ε may be told; empty: 1e-5 where there is a limit on ε",
     )
     ledger_key: Sha256 | None = Field(
         default=None,
@@ -47,6 +59,13 @@ class SitePolicy(Settings):
     trusted_code: tuple[Sha256, ...] = Field(
         default=(), description="digests of the code that may run here; empty: any"
     )
+
+    @property
+    def most_delta(self) -> float | None:
+        """Largest δ at which the site trains; ``None`` if it does not care."""
+        if self.max_delta is not None:
+            return self.max_delta
+        return None if self.max_epsilon is None and self.max_site_epsilon is None else USUAL_DELTA
 
 
 @dataclass(frozen=True, slots=True)

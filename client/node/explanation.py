@@ -119,10 +119,15 @@ def _allowed(settings: NodeSettings, policy: SitePolicy | None) -> list[str]:
 
 
 def _privacy(policy: SitePolicy) -> str:
-    limits = ((policy.max_epsilon, "a patient or slice"), (policy.max_site_epsilon, "the site as a whole"))
-    told = [f"no more than ε = {limit:g} on {whom}, ever" for limit, whom in limits if limit is not None]
-    if policy.max_delta is not None:
-        told.append(f"at a δ of no more than {policy.max_delta:g}")
+    whole = "the site as a whole" + (", the server being trusted to add the noise" * policy.trust_server)
+    limits = ((policy.max_epsilon, f"a {policy.unit}"), (policy.max_site_epsilon, whole))
+    told = [
+        f"no more than ε = {limit:g} on {whom}, in all consortia together"
+        for limit, whom in limits
+        if limit is not None
+    ]
+    if policy.most_delta is not None:
+        told.append(f"at a δ of no more than {policy.most_delta:g}")
     return " and ".join(told) or "as the consortium file says; this policy asks for none"
 
 

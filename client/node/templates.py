@@ -36,9 +36,9 @@ may-train = true          # train on this site's scans
 may-be-evaluated = true   # measure models on this site's test patients
 # max-rounds-a-day = 100  # trainings in 24 hours
 # With any of these three the site trains under differential privacy only (docs/privacy.md):
-# max-epsilon = 8.0       # most ε on a patient, ever
-# max-site-epsilon = 20.0 # most ε on the site as a whole, ever
-# max-delta = 1e-5        # largest δ: well below one over the number of patients
+# max-epsilon = 8.0       # most ε on a patient, in all consortia together; unit = "slice" would count slices
+# max-site-epsilon = 20.0 # the same on the site as a whole, by noise added here, or with trust-server = true
+# max-delta = 1e-5        # largest δ, 1e-5 without this line: well below one over the number of patients
 # The key that the server's ledger is signed with, by its fingerprint (`reconsent ledger key`, there);
 # without this line the first that is seen.
 # ledger-key = "…"

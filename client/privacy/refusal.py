@@ -20,8 +20,8 @@ def refuse_less_privacy(privacy: PrivacyConfig, policy: SitePolicy) -> None:
     Raises
     ------
     BudgetSpentError
-        If the policy limits what the consortium does not, or δ is larger than it allows: every ε of the site
-        is told at that δ.
+        If the policy limits what the consortium does not, or would count something weaker: slices in place of
+        patients, a noise that the server is trusted to add, or an ε at a larger δ than is allowed.
     """
     limits = (
         ("max-epsilon", policy.max_epsilon, privacy.by_sample),
@@ -35,9 +35,21 @@ def refuse_less_privacy(privacy: PrivacyConfig, policy: SitePolicy) -> None:
             f"'{privacy.mode}', which spends without limit.",
             "Set [privacy] in the consortium file, or lift the limit.",
         )
-    if policy.max_delta is not None and privacy.delta > policy.max_delta:
+    if policy.max_epsilon is not None and policy.unit == "patient" and privacy.unit != "patient":
         raise BudgetSpentError(
-            f"The site's policy allows a δ of {policy.max_delta:g} at most, and the consortium's is "
-            f"{privacy.delta:g}.",
-            "Lower delta in [privacy] of the consortium file, or raise max-delta in the policy.",
+            f"The site's policy limits ε on a patient, and the consortium's is on a {privacy.unit}, of which a "
+            "patient has many.",
+            'Set unit = "patient" in [privacy] of the consortium file, or unit = "slice" in the policy.',
+        )
+    if policy.max_site_epsilon is not None and privacy.noise_at == "server" and not policy.trust_server:
+        raise BudgetSpentError(
+            "The site's policy limits ε on the site as a whole, and it is the server who would add the noise: "
+            "towards the server there would be none.",
+            'Set noise-at = "site" in [privacy] of the consortium file, or trust-server = true in the policy.',
+        )
+    most = policy.most_delta
+    if most is not None and privacy.delta > most:
+        raise BudgetSpentError(
+            f"The site's policy allows a δ of {most:g} at most, and the consortium's is {privacy.delta:g}.",
+            "Lower delta in [privacy] of the consortium file, or set max-delta in the policy.",
         )

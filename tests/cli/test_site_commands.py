@@ -375,7 +375,7 @@ def test_explanation(node: Path) -> None:
     """It names this node's address, files and ports, what its policy allows now, and how to withdraw."""
     change(node, "health-port", 9555)
     (node.parent / "policy.toml").write_text(
-        "may-be-evaluated = false\nmax-rounds-a-day = 7\nmax-delta = 1e-6"
+        "may-be-evaluated = false\nmax-rounds-a-day = 7\nmax-epsilon = 3\nmax-delta = 1e-6"
     )
     settings = load_node(node)
     text = " ".join(invoke("run", node, "--explain").output.split())
@@ -387,7 +387,7 @@ def test_explanation(node: Path) -> None:
         str(node.parent / "site.log.jsonl"),
         "training: at most 7 rounds a day",
         "evaluating models on the test patients: no",
-        "differential privacy: at a δ of no more than 1e-06",
+        "differential privacy: no more than ε = 3 on a patient, in all consortia together and at a δ of no more than 1e-06",
         "patient identifiers",
         "withdrawn = true",
     ):

@@ -104,6 +104,16 @@ def test_no_noise_is_enough_for_nothing() -> None:
         noise_multiplier_for(1e-9, 1e-12, 1.0, 100_000)
 
 
+def test_epsilon_is_never_negative() -> None:
+    """At a δ that promises nothing, Opacus' RDP accountant would say less than 0; the account says 0."""
+    accountant = RDPAccountant()
+    accountant.history = [(2.0, 0.5, 3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert accountant.get_epsilon(0.9) < 0
+    assert epsilon_spent([Mechanism(2.0, 0.5, 3)], 0.9) == 0
+
+
 def test_nothing_spent_and_no_noise() -> None:
     """No step spends nothing; a step with hardly any noise spends more than any ceiling."""
     assert epsilon_spent([], DELTA) == 0

@@ -15,6 +15,8 @@ from client.privacy.ledger import Expense, PrivacyLedger, PrivacyLedgerError, le
 from reconsent.config import ConsortiumConfig
 
 SAMPLE = {"mode": "sample", "noise-multiplier": 2.0, "ceiling": 9.0}
+BY_SLICE = {**SAMPLE, "unit": "slice"}
+WHOLE = {"mode": "site", "site-noise-multiplier": 2.0, "site-ceiling": 99.0}
 
 
 def check(root: Path, privacy: dict[str, Any], policy: str, log: Path | None = None) -> NodeReport:
@@ -68,12 +70,24 @@ def test_a_limit_that_would_stop_all_training_is_a_problem(tmp_path: Path) -> No
         (SAMPLE, "max-delta = 9e-6\n", "a δ of 9e-06 at most, and the consortium's is 1e-05"),
         ({"mode": "none"}, "max-delta = 0.5\n", "sets max-delta, and the consortium trains in mode 'none'"),
         (SAMPLE, "max-site-epsilon = 5.0\nmax-delta = 0.5\n", "sets max-site-epsilon, and the consortium"),
+        (BY_SLICE, "max-epsilon = 5.0\n", "limits ε on a patient, and the consortium's is on a slice"),
+        (BY_SLICE, 'max-epsilon = 5.0\nunit = "slice"\n', ""),
+        (SAMPLE, 'max-epsilon = 5.0\nunit = "slice"\n', ""),
+        (BY_SLICE, "max-delta = 1e-5\n", ""),
+        ({**SAMPLE, "delta": 0.9}, "max-epsilon = 5.0\n", "a δ of 1e-05 at most, and the consortium's is 0.9"),
+        ({**SAMPLE, "delta": 1e-4}, "max-epsilon = 5.0\nmax-delta = 1e-3\n", ""),
+        ({**SAMPLE, "delta": 0.9}, "", ""),
+        ({**WHOLE, "delta": 1e-4}, "max-site-epsilon = 5.0\n", "a δ of 1e-05 at most"),
+        (WHOLE, "max-site-epsilon = 5.0\n", ""),
+        ({**WHOLE, "noise-at": "server"}, "max-site-epsilon = 5.0\n", "the server who would add the noise"),
+        ({**WHOLE, "noise-at": "server"}, "max-site-epsilon = 5.0\ntrust-server = true\n", ""),
+        ({**WHOLE, "noise-at": "server"}, "max-delta = 1e-5\n", ""),
     ],
 )
 def test_less_privacy_than_the_policy_asks_for_is_a_problem(
     tmp_path: Path, privacy: dict[str, Any], policy: str, reason: str
 ) -> None:
-    """A δ that is larger than allowed, and a kind of limit that the consortium's mode cannot keep."""
+    """A larger δ, a kind of limit the consortium's mode cannot keep, a weaker unit, a server to be trusted."""
     found = check(tmp_path, privacy, policy)
     assert [problem.key for problem in found.problems] == (["policy"] if reason else [])
     assert all(reason in problem.reason for problem in found.problems)
