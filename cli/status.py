@@ -138,10 +138,12 @@ def _privacy(spending: list[dict[str, Any]]) -> Table:
     """What each site told of its budget; it keeps the account itself."""
     table = Table("privacy of", "one", "ε spent", "of at most", "δ", "as of round", "", box=box.SIMPLE)
     for entry in spending:
+        said = ""
+        if entry["sits_out_since"]:
+            said = f"[bold red]sits out since round {entry['sits_out_since']}[/bold red]"
+            said += f": {escape(entry['reason'])}" if entry["reason"] else ""
         if entry["unit"] is None:
-            said = f"[bold red]sits out since round {entry['sits_out_since']}[/bold red]: "
-            told = said + escape(entry["reason"])
-            table.add_row(entry["site"], "unknown", "unknown", "unknown", "unknown", "never", told)
+            table.add_row(entry["site"], "unknown", "unknown", "unknown", "unknown", "never", said)
             continue
         table.add_row(
             entry["site"],
@@ -150,8 +152,6 @@ def _privacy(spending: list[dict[str, Any]]) -> Table:
             "no limit" if entry["ceiling"] is None else f"{entry['ceiling']:.4g}",
             f"{entry['delta']:g}",
             str(entry["round"]),
-            f"[bold red]sits out since round {entry['sits_out_since']}[/bold red]"
-            if entry["sits_out_since"]
-            else "",
+            said,
         )
     return table

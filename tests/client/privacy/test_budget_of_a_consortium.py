@@ -208,10 +208,16 @@ def test_rolling_back_the_server_gives_nothing_back(life: Life) -> None:
 def test_status_and_metrics_say_the_same(life: Life) -> None:
     """What `reconsent status` prints and what is exported are what the sites told last."""
     printed = StringIO()
-    console = Console(width=160, file=printed)
-    console.print(status_table(life.told["unlearned"]))
+    console = Console(width=400, file=printed)
+    told = [dict(entry) for entry in life.told["unlearned"]]
+    for entry in told:
+        if entry["site"] == "north":
+            entry["reason"] += " [red]words of a site[/red]"
+    console.print(status_table(told))
     text = printed.getvalue()
-    assert "sits out since round 3" in text
+    (row,) = (line for line in text.splitlines() if "north" in line)
+    assert "sits out since round 3: The round would take this site to ε = " in row
+    assert "[red]words of a site[/red]" in row, "a site's words are no markup"
     assert f"{epsilon(4):.4g}" in text
     collector = StateCollector(life.state)
     try:
