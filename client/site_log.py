@@ -59,7 +59,7 @@ class SiteLog:
         Parameters
         ----------
         event
-            ``received``, ``worked``, ``refused`` or ``failed``.
+            ``received``, ``worked``, ``refused``, ``failed`` or ``paid``.
         fields
             The rest of the line.
 

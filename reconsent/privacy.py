@@ -55,7 +55,7 @@ class PrivacyConfig(Settings):
     )
     accountant: Literal["rdp", "prv"] = Field(default="rdp", description="prv is tighter and slower")
     ceiling: float | None = Field(
-        default=None, gt=0, description="most ε a site may ever spend on a unit; empty: target-epsilon"
+        default=None, gt=0, description="most ε a site spends on a unit here; empty: target-epsilon"
     )
     planned_rounds: int | None = Field(
         default=None, ge=1, description="rounds that target-epsilon is for; empty: all the file asks for"
@@ -68,7 +68,7 @@ class PrivacyConfig(Settings):
     )
     site_clip: float = Field(default=1.0, gt=0, description="largest norm of a site's update (site, both)")
     site_ceiling: float | None = Field(
-        default=None, gt=0, description="most ε a site may ever spend as a whole; empty: site-target-epsilon"
+        default=None, gt=0, description="most ε a site spends as a whole here; empty: site-target-epsilon"
     )
     noise_at: Literal["site", "server"] = Field(
         default="site", description="who adds the site-level noise; at the server it must be trusted"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client.node.findings import Finding, NodeReport
 from client.node.settings import NodeSettings
 from client.policy import SitePolicy
-from client.privacy.ledger import PrivacyLedger, ledger_path
+from client.privacy.account import SiteAccount
 from client.privacy.refusal import BudgetSpentError, refuse_less_privacy
 from client.settings_file import read_settings
 from reconsent.config import ConsortiumConfig, SiteConfig
 from reconsent.errors import ConfigError, PrivacyError
+
+if TYPE_CHECKING:
+    from client.privacy.budget import Spent
 
 
 def check_privacy(
@@ -37,11 +42,14 @@ def check_privacy(
         return
     if privacy.mode == "none":
         return
+    if privacy.by_sample and privacy.unit == "patient":
+        _note_nameless(settings.data or site.data, report)
     node = {"policy": settings.policy, "log": settings.log_file}
     try:
-        path = ledger_path(
+        account = SiteAccount.of(
             {key: str(value) for key, value in node.items() if value}, consortium.name, site.name
         )
+        path = account.ledger.path
         there = next(place for place in (path, *path.parents) if place.exists())
         if not os.access(there, os.W_OK):
             raise PrivacyError(
@@ -50,18 +58,58 @@ def check_privacy(
         # Opacus takes a second to import: only where there is privacy.
         from client.privacy.budget import PrivacyBudget
 
-        budget = PrivacyBudget(privacy, policy, PrivacyLedger(path))
+        budget = PrivacyBudget(privacy, policy, account)
         spent = budget.spent()
+        others = sorted(account.elsewhere())
+        together = spent
+        if others and (policy.max_epsilon is not None or policy.max_site_epsilon is not None):
+            together = budget.spent_together()
     except PrivacyError as error:
         report.problems.append(Finding.of("privacy", error))
         return
-    pairs = ((spent.epsilon, budget.ceiling, privacy.unit), (spent.site_epsilon, budget.site_ceiling, "site"))
-    told = [
-        f"ε = {epsilon:.4g} of {_limit(ceiling)} spent on a {unit}"
-        for epsilon, ceiling, unit in pairs
+    told = _told(spent, budget.ceiling, budget.site_ceiling, privacy.unit)
+    report.facts["privacy"] = f"{told} at δ = {privacy.delta:g}, by {path}"
+    if others:
+        own = [
+            math.inf if limit is None else limit for limit in (policy.max_epsilon, policy.max_site_epsilon)
+        ]
+        report.facts["other ledgers"] = f"{', '.join(others)} in {path.parent}" + (
+            f"; together with this one {_told(together, *own, privacy.unit)}"
+            if together is not spent
+            else ": what they spent is not counted here, as the policy sets no limit"
+        )
+
+
+def _note_nameless(directory: Path | None, report: NodeReport) -> None:
+    """Files that do not say whose they are: each counts as a patient, so that ε would be that of a file."""
+    import h5py
+
+    nameless, files = 0, 0
+    for path in sorted(directory.glob("*.h5")) if directory is not None else ():
+        try:
+            with h5py.File(path) as file:
+                nameless += not file.attrs.get("patient_id")
+                files += 1
+        except OSError:
+            continue  # What cannot be read is a finding about the data.
+    if nameless:
+        report.notes.append(
+            Finding(
+                "privacy",
+                f"{nameless} of {files} files in {directory} have no patient_id: each counts as a patient "
+                "of its own, so a patient with several files is protected less than ε says.",
+                "Write patient_id into them, as `reconsent data import` does.",
+            )
+        )
+
+
+def _told(spent: Spent, ceiling: float, site_ceiling: float, unit: str) -> str:
+    pairs = ((spent.epsilon, ceiling, unit), (spent.site_epsilon, site_ceiling, "site"))
+    return ", ".join(
+        f"ε = {epsilon:.4g} of {_limit(most)} spent on a {whom}"
+        for epsilon, most, whom in pairs
         if epsilon is not None
-    ]
-    report.facts["privacy"] = f"{', '.join(told)} at δ = {privacy.delta:g}, by {path}"
+    )
 
 
 def _limit(ceiling: float) -> str:

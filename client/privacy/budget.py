@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from client.policy import SitePolicy
+from client.privacy.account import SiteAccount
 from client.privacy.accounting import Mechanism, epsilon_spent
-from client.privacy.ledger import Expense, PrivacyLedger
+from client.privacy.ledger import Expense
 from client.privacy.plan import RoundPlan
 from client.privacy.refusal import BudgetSpentError
 from reconsent.errors import PrivacyError
@@ -34,23 +35,24 @@ class Spent:
 
 
 class PrivacyBudget:
-    """The budget of one site in one consortium.
+    """The budget of one site in one consortium, which is part of what the site allows itself in all.
 
     Parameters
     ----------
     privacy
-        What the consortium's file says of the site.
+        What the consortium's file says of the site; its ceilings are for this consortium alone.
     policy
-        What the site itself allows; the lower ceiling counts.
-    ledger
+        What the site itself allows, in all of its consortia together.
+    account
         What was spent.
     """
 
-    def __init__(self, privacy: PrivacyConfig, policy: SitePolicy, ledger: PrivacyLedger) -> None:
+    def __init__(self, privacy: PrivacyConfig, policy: SitePolicy, account: SiteAccount) -> None:
         self.privacy = privacy
+        self.policy = policy
         self.ceiling = _lower(privacy.most_epsilon, policy.max_epsilon)
         self.site_ceiling = _lower(privacy.most_site_epsilon, policy.max_site_epsilon)
-        self.ledger = ledger
+        self.account = account
 
     def spend(self, plan: RoundPlan, *, server_round: int, replay: str = "") -> Spent:
         """Write down what a round will spend, before it begins.
@@ -72,11 +74,24 @@ class PrivacyBudget:
             round=server_round,
             replay=replay,
         )
-        return self._spent(self.ledger.spend(expense, self._allow))
+        return self._spent(self.account.spend(expense, self._allow))
 
     def spent(self) -> Spent:
         """What the ledger says."""
-        return self._spent(self.ledger.expenses())
+        return self._spent(self.account.expenses())
+
+    def spent_together(self) -> Spent:
+        """In all consortia of the site, as the limits of its policy count it.
+
+        Mechanisms of different consortia are added up as those of one are, by the accountant and at the δ of
+        this one: that their rounds take turns changes nothing, as with any adaptive composition.
+
+        Raises
+        ------
+        BudgetSpentError
+            If another ledger counts what cannot be added to this one.
+        """
+        return self._spent([*self._flat(self._elsewhere()), *self.account.expenses()])
 
     def metrics(self, spent: Spent) -> dict[str, float]:
         """What the server is told; see :mod:`strategies.messages`."""
@@ -92,20 +107,46 @@ class PrivacyBudget:
 
     def _allow(self, expenses: Sequence[Expense]) -> None:
         self._refuse_gaps(expenses)
-        spent = self._spent(expenses)
-        pairs = (
-            (spent.epsilon, self.ceiling, self.privacy.unit),
-            (spent.site_epsilon, self.site_ceiling, "site"),
-        )
-        for epsilon, ceiling, unit in pairs:
-            if epsilon is not None and epsilon > ceiling:
+        self._refuse_beyond(expenses, self.privacy.most_epsilon, self.privacy.most_site_epsilon)
+        own = (self.policy.max_epsilon, self.policy.max_site_epsilon)
+        if own != (None, None):
+            together = [*self._flat(self._elsewhere()), *expenses]
+            where = " in all its consortia together" if len(together) > len(expenses) else ""
+            self._refuse_beyond(together, *(math.inf if limit is None else limit for limit in own), where)
+
+    def _refuse_beyond(
+        self, expenses: Sequence[Expense], ceiling: float, site_ceiling: float, where: str = ""
+    ) -> None:
+        spent, unit = self._spent(expenses), self.privacy.unit
+        for epsilon, most, whom in (
+            (spent.epsilon, ceiling, unit),
+            (spent.site_epsilon, site_ceiling, "site"),
+        ):
+            if epsilon is not None and epsilon > most:
                 before = self._spent(expenses[:-1])
-                now = before.site_epsilon if unit == "site" else before.epsilon
+                now = before.site_epsilon if whom == "site" else before.epsilon
                 raise BudgetSpentError(
-                    f"The round would take this site to ε = {epsilon:.4g} on a {unit} (δ = "
-                    f"{self.privacy.delta:g}), beyond its ceiling of {ceiling:.4g}; {now or 0:.4g} is spent.",
+                    f"The round would take this site to ε = {epsilon:.4g} on a {whom}{where} (δ = "
+                    f"{self.privacy.delta:g}), beyond its ceiling of {most:.4g}; {now or 0:.4g} is spent.",
                     "The site sits out. Only the site can raise its ceiling, and what was spent stays spent.",
                 )
+
+    def _elsewhere(self) -> dict[str, list[Expense]]:
+        found = self.account.elsewhere()
+        by_unit, by_site = self.policy.max_epsilon is not None, self.policy.max_site_epsilon is not None
+        for name, expenses in found.items():
+            for old in expenses:
+                if (by_unit and old.unit != self.privacy.unit) or (by_site and not old.site_noise_multiplier):
+                    raise BudgetSpentError(
+                        "The site's policy limits ε in all its consortia together, and in another one it has "
+                        f"trained by {_way(old)}: no one ε would hold for all.",
+                        f"See its ledger {name}. Lift the limit, or train in one of the two.",
+                    )
+        return found
+
+    @staticmethod
+    def _flat(ledgers: Mapping[str, Sequence[Expense]]) -> list[Expense]:
+        return [expense for expenses in ledgers.values() for expense in expenses]
 
     def _refuse_gaps(self, expenses: Sequence[Expense]) -> None:
         """One sum holds for one unit, and only if every round was protected in the same way."""

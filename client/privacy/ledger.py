@@ -19,6 +19,7 @@ from client.append_only import append_line, locked
 from client.site_log import log_path
 from reconsent.environment import LEDGERS_VARIABLE
 from reconsent.errors import PrivacyError
+from reconsent.files import sync_directory
 
 
 class PrivacyLedgerError(PrivacyError):
@@ -100,8 +101,8 @@ class PrivacyLedger:
         PrivacyLedgerError
             If the ledger cannot be read or written.
         """
+        make_ledger_directory(self.path.parent)
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with locked(self.path) as descriptor:
                 before = _parsed(self.path.read_bytes(), self.path)
                 if expense.replay and any(old.replay == expense.replay for old in before):
@@ -120,6 +121,27 @@ class PrivacyLedger:
             f"The privacy ledger {self.path} cannot be used: {error}.",
             "Make room or mend its permissions; until then this site trains nothing.",
         )
+
+
+def make_ledger_directory(directory: Path) -> None:
+    """Make the directory (mode 700) and what is above it; when this returns, their entries are on the disk.
+
+    Raises
+    ------
+    PrivacyLedgerError
+        If it cannot be made.
+    """
+    missing = [place for place in (directory, *directory.parents) if not place.exists()]
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place in missing:
+            # Otherwise a power cut could take the new directory, and with it a ledger that was flushed.
+            sync_directory(place.parent)
+    except OSError as error:
+        raise PrivacyLedgerError(
+            f"The directory of privacy ledgers {directory} cannot be made: {error}.",
+            "Make it, or mend the permissions above it; until then this site trains nothing.",
+        ) from None
 
 
 def ledger_path(

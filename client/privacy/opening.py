@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from flwr.app import Message
 
 from client.policy import SitePolicy
-from client.privacy.ledger import PrivacyLedger, PrivacyLedgerError, ledger_path
+from client.privacy.account import SiteAccount
+from client.privacy.ledger import PrivacyLedgerError
 from client.privacy.refusal import BudgetSpentError, refuse_less_privacy
 from client.site import Site
 from strategies import messages as msg
@@ -40,18 +41,18 @@ def opened_budget(
     """
     privacy = site.privacy
     refuse_less_privacy(privacy, policy)
-    account = ""
-    if in_simulation(node_config):
-        account = str(msg.config_of(message).get(msg.ACCOUNT, ""))
+    simulated = in_simulation(node_config)
+    told = str(msg.config_of(message).get(msg.ACCOUNT, "")) if simulated else ""
     try:
-        path = ledger_path(node_config, site.consortium.name, site.name, account, environment)
+        account = SiteAccount.of(
+            node_config, site.consortium.name, site.name, told, environment, simulated=simulated
+        )
     except PrivacyLedgerError:
         if privacy.mode == "none":
             return None
         raise
-    ledger = PrivacyLedger(path)
     if privacy.mode == "none":
-        if ledger.expenses():
+        if account.expenses():
             raise BudgetSpentError(
                 f"The site has trained with differential privacy in consortium '{site.consortium.name}', and "
                 "this round would have none: it would spend without limit.",
@@ -60,7 +61,7 @@ def opened_budget(
         return None
     from client.privacy.budget import PrivacyBudget
 
-    return PrivacyBudget(privacy, policy, ledger)
+    return PrivacyBudget(privacy, policy, account)
 
 
 def in_simulation(node_config: Mapping[str, object]) -> bool:

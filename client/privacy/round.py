@@ -6,12 +6,13 @@ from flwr.app import Message
 
 from client.model_digest import model_digest
 from client.privacy.budget import PrivacyBudget
-from client.privacy.plan import plan_round
+from client.privacy.plan import RoundPlan, plan_round
 from client.privacy.training import privatise_update, train_privately
 from client.site import Site
 from client.training import train_locally
 from mri.reconstructors import Reconstructor
 from reconsent.errors import RoundError
+from reconsent.files import sha256_of
 from reconsent.privacy import PrivacyConfig
 from reconsent.seeds import derive_seed
 from strategies import messages as msg
@@ -64,7 +65,9 @@ def private_round(
     number = int(told.get(msg.SERVER_ROUND, 0))
     slices = len(site.dataset("train"))
     plan = plan_round(site.consortium, privacy, slices=slices, effort=effort)
-    replay = f"{number}:{effort}:{learning_rate!r}:{seed}:{digest}" if simulated else ""
+    replay = (
+        f"{number}:{effort}:{learning_rate!r}:{seed}:{digest}:{_settings(site, plan)}" if simulated else ""
+    )
     spent = budget.spend(plan, server_round=number, replay=replay)
     source = noise_source(derive_seed(seed, "privacy", site.name, digest) if simulated else None)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -91,6 +94,19 @@ def private_round(
             source=source,
         )
     return budget.metrics(spent)
+
+
+def _settings(site: Site, plan: RoundPlan) -> str:
+    """Digest of what else a simulated result is a function of: with another clip it is another release."""
+    privacy, training = site.privacy, site.consortium.training
+    clips = (
+        privacy.unit,
+        privacy.max_grad_norm,
+        privacy.slices_per_unit,
+        privacy.site_clip,
+        privacy.noise_at,
+    )
+    return sha256_of(repr((plan, clips, training.weight_decay, training.l1_weight)).encode())
 
 
 def _at_site(privacy: PrivacyConfig, noise_multiplier: float) -> float:

@@ -61,7 +61,7 @@ class Hospital:
         node: dict[str, Any] | None = None,
         extra: dict[str, ArrayRecord] | None = None,
     ) -> Message:
-        """What the site's ClientApp answers; ``extra`` are further models in the message."""
+        """What the site's ClientApp answers; ``extra``: further models; ``None`` in ``node``: no entry."""
         if TaskIdentity._run_id is None:  # Messages can only be made within a run.
             TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
         message = Message(
@@ -77,7 +77,7 @@ class Hospital:
         context = Context(
             run_id=7,
             node_id=5,
-            node_config={"site": "north", **(node or {})},
+            node_config={k: v for k, v in {"site": "north", **(node or {})}.items() if v is not None},
             state=RecordDict(),
             run_config={"consortium": str(self.file)},
         )

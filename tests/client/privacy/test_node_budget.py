@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from client.node.budget import check_privacy
@@ -19,7 +20,9 @@ BY_SLICE = {**SAMPLE, "unit": "slice"}
 WHOLE = {"mode": "site", "site-noise-multiplier": 2.0, "site-ceiling": 99.0}
 
 
-def check(root: Path, privacy: dict[str, Any], policy: str, log: Path | None = None) -> NodeReport:
+def check(
+    root: Path, privacy: dict[str, Any], policy: str, log: Path | None = None, data: Path | None = None
+) -> NodeReport:
     """Check a node whose consortium has ``privacy``."""
     consortium = ConsortiumConfig.model_validate(
         {"name": "two", "sites": [{"name": n, "organ": "brain"} for n in ("a", "b")], "privacy": privacy}
@@ -34,6 +37,7 @@ def check(root: Path, privacy: dict[str, Any], policy: str, log: Path | None = N
             **{key: root / key for key in ("ca", "key", "consortium")},
             "policy": file,
             "log": log or root / "log" / "site.jsonl",
+            "data": data,
         }
     )
     report = NodeReport()
@@ -56,6 +60,41 @@ def test_spending_is_told_from_the_sites_own_ledger(tmp_path: Path) -> None:
     assert told == f"ε = {epsilon:.4g} of 5 spent on a patient at δ = 1e-05, by {ledger.path}"
 
 
+def test_other_ledgers_of_the_site_are_told(tmp_path: Path) -> None:
+    """What the site spent under other names is listed, and added up where the policy limits the whole."""
+    directory = tmp_path / "log" / "privacy"
+    assert "other ledgers" not in check(tmp_path, SAMPLE, "max-epsilon = 5.0\n").facts
+    for name in ("two--a", "three--a", "two--b"):
+        PrivacyLedger(directory / f"{name}.jsonl").spend(Expense("patient", 2.0, 0.5, 3), lambda _: None)
+    facts = check(tmp_path, SAMPLE, "max-epsilon = 5.0\n").facts
+    together = epsilon_spent([Mechanism(2.0, 0.5, 6)], 1e-5)
+    assert facts["other ledgers"] == (
+        f"three--a in {directory}; together with this one ε = {together:.4g} of 5 spent on a patient"
+    )
+    assert f"ε = {epsilon_spent([Mechanism(2.0, 0.5, 3)], 1e-5):.4g} of 5" in facts["privacy"]
+    assert "not counted here" in check(tmp_path, SAMPLE, "").facts["other ledgers"]
+    (directory / "three--a.jsonl").write_text('{"number": 2, "unit": "patient"}\n')
+    assert "lacks an entry" in check(tmp_path, SAMPLE, "max-epsilon = 5.0\n").problems[0].reason
+
+
+def test_files_that_do_not_say_whose_they_are_are_noted(tmp_path: Path) -> None:
+    """Where the patient is the unit, a file without patient_id counts as a patient: that must be known."""
+    data = tmp_path / "scans"
+    data.mkdir()
+    for number in range(3):
+        with h5py.File(data / f"{number}.h5", "w") as file:
+            if number:
+                file.attrs["patient_id"] = "p"
+    (data / "broken.h5").write_bytes(b"no HDF5")
+    (note,) = check(tmp_path, SAMPLE, "", data=data).notes
+    assert note.reason.startswith(f"1 of 3 files in {data} have no patient_id")
+    assert not check(tmp_path, BY_SLICE, "", data=data).notes
+    assert not check(tmp_path, WHOLE, "", data=data).notes
+    with h5py.File(data / "0.h5", "a") as file:
+        file.attrs["patient_id"] = "q"
+    assert not check(tmp_path, SAMPLE, "", data=data).notes
+
+
 def test_a_limit_that_would_stop_all_training_is_a_problem(tmp_path: Path) -> None:
     """A policy with a limit in a consortium without privacy is found before the first round is refused."""
     (problem,) = check(tmp_path, {"mode": "none"}, "max-epsilon = 5.0\n").problems
@@ -74,7 +113,11 @@ def test_a_limit_that_would_stop_all_training_is_a_problem(tmp_path: Path) -> No
         (BY_SLICE, 'max-epsilon = 5.0\nunit = "slice"\n', ""),
         (SAMPLE, 'max-epsilon = 5.0\nunit = "slice"\n', ""),
         (BY_SLICE, "max-delta = 1e-5\n", ""),
-        ({**SAMPLE, "delta": 0.9}, "max-epsilon = 5.0\n", "a δ of 1e-05 at most, and the consortium's is 0.9"),
+        (
+            {**SAMPLE, "delta": 0.9},
+            "max-epsilon = 5.0\n",
+            "a δ of 1e-05 at most, and the consortium's is 0.9",
+        ),
         ({**SAMPLE, "delta": 1e-4}, "max-epsilon = 5.0\nmax-delta = 1e-3\n", ""),
         ({**SAMPLE, "delta": 0.9}, "", ""),
         ({**WHOLE, "delta": 1e-4}, "max-site-epsilon = 5.0\n", "a δ of 1e-05 at most"),
@@ -87,7 +130,7 @@ def test_a_limit_that_would_stop_all_training_is_a_problem(tmp_path: Path) -> No
 def test_less_privacy_than_the_policy_asks_for_is_a_problem(
     tmp_path: Path, privacy: dict[str, Any], policy: str, reason: str
 ) -> None:
-    """A larger δ, a kind of limit the consortium's mode cannot keep, a weaker unit, a server to be trusted."""
+    """A larger δ, a kind of limit the consortium cannot keep, a weaker unit, a server to be trusted."""
     found = check(tmp_path, privacy, policy)
     assert [problem.key for problem in found.problems] == (["policy"] if reason else [])
     assert all(reason in problem.reason for problem in found.problems)

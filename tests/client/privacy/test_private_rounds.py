@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message
 
-from client.privacy.ledger import PrivacyLedger, PrivacyLedgerError
+from client.privacy.accounting import Mechanism, epsilon_spent
+from client.privacy.ledger import Expense, PrivacyLedger, PrivacyLedgerError
 from reconsent.config import ConsortiumConfig, dump_consortium
+from reconsent.files import sync_directory
 from strategies import messages as msg
 from strategies.gaussian_mechanism import epsilon_of
 from tests.client.hospital import Hospital
@@ -227,15 +229,82 @@ def test_ledger_holds_figures_only(hospital: Hospital, model: ArrayRecord) -> No
     assert ledger(hospital).path.stat().st_mode & 0o777 == 0o600
 
 
-def test_every_ledger_is_of_its_consortium(hospital: Hospital, model: ArrayRecord, tmp_path: Path) -> None:
-    """A consortium of another name has a budget of its own."""
+def renamed(hospital: Hospital, name: str, privacy: Mapping[str, Any] = SAMPLE) -> None:
+    """The same site in a consortium of another name."""
+    hospital.consortium = hospital.consortium.model_copy(update={"name": name})
+    configured(hospital, privacy)
+
+
+def test_ceiling_of_a_consortium_is_its_own_and_the_policys_is_for_all(
+    hospital: Hospital, model: ArrayRecord
+) -> None:
+    """In a consortium of another name the file's ceiling begins anew; the policy's limit does not.
+
+    A limit of the policy protects the patient, who is in both: another name in the consortium's file, which
+    is the operator's to choose, must not give anything back.
+    """
+    node = {"ledgers": str(hospital.root / "privacy")}
+    with_limit = {**node, "policy": str(hospital.policy)}
+    once, twice = (epsilon_spent([Mechanism(2.0, 0.5, 2)] * times, 1e-5) for times in (1, 2))
+    configured(hospital, {**SAMPLE, "ceiling": (once + twice) / 2})
+    assert not hospital.ask("train", arrays=model, node=node).has_error()
+    renamed(hospital, "three", {**SAMPLE, "ceiling": (once + twice) / 2})
+    hospital.policy.write_text(f"max-epsilon = {(once + twice) / 2}\n")
+    refused = hospital.ask("train", arrays=model, node=with_limit).error.reason or ""
+    assert refused.startswith(f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: ")
+    assert f"ε = {twice:.4g} on a patient in all its consortia together" in refused
+    assert f"{once:.4g} is spent" in refused
+    three = PrivacyLedger(hospital.root / "privacy" / "three--north.jsonl")
+    assert not three.expenses()
+    assert not hospital.ask("train", arrays=model, node=node).has_error(), "there is no limit but the file's"
+    assert len(ledger(hospital).expenses()) == len(three.expenses()) == 1
+    hospital.policy.write_text(f"max-epsilon = {2 * twice}\n")
+    renamed(hospital, "four", {**SAMPLE, "unit": "slice"})
+    hospital.policy.write_text(f'max-epsilon = {9 * twice}\nunit = "slice"\n')
+    mixed = hospital.ask("train", arrays=model, node=with_limit).error.reason or ""
+    assert "in another one it has trained by DP-SGD by patient" in mixed
+    hospital.policy.write_text(f"max-epsilon = {9 * twice}\n")
+    renamed(hospital, "five")
+    assert not hospital.ask("train", arrays=model, node=with_limit).has_error()
+
+
+@pytest.mark.parametrize("loss", ["cut", "deleted", "moved"])
+def test_ledger_shorter_than_the_log_says_is_refused(
+    hospital: Hospital, model: ArrayRecord, loss: str
+) -> None:
+    """A ledger without its end, or none, gives nothing back while the log stands; a new log accepts it."""
     configured(hospital, SAMPLE)
-    train(hospital, model)
-    hospital.consortium = hospital.consortium.model_copy(update={"name": "three"})
-    hospital.file.with_name("other.toml").write_text(dump_consortium(hospital.consortium))
-    hospital.file = hospital.file.with_name("other.toml")
-    assert not train(hospital, model).has_error()
-    assert {path.name for path in (tmp_path / "privacy").iterdir()} == {
-        "two--north.jsonl",
-        "three--north.jsonl",
-    }
+    node = {"ledgers": str(hospital.root / "privacy"), "log": str(hospital.log)}
+
+    def trains() -> str:
+        reply = hospital.ask("train", arrays=model, node=node)
+        return (reply.error.reason or "failed") if reply.has_error() else ""
+
+    assert [trains(), trains()] == ["", ""]
+    assert [e["number"] for e in hospital.entries() if e["event"] == "paid"] == [1, 2]
+    path = ledger(hospital).path
+    if loss == "cut":
+        path.write_text(path.read_text().splitlines(keepends=True)[0])
+    elif loss == "deleted":
+        path.unlink()
+    else:
+        path.rename(path.with_name("elsewhere.jsonl"))
+    assert PrivacyLedgerError.__name__ in trains()
+    configured(hospital, {})
+    assert PrivacyLedgerError.__name__ in trains(), "nor without privacy"
+    configured(hospital, SAMPLE)
+    hospital.log.rename(hospital.log.with_suffix(".old"))
+    assert trains() == ""
+
+
+def test_directory_of_ledgers_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each directory that is made for the ledger the entry is on the disk before anything is spent."""
+    flushed: list[Path] = []
+
+    def noted(directory: Path) -> None:
+        flushed.append(directory)
+        sync_directory(directory)
+
+    monkeypatch.setattr("client.privacy.ledger.sync_directory", noted)
+    PrivacyLedger(tmp_path / "a" / "b" / "two--north.jsonl").spend(Expense("patient"), lambda _: None)
+    assert set(flushed) == {tmp_path, tmp_path / "a"}
