@@ -25,15 +25,38 @@ def load(directory: Path) -> dict[str, list[Found]]:
     Raises
     ------
     DataError
-        If there is nothing.
+        If there is nothing, or what is there cannot be compared: it differs in more than ε and seed.
     """
     found: dict[str, list[Found]] = {}
+    first: dict[str, tuple[Path, Any]] = {}
     for file in sorted(directory.glob("*.json")):
         entry = json.loads(file.read_text())
+        for what, setting in _settings(entry).items():
+            before, expected = first.setdefault(what, (file, setting))
+            if setting != expected:
+                raise DataError(
+                    f"{file} and {before} differ in {what}: they are not of one comparison.",
+                    "Give each comparison a directory of its own (--out).",
+                )
         found.setdefault(_name(float(entry["epsilon"])), []).append(entry)
     if not found:
         raise DataError(f"There are no results in {directory}.", "Run python -m bench.privacy_utility first.")
     return dict(sorted(found.items(), key=lambda item: -float(item[1][0]["epsilon"])))
+
+
+def _settings(entry: Found) -> dict[str, Any]:
+    """What must be alike, by the words for it; privacy and its learning rate only where there is privacy."""
+    private = "with privacy" if math.isfinite(float(entry["epsilon"])) else "without privacy"
+    training = {key: value for key, value in entry["training"].items() if key != "learning_rate"}
+    privacy = {key: value for key, value in entry["privacy"].items() if key != "target_epsilon"}
+    return {
+        "consortium": entry["consortium"],
+        "training": training,
+        f"the learning rate {private}": entry["training"]["learning_rate"],
+        f"the settings {private}": privacy,
+        "the settings of the methods": {m: found["settings"] for m, found in entry["attempts"].items()},
+        f"nothing, not even ε and seed ({entry['epsilon']}, {entry['seed']})": id(entry),
+    }
 
 
 def tables(directory: Path) -> str:

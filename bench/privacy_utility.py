@@ -179,6 +179,12 @@ def _cosine_of_halves(consortium: TrainedConsortium) -> float | None:
     return float(odd @ even)
 
 
+def results_of(consortium: str) -> Path:
+    """Where the results of a consortium go: one directory each, since only within one they compare."""
+    own = consortium.replace("-", "_")
+    return Path("bench/results") / (own if own == "privacy_utility" else f"privacy_utility_{own}")
+
+
 def _share_phantoms(first: Path, other: Path) -> None:
     """The phantoms depend on the seed alone: they are made once, and read anew by whoever finds them."""
     if (first / "data").is_dir() and not other.exists():
@@ -198,14 +204,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-grad-norm", type=float, default=0.05)
     parser.add_argument("--learning-rate", type=float, help="with privacy; as in the file by default")
     parser.add_argument("--root", type=Path, default=Path("runs/privacy-utility"), help="where it trains")
-    parser.add_argument("--out", type=Path, default=Path("bench/results/privacy_utility"))
+    parser.add_argument("--out", type=Path, help="default: a directory of the consortium in bench/results")
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument(
         "--page", type=Path, help="write the tables of this page from --out, and do nothing else"
     )
     args = parser.parse_args(arguments)
+    out = args.out or results_of(load_consortium(args.preset).name)
     if args.page:
-        write_tables(args.page, tables(args.out))
+        write_tables(args.page, tables(out))
         return
     for seed in args.seeds:
         for epsilon in args.epsilons:
@@ -219,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rounds=args.rounds,
             )
             name = f"{config.name}-{epsilon:g}-{seed}"
-            file = args.out / f"{name}.json"
+            file = out / f"{name}.json"
             if file.exists():
                 print(f"{file} is there", flush=True)
                 continue
