@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from pydantic import ValidationError
 
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import ContributionError
 from reconsent.privacy import PrivacyConfig
-from strategies.gaussian_mechanism import clipped, epsilon_of
+from strategies import ContributionAveraging
+from strategies import messages as msg
+from strategies.gaussian_mechanism import epsilon_of
+from strategies.local_grid import LocalGrid
 from strategies.noise import SeededNoise
 from strategies.screening import Screened
 from strategies.site_privacy import (
@@ -23,6 +27,7 @@ from strategies.site_privacy import (
     server_noise,
     site_noise_multiplier,
 )
+from tests.linear_app import model, quadratic_app
 from tests.server.hospitals import consortium, opened
 from unlearning.parameters import norm
 
@@ -64,13 +69,45 @@ def test_no_update_is_longer_than_the_clip(size: float) -> None:
     )
 
 
+class Silence:
+    """A source without noise, which keeps what was asked of it."""
+
+    def __init__(self) -> None:
+        self.deviations: list[float] = []
+
+    def normal(self, size: int, deviation: float) -> npt.NDArray[np.float32]:
+        """Zeros."""
+        self.deviations.append(deviation)
+        return np.zeros(size, np.float32)
+
+    def uniform(self, size: int) -> npt.NDArray[np.float64]:
+        """Not used."""
+        raise NotImplementedError
+
+
 def test_no_site_moves_the_mean_beyond_what_the_noise_is_for() -> None:
-    """With one site's update and with zero in its place, the means differ by max p · C at most."""
+    """A real round with a site's update, far beyond C, and with zeros: means differ by max p · C at most.
+
+    And the noise of that round, here silenced, is of σ times that.
+    """
     rng = np.random.default_rng(1)
-    updates = {site: clipped(rng.standard_normal(50).astype(np.float32) * 9, CLIP) for site in WEIGHTS}
-    for gone in WEIGHTS:
-        moved = WEIGHTS[gone] * updates[gone]
-        assert norm(moved) <= max(WEIGHTS.values()) * CLIP
+    far = {node: 90 * rng.standard_normal(50) for node in (1, 2, 3)}
+    examples = dict(zip(far, (5, 3, 2), strict=True))
+    silence = Silence()
+
+    def mean(centres: dict[int, np.ndarray]) -> np.ndarray:
+        """The model after one round from zero: a site whose centre is there sends zeros."""
+        grid = LocalGrid(quadratic_app(centres), {n: {"examples": e} for n, e in examples.items()})
+        strategy = ContributionAveraging(site_noise=ServerNoise(CLIP, 2.0, lambda *_: silence))
+        result = strategy.start(grid, model(np.zeros(50)), num_rounds=1)
+        return msg.named_arrays(result.arrays)["theta"]
+
+    everybody = mean(far)
+    for gone, weight in zip(far, WEIGHTS.values(), strict=True):
+        moved = norm(everybody - mean({**far, gone: np.zeros(50)}))
+        assert moved == pytest.approx(weight * CLIP, rel=1e-4), "each is clipped, and weighs what it should"
+        assert moved <= max(WEIGHTS.values()) * CLIP * (1 + 1e-4)
+    assert silence.deviations == pytest.approx([2.0 * CLIP * max(WEIGHTS.values())] * 4)
 
 
 def test_noise_of_the_mean_has_the_deviation_of_the_account() -> None:

@@ -9,6 +9,7 @@ from mri.batch import Batch
 from mri.dataset import SiteDataset
 from mri.phantoms import synthesise_volume
 from mri.reconstructors import Reconstructor, build_reconstructor
+from mri.volume import Volume
 from reconsent.config import PhantomConfig, ReconstructorConfig, SamplingConfig
 
 UNET = ReconstructorConfig(name="unet", channels=2, pools=1)
@@ -18,8 +19,11 @@ VARNET = ReconstructorConfig(
 NETWORKS = {"unet": UNET, "varnet": VARNET}
 
 
+SAMPLING = SamplingConfig(acceleration=4, center_fraction=0.15)
+
+
 @lru_cache
-def cohort(patients: int = 3) -> SiteDataset:
+def volumes_of(patients: int = 3) -> tuple[Volume, ...]:
     """Patients of two slices and two coils; the first has a second volume, with one coil."""
     volumes = [
         synthesise_volume("brain", PhantomConfig(matrix=(32, 32), coils=2, slices=2), seed=n, name=f"p-{n}")
@@ -29,8 +33,13 @@ def cohort(patients: int = 3) -> SiteDataset:
         "brain", PhantomConfig(matrix=(32, 32), coils=1, slices=2), seed=99, name="p-0-again"
     )
     volumes.append(replace(again, patient=volumes[0].patient))
-    sampling = SamplingConfig(acceleration=4, center_fraction=0.15)
-    return SiteDataset.from_volumes(volumes, sampling, seed=1, fresh_masks=True)
+    return tuple(volumes)
+
+
+@lru_cache
+def cohort(patients: int = 3) -> SiteDataset:
+    """A site of these patients."""
+    return SiteDataset.from_volumes(volumes_of(patients), SAMPLING, seed=1, fresh_masks=True)
 
 
 def batches_of(unit: int, *, size: int = 4, dataset: SiteDataset | None = None) -> list[Batch]:

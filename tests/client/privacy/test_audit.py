@@ -29,7 +29,7 @@ from strategies.noise import SecureNoise, SeededNoise
 
 DELTA = 1e-3
 LITTLE = Mechanism(noise_multiplier=0.5, sample_rate=1.0, steps=1)
-"""So little that the adversary can prove something in few trials."""
+"""So little that the adversary can prove something in few trials, though never as much as is claimed."""
 MUCH = Mechanism(noise_multiplier=2.5, sample_rate=1.0, steps=1)
 """So much that few trials could prove more than is claimed, if there were less of it."""
 PRIVACY = PrivacyConfig.model_validate(
@@ -105,11 +105,17 @@ def lower_bound(with_it: npt.NDArray[np.float64], without: npt.NDArray[np.float6
     return bound(float(best), with_it[half:], without[half:])
 
 
-def test_canary_proves_less_than_is_claimed() -> None:
-    """The adversary learns something of the canary, and less than the accountant allows."""
-    claimed = epsilon_spent([LITTLE], DELTA)
+def test_canary_is_found_where_there_is_little_noise() -> None:
+    """The adversary learns something of the canary: it is one that more noise must stop."""
     proven = lower_bound(scores(2, LITTLE), scores(1, LITTLE))
-    assert 0 < proven < claimed
+    assert 0 < proven < epsilon_spent([LITTLE], DELTA)
+
+
+def test_canary_proves_less_than_is_claimed() -> None:
+    """With much noise less is proven than is claimed, though as many trials without any would prove more."""
+    claimed = epsilon_spent([MUCH], DELTA)
+    assert lower_bound(scores(2, MUCH), scores(1, MUCH)) < claimed
+    assert lower_bound(np.ones(TRIALS), np.zeros(TRIALS)) > claimed
 
 
 def test_the_audit_finds_noise_that_is_too_small() -> None:

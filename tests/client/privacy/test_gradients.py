@@ -116,7 +116,8 @@ def test_every_parameter_equals_fastmris_own_gradient(name: str, path: str) -> N
     for unit in units:
         expected = list(reference(name, unit).values())
         found = unit_gradient(model, patients[unit], L1) if path == "loop" else [g[unit] for g in together]
-        assert all(float(gradient.norm()) > 0 for gradient in expected[:1])
+        moving = [float(gradient.norm()) > 0 for gradient in expected]
+        assert sum(moving) > 0.9 * len(moving), "zeros would be equal to anything that is small"
         assert worst(found, expected) < TOLERANCE
 
 

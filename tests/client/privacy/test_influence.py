@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +16,11 @@ from client.privacy.gradients import Gradients, unit_gradient
 from client.privacy.optimiser import UnitOptimiser
 from client.privacy.training import privatise_update, train_privately
 from mri.batch import Batch
+from mri.dataset import SiteDataset
 from reconsent.config import TrainingConfig
 from reconsent.privacy import PrivacyConfig
 from strategies.noise import SeededNoise
-from tests.client.privacy.cohort import batches_of, cohort, network
+from tests.client.privacy.cohort import SAMPLING, batches_of, cohort, network, volumes_of
 
 CLIP = 0.05
 
@@ -80,6 +81,54 @@ def test_one_patient_moves_the_sum_by_the_clipping_norm_at_most(patient: list[Ba
         assert moved == pytest.approx(min(norm(raw), CLIP), rel=1e-3)
     else:
         assert moved == 0
+
+
+class Absurd(SiteDataset):
+    """A site whose first patient's targets are a thousand times as bright as the scanner could make them."""
+
+    def batches_of(self, slices: Sequence[tuple[str, int]], batch_size: int) -> Iterator[Batch]:
+        """Slices of one patient at a time, as they are trained on."""
+        factor = 1e3 if slices[0][0].startswith("p-0") else 1.0
+        for batch in super().batches_of(slices, batch_size):
+            yield replace(batch, target=batch.target * factor)
+
+
+@pytest.mark.parametrize("gradients", ["loop", "vmap"])
+def test_one_patient_moves_the_training_by_the_clipping_norm_at_most(
+    gradients: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole training step, with and without the patient of four slices in two files: C apart at most.
+
+    By the step that is the clipped sum over the expected number (SGD of rate 1), without the noise.
+    """
+    monkeypatch.setattr("client.privacy.training.adam", lambda p, *_: torch.optim.SGD(p, lr=1.0))
+    table = {"mode": "sample", "noise-multiplier": 1.0, "ceiling": 9.0, "gradients": gradients}
+    privacy = PrivacyConfig.model_validate({**table, "max-grad-norm": CLIP})
+    volumes = volumes_of()
+    names = [volume.patient for volume in volumes[:3]]
+    sums = []
+    for patients in (names, names[1:]):
+        data = Absurd.from_volumes(volumes, SAMPLING, patients=patients, seed=1, fresh_masks=True)
+        model = network("unet")
+        before = [p.detach().clone() for p in model.parameters()]
+        train_privately(
+            model,
+            data,
+            # Of three slices at once, so that the patient's are in several batches.
+            TrainingConfig(batch_size=3, l1_weight=0.1),
+            privacy,
+            Mechanism(1.0, 1.0, 1),
+            learning_rate=1.0,
+            seed=1,
+            source=Silence(),
+        )
+        expected = len(data.units("patient"))
+        sums.append([(p.detach() - b) * expected for p, b in zip(model.parameters(), before, strict=True)])
+    slices = list(data.batches_of(data.units("patient")[0], 3))
+    assert len(cohort().units("patient")[0]) == 4
+    assert norm(unit_gradient(network("unet"), slices, 0.1)) > CLIP, "an ordinary patient is clipped, too"
+    moved = norm([a - b for a, b in zip(*sums, strict=True)])
+    assert 0.9 * CLIP < moved <= CLIP * (1 + 1e-3)
 
 
 def test_the_bound_was_put_to_the_test() -> None:
