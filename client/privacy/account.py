@@ -123,7 +123,7 @@ class SiteAccount:
         return after
 
     def _told(self) -> dict[str, int]:
-        """Ledger's name → expenses in it by the log; to be read before the ledgers, which are written first."""
+        """Ledger's name → expenses in it by the log; read before the ledgers, which are written first."""
         told: dict[str, int] = {}
         if self._log is None:
             return told

@@ -58,7 +58,7 @@ def _epsilon(mechanisms: tuple[Mechanism, ...], delta: float, accountant: Accoun
         # PRV takes the logarithm of 1 − q, which is −∞, as it should be, where everybody is in every step.
         warnings.filterwarnings("ignore", "divide by zero", RuntimeWarning)
         epsilon = float(counting.get_epsilon(delta=delta))
-    # At a large δ the conversion from Rényi divergences may end below 0, which bounds nothing that 0 does not.
+    # At a large δ the conversion from Rényi divergences may end below 0, which says no more than 0.
     return max(0.0, epsilon) if math.isfinite(epsilon) else math.inf
 
 

@@ -37,15 +37,15 @@ def refuse_less_privacy(privacy: PrivacyConfig, policy: SitePolicy) -> None:
         )
     if policy.max_epsilon is not None and policy.unit == "patient" and privacy.unit != "patient":
         raise BudgetSpentError(
-            f"The site's policy limits ε on a patient, and the consortium's is on a {privacy.unit}, of which a "
-            "patient has many.",
+            f"The site's policy limits ε on a patient, and the consortium's is on a {privacy.unit}, of which "
+            "a patient has many.",
             'Set unit = "patient" in [privacy] of the consortium file, or unit = "slice" in the policy.',
         )
     if policy.max_site_epsilon is not None and privacy.noise_at == "server" and not policy.trust_server:
         raise BudgetSpentError(
-            "The site's policy limits ε on the site as a whole, and it is the server who would add the noise: "
-            "towards the server there would be none.",
-            'Set noise-at = "site" in [privacy] of the consortium file, or trust-server = true in the policy.',
+            "The site's policy limits ε on the site as a whole, and it is the server who would add the "
+            "noise: towards the server there would be none.",
+            'Set noise-at = "site" in [privacy] of the consortium file, or trust-server in the policy.',
         )
     most = policy.most_delta
     if most is not None and privacy.delta > most:
