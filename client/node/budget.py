@@ -61,21 +61,16 @@ def check_privacy(
         budget = PrivacyBudget(privacy, policy, account)
         spent = budget.spent()
         others = sorted(account.elsewhere())
-        together = spent
-        if others and (policy.max_epsilon is not None or policy.max_site_epsilon is not None):
-            together = budget.spent_together()
+        together = budget.spent_together() if others and budget.limited else spent
     except PrivacyError as error:
         report.problems.append(Finding.of("privacy", error))
         return
-    told = _told(spent, budget.ceiling, budget.site_ceiling, privacy.unit)
+    told = _told(spent, (budget.ceiling, budget.site_ceiling), privacy.unit)
     report.facts["privacy"] = f"{told} at δ = {privacy.delta:g}, by {path}"
     if others:
-        own = [
-            math.inf if limit is None else limit for limit in (policy.max_epsilon, policy.max_site_epsilon)
-        ]
         report.facts["other ledgers"] = f"{', '.join(others)} in {path.parent}" + (
-            f"; together with this one {_told(together, *own, privacy.unit)}"
-            if together is not spent
+            f"; together with this one {_told(together, budget.own_ceilings, privacy.unit)}"
+            if budget.limited
             else ": what they spent is not counted here, as the policy sets no limit"
         )
 
@@ -103,8 +98,8 @@ def _note_nameless(directory: Path | None, report: NodeReport) -> None:
         )
 
 
-def _told(spent: Spent, ceiling: float, site_ceiling: float, unit: str) -> str:
-    pairs = ((spent.epsilon, ceiling, unit), (spent.site_epsilon, site_ceiling, "site"))
+def _told(spent: Spent, ceilings: tuple[float, float], unit: str) -> str:
+    pairs = ((spent.epsilon, ceilings[0], unit), (spent.site_epsilon, ceilings[1], "site"))
     return ", ".join(
         f"ε = {epsilon:.4g} of {_limit(most)} spent on a {whom}"
         for epsilon, most, whom in pairs

@@ -52,6 +52,11 @@ class PrivacyBudget:
         self.policy = policy
         self.ceiling = _lower(privacy.most_epsilon, policy.max_epsilon)
         self.site_ceiling = _lower(privacy.most_site_epsilon, policy.max_site_epsilon)
+        own = (policy.max_epsilon, policy.max_site_epsilon)
+        self.limited = own != (None, None)
+        """Whether the site's policy has a limit, for all consortia together."""
+        self.own_ceilings = (_lower(math.inf, own[0]), _lower(math.inf, own[1]))
+        """Its limits on ε of a unit, and of the site as a whole."""
         self.account = account
 
     def spend(self, plan: RoundPlan, *, server_round: int, replay: str = "") -> Spent:
@@ -107,16 +112,16 @@ class PrivacyBudget:
 
     def _allow(self, expenses: Sequence[Expense]) -> None:
         self._refuse_gaps(expenses)
-        self._refuse_beyond(expenses, self.privacy.most_epsilon, self.privacy.most_site_epsilon)
-        own = (self.policy.max_epsilon, self.policy.max_site_epsilon)
-        if own != (None, None):
+        self._refuse_beyond(expenses, (self.privacy.most_epsilon, self.privacy.most_site_epsilon))
+        if self.limited:
             together = [*self._flat(self._elsewhere()), *expenses]
             where = " in all its consortia together" if len(together) > len(expenses) else ""
-            self._refuse_beyond(together, *(math.inf if limit is None else limit for limit in own), where)
+            self._refuse_beyond(together, self.own_ceilings, where)
 
     def _refuse_beyond(
-        self, expenses: Sequence[Expense], ceiling: float, site_ceiling: float, where: str = ""
+        self, expenses: Sequence[Expense], ceilings: tuple[float, float], where: str = ""
     ) -> None:
+        ceiling, site_ceiling = ceilings
         spent, unit = self._spent(expenses), self.privacy.unit
         for epsilon, most, whom in (
             (spent.epsilon, ceiling, unit),
