@@ -95,7 +95,7 @@ def test_without_history_it_says_how_to_get_one(tmp_path: Path) -> None:
 
 
 def test_lengths_are_not_those_of_an_undertrained_path(tmp_path: Path) -> None:
-    """With interval 1 it ends at most a tenth farther from the optimum than retraining; with 5 it does not."""
+    """With interval 1 it ends at most a tenth farther from the optimum than retraining; with 5, farther."""
     grid, models, cache = trained(tmp_path)
     _, _, after = unlearn("federaser", {"interval": 1}, grid, models, cache)
     np.testing.assert_allclose(after, replay(list(range(1, ROUNDS + 1))), atol=1e-4)
