@@ -22,8 +22,9 @@ from mri.fastmri_file import read_header
 from reconsent import __version__
 from reconsent.config import ConsortiumConfig
 from server.bookkeeping import MAIN, ORACLE, Bookkeeping
-from server.persistence import ModelVersion, RoundRecord, StateDirectory, Withdrawals
+from server.persistence import ModelVersion, RoundRecord, SiteStatus, StateDirectory, Withdrawals
 from server.privacy import privacy_of, rounds_sat_out
+from unlearning.contributions import ContributionCache
 
 
 @dataclass(slots=True)
@@ -118,7 +119,10 @@ def gather(
         ),
         seed=consortium.seed,
         consortium=consortium.model_dump(mode="json", by_alias=True),
-        sites=tuple(_site(consortium, site.name, left_at) for site in consortium.sites),
+        sites=tuple(
+            _site(consortium, site.name, left_at).model_copy(update=_standing(state, books, site.name))
+            for site in consortium.sites
+        ),
         rounds=tuple(
             _round(record, measurements) for line in (MAIN, ORACLE) for record in books.log.all(line)
         ),
@@ -239,6 +243,17 @@ def _site(consortium: ConsortiumConfig, name: str, left: Mapping[str, int]) -> r
         withdrawn=name in left,
         withdrawn_at_round=left.get(name),
     )
+
+
+def _standing(state: StateDirectory, books: Bookkeeping, site: str) -> dict[str, Any]:
+    """What the server has of a site at the end of the run."""
+    entry = next((entry for entry in books.roster.all() if entry.site == site), None)
+    cache = ContributionCache(state.contributions_dir, state.session, line=MAIN)
+    return {
+        "active": None if entry is None else entry.status is SiteStatus.ACTIVE,
+        "first_round": None if entry is None else entry.first_round,
+        "contributions_from": min(cache.shares(site), default=None),
+    }
 
 
 def _round(record: RoundRecord, measurements: Measurements) -> res.RoundResult:

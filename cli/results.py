@@ -58,6 +58,16 @@ class SiteResult(Record):
     test_slices: Count = Field(description="slices of the test patients")
     withdrawn: bool = Field(default=False, description="whether it left during the run")
     withdrawn_at_round: Count | None = Field(default=None, description="last training round before it left")
+    active: bool | None = Field(
+        default=None, description="whether it takes part at the end of the run, as one that came back does"
+    )
+    first_round: Count | None = Field(
+        default=None,
+        description="first round whose model has an update of it; of one that came back, since it did",
+    )
+    contributions_from: Count | None = Field(
+        default=None, description="first round of which the server keeps a contribution of it; null: of none"
+    )
 
     @model_validator(mode="after")
     def _withdrawn_somewhen(self) -> Self:

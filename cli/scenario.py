@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from cli.scenarios.judging import Finding
 
 app = typer.Typer(help="Situations a consortium gets into, declared in files and played through.")
 
@@ -43,16 +47,17 @@ def run(
     """Play a scenario: simulate its consortium, and compare what came of it with what should.
 
     What should come of it is judged at the size of the preset `demo` or above; `tiny` shows that it runs.
-    Ends with status 1 if a check does not pass.
+    The model that nothing was done to is judged beside the unlearned one: a check that it passes too could
+    not have noticed anything. Ends with status 1 if a check does not pass, or could not have noticed.
 
     Examples
     --------
       reconsent scenario run joined-late
 
-      reconsent scenario run faulty-site --preset tiny
+      reconsent scenario run faulty-coil --preset tiny
     """
     from cli.scenarios.catalogue import consortium_of, load_scenario
-    from cli.scenarios.judging import Finding, judge
+    from cli.scenarios.judging import judge
     from cli.simulate import play
 
     scenario = load_scenario(name)
@@ -65,12 +70,27 @@ def run(
     )
     if preset == "tiny" or not scenario.checks:
         return
-    findings: list[Finding] = judge(results, scenario.checks)
+    findings = judge(results, scenario.checks)
     if not quiet:
-        table = Table("", "what should be", "found", title="Checks")
-        for finding in findings:
-            found = ", ".join(f"{value:+.2f}" for value in finding.values) or "nothing"
-            table.add_row("✓" if finding.passed else "✗", finding.check.says, found)
-        console.print(table)
+        console.print(_table(findings))
     if not all(finding.passed for finding in findings):
         raise typer.Exit(1)
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table("", "what should be", "found", "had nothing been done", "verdict", title="Checks")
+    for finding in findings:
+        mark = {"passed": "✓", "failed": "✗"}.get(finding.verdict, "?")
+        found, controls = (_shown(values) for values in (finding.values, finding.controls))
+        table.add_row(
+            mark,
+            finding.check.says,
+            found or "nothing",
+            controls or ("-" if finding.check.control is None else "nothing"),
+            finding.verdict,
+        )
+    return table
+
+
+def _shown(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:+.3g}" for value in values)

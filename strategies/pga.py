@@ -49,7 +49,8 @@ class ProjectedAscent(Cooperating):
         max J(w; D_f)  subject to ‖w − w_ref‖ ≤ δ,   w ← P(w + η ∇J(w)),
 
     from w_ref = (θ_T − pᵤ wᵤ)/(1 − pᵤ), the mean of the other sites' last local models, δ a third of the
-    distance from there to an untrained model. The paper ends the ascent when the accuracy on the site's
+    distance d from there to an untrained model (the paper's words; its public code takes δ² = mean d² / 3,
+    which is δ = 0.58 d: ``radius = 0.58``). The paper ends the ascent when the accuracy on the site's
     validation set falls below a threshold; here, where images are no classes, when the loss of a batch has
     doubled. Then the remaining sites train on. One round is the leaving site's, the rest of the budget the
     others'.

@@ -34,6 +34,9 @@ class RapidRetraining(Retraining):
 
         m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) (g ⊙ g)²,   Γ = √v̂ + ε.
 
+    Γ estimates g², so where abs(g) < 1 the step m/Γ is about 1/g, and is clamped to 1 in size: there it is
+    nearly a descent by the sign of the gradient, with steps of one length.
+
     Exact, since nothing of the withdrawn site is in it; but within the budget of rounds it ends less trained
     than the oracle. The sites must know the optimiser ``fisher`` (see ``strategies.messages``).
     """

@@ -29,6 +29,9 @@ class WeightNegation(OneShot):
     NoT (Khalil et al., CVPR 2025): θ_ℓ ← −θ_ℓ for the chosen layers ℓ breaks the adaptation of layers to
     each other, and retain-only rounds rebuild it from the retain data alone. Needs nothing that is kept. It
     is not directed towards the oracle: everything is disturbed alike.
+
+    On VarNet the first array belongs to the network that estimates the coils' sensitivities, not to the
+    reconstruction itself: name the first layers of the cascades in ``layers`` there.
     """
 
     name: ClassVar[str] = "weight-negation"

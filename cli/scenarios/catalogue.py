@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from reconsent.config import PRESETS, ConsortiumConfig, Settings, parse_consortium
 from reconsent.errors import ConfigError
 
+_PATH = r"\w+(\.[\w*-]+|\[[\w-]+=[^\[\],=]+(,[\w-]+=[^\[\],=]+)*\])*"
 FILES = Path(__file__).with_name("files")
 
 
 class Check(Settings):
     """A figure of the results, and where it should lie."""
 
-    figure: str = Field(description="path into results.json, such as oracle_gap.*.forget_test")
+    figure: str = Field(
+        description="path into results.json, such as oracle_gap.*.forget_test or "
+        "evidence.hallucination[model=unlearned,set=retain_test].false_structure"
+    )
+    minus: str | None = Field(default=None, description="path of what is subtracted, value by value")
+    control: str | None = Field(
+        default=None,
+        description="path of the same figure of that to which nothing was done, which must not pass; none "
+        "for what the remaining sites keep, for doing nothing keeps it",
+    )
     at_least: float | None = Field(default=None, description="smallest value that passes")
     at_most: float | None = Field(default=None, description="largest value that passes")
     says: str = Field(description="what it means, in words")
+
+    @field_validator("figure", "minus", "control")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(_PATH, value):
+            raise ValueError(f"'{value}' is no path: fields between dots, * for all, [key=value] for some")
+        return value
 
 
 class Scenario(Settings):

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cli.gathering import _standing
 from cli.scenarios.catalogue import Check, Scenario, consortium_of, load_scenario, names
-from cli.scenarios.judging import Finding, _values
+from cli.scenarios.judging import Finding, _values, judge_table, steps_of
 from cli.simulation import RunDirectory, prepare_data
 from reconsent.errors import ConfigError
 from server.bookkeeping import MAIN, Bookkeeping
 from server.coordinator import Coordinator
 from server.persistence import SiteStatus, StateDirectory, Withdrawals
 from strategies.local_grid import LocalGrid
+from tests.cli.results_builder import build_results
 from unlearning.withdrawal import WithdrawalState
 
+NOTHING_TO_FORGET = {"same-organ", "two-in-a-row", "under-privacy", "readmitted"}
+"""Scenarios in which the original model is no control; each file says why."""
+
 Rounds = list[tuple[str, frozenset[str]]]
-
-
-Played = tuple[Rounds, dict[str, SiteStatus], list[WithdrawalState]]
+Played = tuple[Rounds, dict[str, SiteStatus], list[WithdrawalState], list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Played]:
 
 
 def play(name: str, path: Path) -> Played:
-    """Play a scenario without its oracle: rounds with who took part, and where sites and withdrawals are."""
+    """Play a scenario without its oracle: rounds with who took part, and where all is at the end."""
     config = consortium_of(name, load_scenario(name), "tiny")
     quick = config.training.model_copy(update={"local_steps": 1, "evaluate_every": 0})
     assessment = config.assessment.model_copy(update={"oracle": False})
@@ -50,14 +55,15 @@ def play(name: str, path: Path) -> Played:
         ]
         status = {entry.site: entry.status for entry in books.roster.all()}
         states = [record.state for record in Withdrawals(state).all()]
+        sites = [{"name": site.name, **_standing(state, books, site.name)} for site in config.sites]
     grid.close()
-    return rounds, status, states
+    return rounds, status, states, sites
 
 
 @pytest.mark.parametrize("name", names())
 def test_each_scenario_plays_to_its_end(name: str, played: Callable[[str], Played]) -> None:
     """Every withdrawal is completed, and whoever has left is in no round of its own unlearning."""
-    rounds, status, states = played(name)
+    rounds, status, states, _ = played(name)
     config = consortium_of(name, load_scenario(name), "tiny")
     assert states == [WithdrawalState.COMPLETED] * len(config.withdrawals)
     retaining = [sites for kind, sites in rounds if kind == "retain"]
@@ -77,10 +83,72 @@ def test_each_scenario_plays_to_its_end(name: str, played: Callable[[str], Playe
 
 def test_late_and_early_sites_take_part_when_they_say(played: Callable[[str], Played]) -> None:
     """The knee hospital is in rounds 4 to 6 if it joins in the fourth, in 1 to 3 if it then stops."""
-    late, _, _ = played("joined-late")
-    early, _, _ = played("left-early")
+    late, *_ = played("joined-late")
+    early, *_ = played("left-early")
     assert ["knee" in sites for kind, sites in late if kind == "train"] == [False] * 3 + [True] * 3
     assert ["knee" in sites for kind, sites in early if kind == "train"] == [True] * 3 + [False] * 3
+
+
+def test_a_readmitted_site_is_a_newcomer(played: Callable[[str], Played]) -> None:
+    """Its checks pass with the round of the small consortium, and fail a site that never left."""
+    *_, sites = played("readmitted")
+    scenario = load_scenario("readmitted")
+    returned = consortium_of("readmitted", scenario, "tiny").returns[0].after_round
+    checks = [
+        check if check.control is None else check.model_copy(update={"at_least": returned + 1})
+        for check in scenario.checks
+    ]
+    assert [finding.verdict for finding in judge_table({"sites": sites}, checks)] == ["passed"] * 3
+    stayed = [site | {"name": "knee" if site["name"] == "abdomen" else "abdomen"} for site in sites]
+    verdicts = [finding.verdict for finding in judge_table({"sites": stayed}, checks)]
+    assert verdicts == ["passed", "failed", "failed"]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_scenario_fails_the_model_that_nothing_was_done_to(name: str) -> None:
+    """With G in place of G_U every check of forgetting fails; where G is as the oracle, none notices."""
+    checks = [c for c in load_scenario(name).checks if c.control and "original" in c.control]
+    assert checks or name in NOTHING_TO_FORGET
+    good = build_results("forgets").model_dump(mode="json")
+    good["evidence"] = {
+        "hallucination": [
+            {"model": model, "set": "retain_test", "false_structure": value}
+            for model, value in (("original", 0.09), ("unlearned", 0.04), ("oracle", 0.03))
+        ]
+    }
+    wide = [
+        c.model_copy(update={"at_least": -0.9, "at_most": 0.9}) if "relearn" in c.figure else c
+        for c in checks
+    ]
+    assert {finding.verdict for finding in judge_table(good, wide)} <= {"passed"}
+    assert {finding.verdict for finding in judge_table(put(good, "unlearned", "original"), checks)} <= {
+        "failed"
+    }
+    same = put(put(good, "unlearned", "oracle"), "original", "oracle")
+    assert {finding.verdict for finding in judge_table(same, checks)} <= {"could not have noticed"}
+    lost = put(good, "unlearned", "oracle") | {
+        "original_gap": None,
+        "relearn": {"unlearned": {}, "oracle": {}},
+    }
+    lost["evidence"] = {"hallucination": lost["evidence"]["hallucination"][1:]}
+    assert not any(finding.passed for finding in judge_table(lost, checks))
+
+
+def put(table: dict[str, Any], model: str, other: str) -> dict[str, Any]:
+    """The results as they would be were ``model`` the model ``other``."""
+    table = copy.deepcopy(table)
+    gaps = {"original": table["original_gap"], "oracle": dict.fromkeys(table["original_gap"], 0.0)}
+    if model == "original":
+        table["original_gap"] = gaps[other]
+    else:
+        table["oracle_gap"] = dict.fromkeys(table["oracle_gap"], gaps[other])
+    table["relearn"][model] = table["relearn"][other]
+    rows = table["evidence"]["hallucination"]
+    value = next(row["false_structure"] for row in rows if row["model"] == other)
+    for row in rows:
+        if row["model"] == model:
+            row["false_structure"] = value
+    return table
 
 
 def test_every_scenario_fits_the_default_consortium() -> None:
@@ -103,13 +171,27 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         consortium_of(
             "x", Scenario(title="", about="", changes={"withdrawals": [{"sites": ["spleen"]}]}), "tiny"
         )
+    for path in ("", "gap..x", "rows[m].v", "rows[m=a", "rows.[m=a]"):
+        with pytest.raises(ValueError, match="is no path"):
+            Check(figure=path, says="")
 
 
 def test_a_check_needs_its_figure_and_every_value_of_it() -> None:
     """A path with a star names every field; nothing found does not pass."""
     table = {"gap": {"a": {"x": 0.1}, "b": {"x": 0.7}}, "list": [1, 2]}
-    assert _values(table, ["gap", "*", "x"]) == [0.1, 0.7]
-    assert _values(table, ["list", "1"]) == [2.0]
+    assert _values(table, steps_of("gap.*.x")) == [0.1, 0.7]
+    assert _values(table, steps_of("list.1")) == [2.0]
+    rows = {
+        "rows": [
+            {"m": "a", "set": "x", "v": 1.5},
+            {"m": "a", "set": "y", "v": 2},
+            {"m": "b", "set": "x", "v": 4},
+        ]
+    }
+    assert _values(rows, steps_of("rows[m=a].v")) == [1.5, 2.0]
+    assert _values(rows, steps_of("rows[m=b,set=x].v")) == [4.0]
+    less = Check(figure="rows[m=a].v", minus="rows[m=b].v", at_most=9, says="")
+    assert judge_table(rows, [less])[0].values == ()
     check = Check(figure="gap.*.x", at_most=0.5, says="small")
     assert not Finding(check, (0.1, 0.7)).passed
     assert Finding(check, (0.1, 0.2)).passed

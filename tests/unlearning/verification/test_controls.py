@@ -7,11 +7,22 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.unlearning.verification.forgetful_case import Case, federate, network, vector
+from tests.unlearning.verification.forgetful_case import (
+    Case,
+    Data,
+    Vector,
+    accuracy,
+    federate,
+    network,
+    vector,
+)
+from tests.unlearning.verification.wired_case import wired
+from unlearning.verification.exit_audit import exit_audit
 from unlearning.verification.finding import Finding, with_control
 from unlearning.verification.limits import limits_of
 from unlearning.verification.oracle_gap import oracle_gap
-from unlearning.verification.without_oracle import change, membership_alone
+from unlearning.verification.roc import roc
+from unlearning.verification.without_oracle import Change, change, membership_alone
 
 CONTROLS = ("doing nothing", "fine-tuning alone", "random direction", "wrong sign", "collapsed")
 CHECKS = (
@@ -36,9 +47,15 @@ def case() -> Iterator[Case]:
 
 
 @pytest.fixture(scope="session")
-def found(case: Case) -> dict[str, dict[str, Finding]]:
+def controls(case: Case) -> dict[str, Vector]:
+    """Control → model."""
+    return case.controls()
+
+
+@pytest.fixture(scope="session")
+def found(case: Case, controls: dict[str, Vector]) -> dict[str, dict[str, Finding]]:
     """Control → check → finding; and ``another oracle``."""
-    table = {name: case.check(theta) for name, theta in case.controls().items()}
+    table = {name: case.check(theta) for name, theta in controls.items()}
     another, _ = federate(vector(network(555)), case.sites, seed=555)
     table["another oracle"] = case.check(another, other=case.same_start)
     return table
@@ -75,20 +92,66 @@ def test_every_check_has_limits(found: dict[str, dict[str, Finding]]) -> None:
     assert all(len(limits_of(check)) > 100 for check in found["another oracle"])
 
 
-def test_without_an_oracle_doing_nothing_still_fails(case: Case) -> None:
-    """Change and membership alone fail the model that nothing was done to, and pass the oracle."""
-    from tests.unlearning.verification.forgetful_case import accuracy
-    from unlearning.verification.roc import roc
+ALONE: dict[str, dict[str, str]] = {}
+"""Model → check that needs no oracle → verdict: what these can and cannot tell, as it was found."""
 
+
+def alone(case: Case, theta: Vector) -> dict[str, Finding]:
+    """Every check that needs no oracle, of one model; those of the exit audit under ``audit/``."""
     cut = len(case.members)
-    for theta, verdict in ((case.original, "failed"), (case.oracle, "passed")):
-        before, after = (accuracy(m, case.held_out) for m in (case.original, theta))
-        assert change("forget-test", before, after, case.held_out.patients).forgotten().verdict == verdict
-    members = {name: case.statistic(m) for name, m in (("G", case.original), ("oracle", case.oracle))}
-    attack = membership_alone(roc(members["G"][:cut], members["G"][cut:]))
-    assert attack.verdict == "failed"
-    guessing = membership_alone(roc(members["oracle"][:cut], members["oracle"][cut:]))
-    assert guessing.verdict != "failed"
+    scores = case.statistic(theta)
+    found = [
+        membership_alone(roc(scores[:cut], scores[cut:])),
+        _change(case, theta, "retain-test", case.retain_test).retained(0.5),
+        _change(case, theta, "forget-test", case.held_out).forgotten(),
+        _change(case, theta, "forget-train", case.forget).forgotten(),
+    ]
+    audit = exit_audit(
+        case.errors(theta, case.forget),
+        case.errors(theta, case.held_out),
+        members_before=case.errors(case.original, case.forget),
+        references_before=case.errors(case.original, case.held_out),
+    )
+    return {finding.check: finding for finding in found} | {
+        f"audit/{finding.check}": finding for finding in audit.findings
+    }
+
+
+def _change(case: Case, theta: Vector, name: str, data: Data) -> Change:
+    return change(name, accuracy(case.original, data), accuracy(theta, data), data.patients)
+
+
+@pytest.mark.parametrize("name", (*CONTROLS, "oracle"))
+def test_what_can_be_told_without_an_oracle(case: Case, controls: dict[str, Vector], name: str) -> None:
+    """Each control's verdicts are those of the table: what is ruined passes but for what is kept."""
+    found = alone(case, case.oracle if name == "oracle" else controls[name])
+    assert {check: finding.verdict for check, finding in found.items()} == ALONE.get(name, {})
+
+
+@pytest.mark.parametrize("name", ("fine-tuning alone", "collapsed", "same start"))
+def test_a_simulation_hands_each_check_what_it_is_about(
+    case: Case, controls: dict[str, Vector], name: str
+) -> None:
+    """The checks as a simulation wires them find, figure by figure, what the checks find when called here."""
+    theta = case.same_start if name == "same start" else controls[name]
+    expected = case.check(theta)
+    found = {finding.check: finding for finding in wired(case, theta).findings("unlearned")}
+    assert set(found) == set(expected)
+    for check, finding in expected.items():
+        for field in ("value", "low", "high", "reference", "accepted_low", "accepted_high"):
+            assert getattr(found[check], field) == pytest.approx(getattr(finding, field), abs=1e-6), check
+        assert found[check].verdict == finding.verdict, check
+
+
+@pytest.mark.parametrize("name", ("doing nothing", "collapsed", "oracle"))
+def test_without_an_oracle_it_hands_them_the_same(case: Case, controls: dict[str, Vector], name: str) -> None:
+    """The checks that need no oracle, wired by a simulation, find what they find when called here."""
+    theta = case.oracle if name == "oracle" else controls[name]
+    expected = alone(case, theta)
+    found = {finding.check: finding for finding in wired(case, theta, oracle=False).findings("unlearned")}
+    for check in ("changed/forget-test", "changed/forget-train", "kept/retain-test", "membership/loss"):
+        assert found[check].value == pytest.approx(expected[check].value, abs=1e-6), check
+    assert found["kept/retain-test"].accepted_low == -1.0
 
 
 def test_a_gap_of_chance_is_no_pass_with_few_patients(case: Case) -> None:
