@@ -17,7 +17,7 @@ from cli.report.palette import INK, MUTED
 
 _COLOURS = ("#0068a8", "#b84a00", "#00775a", "#8a3f73", "#5b6673", "#7a6200")
 _MARKERS = "oDs^vPX*"
-_COSTS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+_COSTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)
 _DISTANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _LEAST = 0.5
 """Per cent; what costs less, or nothing, is drawn here."""
@@ -59,9 +59,10 @@ def pareto(rows: Sequence[Row]) -> str:
                 mfc="none" if row.method in beaten else colour,
                 label=f"{row.method} (asks the site)" if row.cooperating else row.method,
             )
-        dearest = max(100.0, *(100 * r.cost.mean for r in rows))
-        ax.set_xlim(_LEAST / 1.3, 1.3 * dearest)
-        ax.set_xticks([x for x in _COSTS if x <= dearest], [f"{x:g}" for x in _COSTS if x <= dearest])
+        cheapest, dearest = min(map(_percent, rows)) / 1.5, 1.5 * max(map(_percent, rows))
+        ax.set_xlim(cheapest, dearest)
+        costs = [x for x in _COSTS if cheapest <= x <= dearest]
+        ax.set_xticks(costs, [f"{x:g}" for x in costs])
         low = min(map(_distance, rows)) / 2
         high = 1.2 * max(_distance(r) + r.score.deviation for r in rows)
         ax.set_ylim(low, high)
@@ -104,7 +105,8 @@ def radar(rows: Sequence[Row]) -> str:
         )
         ticks = [-limit, *([-limit / 2] if limit > 1 else []), 0, *([limit / 2] if limit > 1 else []), limit]
         ax.set_yticks(ticks, [f"{tick:+g} dB" if tick else "oracle" for tick in ticks])
-        ax.set_rlabel_position(45)
+        ax.set_rlabel_position(68)
+        ax.tick_params(axis="x", pad=9)
         said = f"The {len(shown)} nearest methods" if len(shown) < len(rows) else "All methods"
         if len(shown) < len(rows):
             said += ", with cached-ascent and retain-ft in any case"

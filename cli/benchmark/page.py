@@ -165,14 +165,14 @@ def _sizes(plan: Plan) -> list[str]:
 def _fixed(plan: Plan) -> str:
     kept = plan.report[0].consortium.contributions
     anchors = ", ".join(f"{100 * share:g} %" for share in kept.anchors)
-    updates = {0: "no single update is", 1: "every update is"}.get(
-        kept.history_every, f"one update in {kept.history_every} is"
+    updates = {0: "no single update", 1: "every update"}.get(
+        kept.history_every, f"one update in {kept.history_every}"
     )
+    models = f", and models after {anchors} of the rounds" if anchors else ""
     return (
-        f"The same for all methods: the trained model each begins from, its contributions ({updates} kept"
-        + (f"; models after {anchors} of the rounds" if anchors else "")
-        + "), the budget of rounds, the batches, and what is measured. A site that a method needs stays until "
-        "its part is done."
+        f"The same for all methods: the trained model each begins from, what is kept of the training ({updates}"
+        f"{models}), the budget of rounds, the batches, and what is measured. A site that a method needs stays "
+        "until its part is done."
     )
 
 

@@ -217,7 +217,7 @@ def test_a_case_has_the_digest_of_all_its_consortium(tmp_path: Path) -> None:
     path.write_text(PLAN)
     digests = [case.digest for case in load_plan(str(path)).report]
     assert len(set(digests)) == 4 and digests == [case.digest for case in load_plan(str(path)).report]
-    path.write_text("history-every = 0\n" + PLAN)
+    path.write_text("anchors = [0.5]\n" + PLAN)
     assert not set(digests) & {case.digest for case in load_plan(str(path)).report}
 
 

@@ -126,7 +126,7 @@ def found(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary
         *reported("cached-ascent", everywhere(0.3, -0.3, 0.3, -0.3)),
         record("cached-ascent", SEARCHED, attempt(0.4), stage="search", settings=ours),
         record("cached-ascent", SEARCHED, None, stage="search", settings={"effort": 3}),
-        record("cached-ascent", SEARCHED, attempt(0.6), stage="search", settings={"alpha": 0.5}),
+        record("cached-ascent", SEARCHED, attempt(0.6), stage="search", settings={"alpha": 0.5, "effort": 3}),
         *reported("retain-ft", everywhere(0.5, 0.5, 0.2, 0.2), slices=0.201),
         *reported("full-ft", everywhere(None, None, None, None)),
         *reported("rollback", everywhere(0.05, 0.05, None, 0.05)),
@@ -208,9 +208,9 @@ def test_what_costs_more_does_not_beat_ours() -> None:
 def test_all_tried_settings_are_shown(found: tuple[Summary, str], plan: Plan) -> None:
     """The chosen one, an edge of the range, a failure, and what an earlier plan tried."""
     table = section(found[1], "## Settings tried")
-    assert "`alpha = 2`, `effort = 3` | 0.10 | **chosen** |" in table
-    assert "`alpha = 0.5`, `effort = 1` | 0.60 | former range |" in table
-    assert "`alpha = 1.85`, `effort = 3` | failed |  |" in table
+    assert "| cached-ascent | `alpha = 2` | 0.10 | **chosen** |" in table
+    assert "`alpha = 0.5` | 0.60 | former range |" in table
+    assert "`alpha = 1.85` | failed |  |" in table
     assert at_edge(3.0, [1.0, 2.0, 3.0]) and not at_edge(2.0, [1.0, 2.0, 3.0])
     assert not at_edge(3.0, [3.0, 3.0]) and not at_edge(True, [True, False]) and not at_edge("a", ["a", "b"])
 
