@@ -2,7 +2,7 @@
 
     python -m bench.method_search prepare --root /tmp/search --seeds 0 1 2
     python -m bench.method_search try --root /tmp/search --seeds 0 --method cached-ascent alpha=2.5 guard=none
-    python -m bench.method_search try --root /tmp/search --file bench/method_search.txt
+    python -m bench.method_search try --root /tmp/search --file trials.txt
 
 ``prepare`` trains the consortium and its oracle with each seed and keeps the state with all contributions.
 ``try`` unlearns from there, without changing that state, and prints the gaps to the oracle: on retain-test,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -53,14 +54,16 @@ def bench(
       reconsent bench --methods cached-ascent --methods retain-ft --seeds 1
     """
     from cli.assessment import default_workers
-    from cli.benchmark.page import as_json, summarise, write_page
+    from cli.benchmark.page import write_page
     from cli.benchmark.plan import load_plan, select
     from cli.benchmark.run import Benchmark
     from cli.benchmark.store import Store
+    from cli.benchmark.summary import as_json, summarise
     from cli.progress import ProgressBoard
     from reconsent.files import write_atomically
 
     plan = select(load_plan(preset), methods or [], seeds)
+    command = _command(preset, methods or [], seeds, out, page)
     out = out or Path("bench") / "results" / plan.name
     benchmark = Benchmark(
         plan,
@@ -69,6 +72,12 @@ def bench(
         workers=workers or default_workers(),
     )
     console = Console(stderr=json_output)
+    if benchmark.foreign:
+        console.print(
+            f"{benchmark.foreign} records of {out / 'attempts.jsonl'} are of other consortia than the "
+            "plan's, though of the same names. They are not used.",
+            highlight=False,
+        )
     if dry_run:
         cases = [*plan.search, *plan.report]
         bases = len({case.base_name for case in cases})
@@ -77,7 +86,7 @@ def bench(
             f"{plan.config.title}: {bases} consortia and {len(cases)} oracles to train, "
             f"{trials * len(plan.search)} settings to try, "
             f"{len(plan.report) * len(plan.config.methods)} attempts to report; "
-            f"{summarise(benchmark).unfinished} attempts are still to be made.",
+            f"{benchmark.unfinished} attempts are still to be made.",
             highlight=False,
         )
         return
@@ -85,8 +94,16 @@ def bench(
         benchmark.run(board.step)
     summary = as_json(summarise(benchmark))
     write_atomically(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-    write_page(benchmark, page or out / "benchmark.md")
+    write_page(benchmark, page or out / "benchmark.md", command)
     if json_output:
         typer.echo(json.dumps(summary))
         return
     typer.echo(f"Page: {page or out / 'benchmark.md'}")
+
+
+def _command(preset: str, methods: list[str], seeds: int | None, out: Path | None, page: Path | None) -> str:
+    """The command that writes this page again."""
+    options: list[tuple[str, object]] = [("--preset", preset), *(("--methods", name) for name in methods)]
+    options += [("--seeds", seeds), ("--out", out), ("--page", page)]
+    told = [f"{name} {shlex.quote(str(value))}" for name, value in options if value is not None]
+    return " ".join(["reconsent bench", *told])

@@ -2,215 +2,204 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cli.benchmark.figures import pareto, radar
-from cli.benchmark.plan import Plan
+from cli.benchmark.plan import Case, CasesConfig, Plan
 from cli.benchmark.run import Benchmark
-from cli.benchmark.score import GAPS, Row, Spread, dominated, row
-from cli.benchmark.store import Record
+from cli.benchmark.searching import fixed_table, search_table
+from cli.benchmark.sizes import sizes
+from cli.benchmark.standing import OURS, standing
+from cli.benchmark.summary import Group, Summary, summarise
+from cli.benchmark.tables import cost_table, failure_list, gap_table
 from reconsent.files import write_atomically
 
-OURS = "cached-ascent"
+_KINDS = {
+    "Methods that leave the withdrawn site alone": False,
+    "Methods that need the withdrawn site": True,
+}
 
-_PAPER = (1.1, 0.6, 0.0)
-"""|retain|, |forget-test| and |forget-train| of NL-FT in table 1 of Xue et al. 2024, in dB."""
+_COLUMNS = (
+    "All gaps are PSNR over that of the oracle, in dB; zero is perfect, too much forgotten counts as much "
+    "as too little. *Distance* is the mean of the three absolute gaps plus the mean absolute relearn gap, "
+    "case by case. A gap is given as its mean ± the standard deviation over the cases, and in brackets the "
+    "mean of its absolute values, in which cases of different signs do not cancel. *Relearn* is the mean "
+    "absolute gap after the unlearned model and the oracle were fine-tuned alike on fresh data of the "
+    "withdrawn organ; *worst* is the largest absolute value of any case. *Cost* is the number of slices "
+    "trained on over that of the training, which is the same on every machine; the evaluations of the "
+    "remaining sites' loss by which some methods watch over their steps are not in it, but in the seconds "
+    "and bytes. Costs within 2 % of each other count as equal."
+)
+
+_SETTLED = (
+    "The cases share consortium and data; seeds and leavers differ. They are few and correlated: ± is no "
+    "confidence interval, and a verdict over them no test.",
+    "One oracle was trained for each case, so how far two oracles of different seeds are apart (the noise "
+    "floor, see {evidence}) is not measured here. Distances below it would mean nothing.",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What the page says.
+def write_page(benchmark: Benchmark, page: Path, command: str) -> None:
+    """Write ``page`` (Markdown) and its two figures beside it, in ``images/``.
 
-    Attributes
+    Parameters
     ----------
-    rows
-        Methods that could be reported, the nearest to the oracle first.
-    by_withdrawn
-        The same for each withdrawn site by itself.
-    original
-        The model before unlearning: its gaps and relearn gap, as a row.
-    ablation
-        Each value of the varied setting, the chosen one first → its row.
-    unfinished
-        Attempts that are still to be made.
-    failures
-        Method → why every setting of it failed.
+    benchmark
+        What was found.
+    page
+        Where to.
+    command
+        The command that writes this page.
     """
-
-    rows: list[Row]
-    by_withdrawn: dict[str, list[Row]]
-    original: dict[str, Spread]
-    ablation: dict[str, Row]
-    unfinished: int
-    failures: dict[str, str]
-
-
-def summarise(benchmark: Benchmark) -> Summary:
-    """Sum up what was found so far."""
-    plan = benchmark.plan
-    methods = list(plan.config.methods)
-    reported = {method: benchmark.reported(method) for method in methods}
-    searched = {method: benchmark.searched(method) for method in methods}
-    wanted = len(methods) * len(plan.report)
-    wanted += sum(len(plan.candidates(method)) for method in methods) * len(plan.search)
-    ablated = benchmark.ablated()
-    wanted += len(ablated) * len(plan.report)
-    made = sum(len(records) for each in (reported, searched, ablated) for records in each.values())
-    leavers = {case.name: case.withdrawn for case in plan.report}
-    failed = {
-        method: records[0].error
-        for method, records in searched.items()
-        if records and all(record.attempt is None for record in records)
-    }
-    return Summary(
-        rows=_ranked(reported),
-        by_withdrawn={
-            site: _ranked({m: [r for r in rs if leavers[r.case] == site] for m, rs in reported.items()})
-            for site in sorted(set(leavers.values()))
-        },
-        original=_original([record for records in reported.values() for record in records]),
-        ablation=_ablation(plan, reported, ablated),
-        unfinished=wanted - made,
-        failures=failed,
-    )
-
-
-def write_page(benchmark: Benchmark, page: Path) -> None:
-    """Write ``page`` (Markdown) and its two figures beside it, in ``images/``."""
     summary = summarise(benchmark)
     name = f"benchmark-{benchmark.plan.name}"
-    if summary.rows:
-        write_atomically(page.parent / "images" / f"{name}-pareto.svg", pareto(summary.rows).encode())
-        write_atomically(page.parent / "images" / f"{name}-radar.svg", radar(summary.rows).encode())
-    write_atomically(page, render(benchmark.plan, summary, name).encode())
+    if summary.all.rows:
+        write_atomically(page.parent / "images" / f"{name}-pareto.svg", pareto(summary.all.rows).encode())
+        write_atomically(page.parent / "images" / f"{name}-radar.svg", radar(summary.all.rows).encode())
+    write_atomically(page, render(benchmark.plan, summary, page, command).encode())
 
 
-def render(plan: Plan, summary: Summary, name: str) -> str:
+def render(plan: Plan, summary: Summary, page: Path, command: str) -> str:
     """The page's text."""
-    report, search = plan.config.report, plan.config.search
     parts = [
         f"# {plan.config.title}",
-        "Written from the benchmark's files by `reconsent bench`; every figure in it is computed from them.",
-        f"    reconsent bench --preset {plan.name}",
-        f"Compared on the consortium `{report.consortium}` with seeds {_listed(report.seeds)}; leaving in "
-        f"turn: {_listed(report.withdrawn)}. Settings were chosen on `{search.consortium}` with "
-        f"seeds {_listed(search.seeds)}, leaving {_listed(search.withdrawn)}: at most {plan.config.budget} "
-        "settings a method, the nearest to the oracle taken. All gaps are PSNR over that of the oracle, in "
-        "dB; zero is perfect, too much forgotten counts as much as too little. *Distance* is the mean of the "
-        "three absolute gaps plus the mean absolute relearn gap. ± is the standard deviation over cases.",
+        "Written from the benchmark's files; every figure in it is computed from them. This command writes "
+        "it, and first makes the attempts that are not in the file yet; without the file it makes all of "
+        "them:",
+        f"    {command}",
+        _design(plan),
+        _COLUMNS,
     ]
     if summary.unfinished:
         parts.append(f"**Unfinished: {summary.unfinished} attempts of the plan have not been made.**")
-    if not summary.rows:
-        return "\n\n".join([*parts, "Nothing has been reported yet."]) + "\n"
-    parts += ["## All cases", _table(summary.rows, summary.original), "Italic: another method is at least as "
-              "near to the oracle and as cheap.", f"![cost against distance](images/{name}-pareto.svg)",
-              f"![radar chart](images/{name}-radar.svg)"]  # fmt: skip
-    for site, rows in summary.by_withdrawn.items():
-        parts += [f"## `{site}` leaves", _table(rows, None)]
-    parts += ["## Where `cached-ascent` stands", _standing(summary)]
+    if summary.foreign:
+        parts.append(
+            f"**Not used: {summary.foreign} records of consortia that have the same names as these, but "
+            "other settings.**"
+        )
+    if summary.all.rows or summary.all.failed:
+        parts += _results(plan, summary)
+    else:
+        parts.append("Nothing has been reported yet.")
+    parts += _search(summary)
+    parts += ["## What is compared", *_sizes(plan), _fixed(plan), _versions(summary)]
+    parts += ["## What to hold against it", _limits(plan, page)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _design(plan: Plan) -> str:
+    search, report = plan.config.search, plan.config.report
+    return (
+        f"Compared on the consortium `{_name(plan.report)}` {_drawn(report)}: {len(plan.report)} cases. "
+        f"Settings were chosen on `{_name(plan.search)}` {_drawn(search)} ({_count(len(plan.search))}): at "
+        f"most {plan.config.budget} settings a method within the ranges of the plan, the nearest to the "
+        "oracle taken."
+    )
+
+
+def _results(plan: Plan, summary: Summary) -> list[str]:
+    parts = ["## All cases", *_tables(summary.all, 3)]
+    if summary.all.rows:
+        name = f"benchmark-{plan.name}"
+        parts += [
+            f"![cost against distance](images/{name}-pareto.svg)",
+            f"![radar chart of the nearest methods](images/{name}-radar.svg)",
+            "### Costs of every kind, and SSIM",
+            "Costs over those of the training. Seconds are those of the machine it ran on, which may have "
+            "been busy with other things; gaps of SSIM are over that of the oracle, without unit.",
+            cost_table([*summary.all.references, *summary.all.rows]),
+        ]
+    groups = {"All cases": summary.all} | {f"`{site}` leaves": g for site, g in summary.by_withdrawn.items()}
+    if failures := failure_list(summary.all.rows, summary.all.failed):
+        parts += ["### Failures", failures]
+    for title, group in list(groups.items())[1:]:
+        parts += [f"## {title}", *_tables(group, 3)]
+    if OURS in plan.config.methods:
+        told = standing({t: g.rows for t, g in groups.items()}, {t: g.cases for t, g in groups.items()})
+        parts += [f"## Where `{OURS}` stands", told]
     if summary.ablation and plan.config.ablation is not None:
         varied = plan.config.ablation
-        parts += [f"## `{varied.setting}` of `{varied.method}`", "All else as chosen.",
-                  _table(list(summary.ablation.values()), None, names=list(summary.ablation))]  # fmt: skip
-    parts += ["## Settings chosen", _settings(summary.rows)]
-    if summary.failures:
-        parts.append("## Methods that could not be reported")
-        parts += [f"- `{method}`: {reason}" for method, reason in summary.failures.items()]
-    return "\n\n".join(parts) + "\n"
-
-
-def as_json(summary: Summary) -> dict[str, Any]:
-    """The summary as plain values."""
-    return asdict(summary)
-
-
-def _ranked(reported: Mapping[str, Sequence[Record]]) -> list[Row]:
-    rows = [row(method, records) for method, records in reported.items() if records]
-    return sorted((r for r in rows if r is not None), key=lambda r: r.score.mean)
-
-
-def _ablation(
-    plan: Plan, reported: Mapping[str, Sequence[Record]], ablated: Mapping[str, Sequence[Record]]
-) -> dict[str, Row]:
-    varied = plan.config.ablation
-    if varied is None:
-        return {}
-    rows = {"as chosen": row(varied.method, reported.get(varied.method, []))}
-    rows |= {f"{varied.setting} = {value}": row(varied.method, records) for value, records in ablated.items()}
-    return {name: found for name, found in rows.items() if found is not None}
-
-
-def _original(records: Sequence[Record]) -> dict[str, Spread]:
-    cases = {record.case: record for record in records}.values()
-    if not cases:
-        return {}
-    found = {g: Spread.of(r.original.psnr[g] - r.oracle.psnr[g] for r in cases) for g in GAPS}
-    found["relearn"] = Spread.of(_relearn(record) for record in cases)
-    return found
-
-
-def _relearn(record: Record) -> float:
-    oracle = record.oracle.relearn
-    gaps = [abs(value - oracle[steps]) for steps, value in record.original.relearn.items()]
-    return statistics.fmean(gaps) if gaps else 0.0
-
-
-def _table(
-    rows: Sequence[Row], original: Mapping[str, Spread] | None, *, names: Sequence[str] | None = None
-) -> str:
-    beaten = dominated(rows)
-    lines = [
-        "| method | distance | retain-test | forget-test | forget-train | relearn | worst gap "
-        "| worst relearn | cost |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    if original:
-        gaps = " | ".join(f"{original[name].mean:+.2f}" for name in GAPS)
-        lines.append(f"| (nothing done: G) | | {gaps} | {original['relearn'].mean:.2f} | | | 0 % |")
-    for r, name in zip(rows, names or [r.method for r in rows], strict=True):
-        title = f"*{name}*" if r.method in beaten and names is None else f"**{name}**"
-        gaps = " | ".join(f"{r.gaps[name].mean:+.2f} ± {r.gaps[name].deviation:.2f}" for name in GAPS)
-        lines.append(
-            f"| {title} | {r.score.mean:.2f} ± {r.score.deviation:.2f} | {gaps} | {r.relearn.mean:.2f} | "
-            f"{r.worst:.2f} | {r.worst_relearn:.2f} | {100 * r.cost.mean:.0f} % |"
+        table = gap_table(
+            list(summary.ablation.values()), expected=summary.all.cases, names=list(summary.ablation)
         )
-    return "\n".join(lines)
+        parts += [f"## `{varied.setting}` of `{varied.method}`", "All else as chosen.", table]
+    return parts
 
 
-def _standing(summary: Summary) -> str:
-    ours = next((r for r in summary.rows if r.method == OURS), None)
-    if ours is None:
-        return "It was not part of this benchmark."
-    nearer = [r for r in summary.rows if r.score.mean < ours.score.mean]
-    cheap = [r.method for r in nearer if r.cost.mean <= ours.cost.mean]
-    dear = [r.method for r in nearer if r.cost.mean > ours.cost.mean]
-    said = [
-        f"Nearer to the oracle at equal or lower cost: {_listed(cheap) or 'none'}. "
-        f"Nearer at a higher cost: {_listed(dear) or 'none'}."
-    ]
-    absolute = [abs(ours.gaps[name].mean) for name in GAPS]
-    beaten = statistics.fmean(absolute) < statistics.fmean(_PAPER)
-    said.append(
-        f"Its mean absolute gap is {statistics.fmean(absolute):.2f} dB; that of NL-FT in the paper, which "
-        f"had the forget set in hand, is {statistics.fmean(_PAPER):.2f} dB (−1.1, −0.6, 0.0): "
-        f"{'less' if beaten else 'not less'}. The two were measured on different data and models, so this "
-        "compares orders of magnitude only."
+def _tables(group: Group, level: int) -> list[str]:
+    parts = []
+    for title, cooperating in _KINDS.items():
+        rows = group.kind(cooperating)
+        failed = [] if cooperating else list(group.failed)
+        if rows or failed:
+            table = gap_table(rows, expected=group.cases, references=group.references, failed=failed)
+            parts += [f"{'#' * level} {title}", table]
+    parts.append(
+        "Italic: another method of the same table is at least as near to the oracle and as cheap, and "
+        "better in one of the two. A method that failed somewhere comes last, with the figures of the "
+        "cases in which it did not."
     )
-    return "\n\n".join(said)
+    return parts
 
 
-def _settings(rows: Sequence[Row]) -> str:
-    lines = ["| method | settings (others at their defaults) |", "| --- | --- |"]
-    for r in rows:
-        told = ", ".join(f"`{key} = {value}`" for key, value in r.settings.items())
-        lines.append(f"| {r.method} | {told or 'defaults'} |")
-    return "\n".join(lines)
+def _search(summary: Summary) -> list[str]:
+    parts = ["## Settings tried", search_table(summary.tried)]
+    if any(not trial.planned for trials in summary.tried.values() for trial in trials):
+        parts.append(
+            "*Former range*: tried before the plan's ranges were moved, on the same search case. Methods "
+            "with such lines had more trials than the others."
+        )
+    if same := fixed_table(summary.tried):
+        parts += ["The same in all trials of a method, all else at its defaults:", same]
+    if summary.failures:
+        parts.append("Methods of which every setting failed, and which could not be reported:")
+        parts += ["\n".join(f"- `{method}`: {reason}" for method, reason in summary.failures.items())]
+    return parts
 
 
-def _listed(values: Sequence[object]) -> str:
-    return ", ".join(map(str, values))
+def _sizes(plan: Plan) -> list[str]:
+    cases = {case.consortium.name: case for case in (*plan.report, *plan.search)}
+    return [sizes(case.consortium) for case in cases.values()]
+
+
+def _fixed(plan: Plan) -> str:
+    kept = plan.report[0].consortium.contributions
+    anchors = ", ".join(f"{100 * share:g} %" for share in kept.anchors)
+    updates = {0: "no single update", 1: "every update"}.get(
+        kept.history_every, f"one update in {kept.history_every}"
+    )
+    models = f", and models after {anchors} of the rounds" if anchors else ""
+    return (
+        f"The same for all methods: the trained model each begins from, what is kept of the training ({updates}"
+        f"{models}), the budget of rounds, the batches, and what is measured. A site that a method needs stays "
+        "until its part is done."
+    )
+
+
+def _versions(summary: Summary) -> str:
+    told = "; ".join(f"{name} {', '.join(found)}" for name, found in summary.versions.items())
+    return f"Made with: {told}." if told else ""
+
+
+def _limits(plan: Plan, page: Path) -> str:
+    evidence = "[evidence](evidence.md)" if page.parent.name == "docs" else "`docs/evidence.md`"
+    points = [
+        f"Settings were searched on {_count(len(plan.search))} only; another would choose others.",
+        *(text.format(evidence=evidence) for text in _SETTLED),
+        *plan.config.limits,
+    ]
+    return "\n".join(f"- {point}" for point in points)
+
+
+def _name(cases: tuple[Case, ...]) -> str:
+    return cases[0].consortium.name
+
+
+def _drawn(cases: CasesConfig) -> str:
+    seeds = ", ".join(map(str, cases.seeds))
+    leavers = ", ".join(f"`{site}`" for site in cases.withdrawn)
+    return f"with seed{'s' * (len(cases.seeds) > 1)} {seeds}, leaving in turn: {leavers}"
+
+
+def _count(cases: int) -> str:
+    return "one case" if cases == 1 else f"{cases} cases"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 import tomllib
@@ -12,9 +13,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from reconsent.config import ConsortiumConfig, Settings, WithdrawalConfig, load_consortium
+from reconsent.config import ConsortiumConfig, Settings, WithdrawalConfig, dump_consortium, load_consortium
 from reconsent.errors import ConfigError
-from strategies.methods import METHODS, method_settings
+from strategies.methods import METHODS, check_method, method_settings
 
 PLANS = Path(__file__).with_name("plans")
 
@@ -43,6 +44,11 @@ class Case:
         """The same consortium before anybody leaves."""
         return self.consortium.model_copy(update={"withdrawals": ()})
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the consortium with all its defaults: another one has another."""
+        return hashlib.sha256(dump_consortium(self.consortium).encode()).hexdigest()
+
 
 class CasesConfig(Settings):
     """A consortium, trained with several seeds; one site after the other leaves it."""
@@ -69,10 +75,14 @@ class PlanConfig(Settings):
     anchors: tuple[float, ...] = Field(
         default=(), description="shares of the rounds at which the model is kept, for `rollback`"
     )
+    history_every: int | None = Field(
+        default=None, ge=0, description="keep every k-th update, for `pga`; empty: as the consortium says"
+    )
     budget: int = Field(default=6, ge=1, description="settings tried for each method on each search case")
     methods: dict[str, dict[str, tuple[Value, ...]]] = Field(
         description="method → setting → values to choose from"
     )
+    limits: tuple[str, ...] = Field(default=(), description="what else the page holds against its figures")
     ablation: AblationConfig | None = Field(
         default=None, description="of one setting, on the cases that are reported"
     )
@@ -114,7 +124,8 @@ def load_plan(source: str) -> Plan:
     Raises
     ------
     ConfigError
-        If it is missing or wrong, names an unknown method or site, or searches where it reports.
+        If it is missing or wrong, names an unknown method or site, searches where it reports, or compares a
+        method that what its consortia keep cannot serve.
     """
     path = Path(source) if source.endswith(".toml") else PLANS / f"{source}.toml"
     try:
@@ -131,8 +142,8 @@ def load_plan(source: str) -> Plan:
     plan = Plan(
         path.stem,
         config,
-        _cases(config.report, path, config.anchors),
-        _cases(config.search, path, config.anchors),
+        _cases(config.report, path, config),
+        _cases(config.search, path, config),
     )
     shared = {case.base_name for case in plan.report} & {case.base_name for case in plan.search}
     if shared:
@@ -146,6 +157,10 @@ def load_plan(source: str) -> Plan:
         _check(config.ablation.method, {config.ablation.setting: config.ablation.values})
         if config.ablation.method not in config.methods:
             raise ConfigError(f"{path}: the ablation's method {config.ablation.method} is not compared.")
+    for method in config.methods:
+        for settings in plan.candidates(method):
+            for case in (plan.search[0], plan.report[0]):
+                check_method(method, settings, case.consortium.contributions, cooperating=True)
     return plan
 
 
@@ -170,10 +185,13 @@ def select(plan: Plan, methods: Sequence[str], seeds: int | None) -> Plan:
     return Plan(plan.name, config, tuple(c for c in plan.report if c.consortium.seed in kept), plan.search)
 
 
-def _cases(config: CasesConfig, path: Path, anchors: tuple[float, ...]) -> tuple[Case, ...]:
+def _cases(config: CasesConfig, path: Path, plan: PlanConfig) -> tuple[Case, ...]:
     beside = path.parent / config.consortium
     loaded = load_consortium(beside if beside.suffix == ".toml" else config.consortium)
-    kept = loaded.contributions.model_copy(update={"anchors": anchors or loaded.contributions.anchors})
+    asked: dict[str, Any] = {"anchors": plan.anchors} if plan.anchors else {}
+    if plan.history_every is not None:
+        asked["history_every"] = plan.history_every
+    kept = loaded.contributions.model_copy(update=asked)
     found = []
     for seed in config.seeds:
         for site in config.withdrawn:

@@ -6,6 +6,8 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from cli.benchmark.plan import Case, Plan
 from cli.benchmark.score import best
 from cli.benchmark.store import Record, Stage, Store
 from cli.trials import TrainedConsortium, train, trained
-from reconsent.errors import ConfigError, ReconsentError
+from reconsent import __version__
+from reconsent.errors import ConfigError, DataError, ReconsentError
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and how far it will go."""
@@ -39,6 +42,7 @@ class Benchmark:
         self.work = work
         self.store = store
         self._workers = workers
+        self._digests = {case.name: case.digest for case in (*plan.search, *plan.report)}
 
     def run(self, progress: Progress) -> None:
         """Do whatever has not been done yet.
@@ -57,7 +61,27 @@ class Benchmark:
         if self.plan.config.ablation is not None:
             wanted += [(self.plan.config.ablation.method, settings) for settings in self.varied().values()]
         report = [(case, m, s) for case in self.plan.report for m, s in wanted if s is not None]
-        self._attempts("report", report, progress, len(search), total)
+        self._attempts("report", report, progress, len(search), len(search) + len(report))
+
+    @property
+    def unfinished(self) -> int:
+        """Attempts still to be made; of a method whose every setting failed, none is."""
+        missing = sum(self._untried(method) for method in self._methods)
+        expected = [(method, self.reported(method)) for method in self._methods]
+        if self.plan.config.ablation is not None:
+            expected += [(self.plan.config.ablation.method, found) for found in self.ablated().values()]
+        for method, found in expected:
+            if self._untried(method) or self.chosen(method) is not None:
+                missing += len(self.plan.report) - len(found)
+        return missing
+
+    def _untried(self, method: str) -> int:
+        return len(self._tried(method)) * len(self.plan.search) - len(self.searched(method))
+
+    @property
+    def foreign(self) -> int:
+        """Records of other consortia that have the names of this plan's: they are not used."""
+        return self.store.foreign(self._digests)
 
     def varied(self) -> dict[str, dict[str, Any] | None]:
         """Each value of the ablation → the chosen settings with it; ``None`` before they were chosen."""
@@ -86,6 +110,14 @@ class Benchmark:
         """What was found for ``method`` on the search cases."""
         return self._found("search", [(c, method, s) for c in self.plan.search for s in self._tried(method)])
 
+    def all_searched(self, method: str) -> list[Record]:
+        """The same with settings that the plan had once and has no more."""
+        names = {case.name for case in self.plan.search}
+        found = [
+            r for r in self.store.records if r.stage == "search" and r.method == method and r.case in names
+        ]
+        return [record for record in found if record.digest in ("", self._digests[record.case])]
+
     def reported(self, method: str) -> list[Record]:
         """What was found for ``method`` at its chosen settings."""
         return self._at(method, self.chosen(method))
@@ -101,8 +133,11 @@ class Benchmark:
         return self._found("report", [(case, method, settings) for case in self.plan.report])
 
     def _found(self, stage: Stage, wanted: Sequence[tuple[Case, str, dict[str, Any]]]) -> list[Record]:
-        found = (self.store.find(stage, _key(*attempt)) for attempt in wanted)
+        found = (self._find(stage, attempt) for attempt in wanted)
         return [record for record in found if record is not None]
+
+    def _find(self, stage: Stage, attempt: tuple[Case, str, dict[str, Any]]) -> Record | None:
+        return self.store.find(stage, _key(*attempt), self._digests[attempt[0].name])
 
     def _attempts(
         self,
@@ -117,16 +152,18 @@ class Benchmark:
             if settings is not None:
                 by_case.setdefault(case.name, []).append((case, method, settings))
         for attempts in by_case.values():
-            missing = [attempt for attempt in attempts if self.store.find(stage, _key(*attempt)) is None]
+            missing = [attempt for attempt in attempts if self._find(stage, attempt) is None]
             done += len(attempts) - len(missing)
             if not missing:
                 continue
             case = missing[0][0]
             progress(f"training {case.name}", done, total)
             with self._trained(case) as consortium:
+                _check_relearning(case, consortium)
                 for _, method, settings in missing:
                     progress(f"{case.name}: {method}", done, total)
-                    self.store.add(_attempt(stage, case, consortium, method, settings))
+                    record = _attempt(stage, case, consortium, method, settings)
+                    self.store.add(replace(record, digest=self._digests[case.name], versions=_versions()))
                     done += 1
         progress(stage, done, total)
 
@@ -150,6 +187,22 @@ def _attempt(
         # A model that diverges is a finding about the method, not a fault of the benchmark.
         attempt, error = None, str(failure)
     return Record(stage, case.name, method, settings, consortium.original, consortium.oracle, attempt, error)
+
+
+def _check_relearning(case: Case, consortium: TrainedConsortium) -> None:
+    if not consortium.oracle.relearn:
+        raise DataError(
+            f"{case.name}: '{case.withdrawn}' has no fresh patient to relearn from, so nothing could be "
+            "compared.",
+            "Give its data directory more patients than train and test, or let another site leave.",
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "reconsent": __version__,
+        **{name: version(name) for name in ("torch", "fastmri", "flwr", "numpy")},
+    }
 
 
 def _key(case: Case, method: str, settings: dict[str, Any]) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,11 @@ class Record:
         ``None`` if it failed.
     error
         Why it failed; empty if it did not.
+    digest
+        SHA-256 of the consortium that was trained, see :attr:`~cli.benchmark.plan.Case.digest`. Empty in
+        records of before it was kept: these are taken for records of the consortium of that name.
+    versions
+        Package → version it was made with.
     """
 
     stage: Stage
@@ -43,6 +48,8 @@ class Record:
     oracle: Figures
     attempt: Attempt | None
     error: str = ""
+    digest: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -82,9 +89,14 @@ class Store:
                     "Restore the file, or remove it and run the benchmark again.",
                 ) from None
 
-    def find(self, stage: Stage, key: tuple[str, str, str]) -> Record | None:
-        """The record of an attempt, if it was made."""
-        return next((r for r in self.records if r.stage == stage and r.key == key), None)
+    def find(self, stage: Stage, key: tuple[str, str, str], digest: str) -> Record | None:
+        """The record of an attempt, if it was made on the consortium with this digest."""
+        found = (r for r in self.records if r.stage == stage and r.key == key)
+        return next((r for r in found if r.digest in ("", digest)), None)
+
+    def foreign(self, digests: Mapping[str, str]) -> int:
+        """How many records are of the given cases (name → digest), but of another consortium."""
+        return sum(r.digest not in ("", digests.get(r.case, r.digest)) for r in self.records)
 
     def add(self, record: Record) -> None:
         """Append a record; it survives a power cut."""

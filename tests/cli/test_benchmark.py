@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cli.benchmark.plan import load_plan, select
-from cli.benchmark.score import best, dominated, row, score
+from cli.benchmark.score import best, cost, dearer, dominated, row, score
 from cli.benchmark.store import Record, Store
 from cli.main import app
 from cli.trials import Attempt, Figures
@@ -28,6 +30,7 @@ withdrawn = ["brain"]
 [methods.cached-ascent]
 alpha = [0.5, 1.0, 2.0]
 rate = [1.0, 2.0]
+[methods.pga-cached]
 [methods.retain-ft]
 """
 
@@ -37,11 +40,15 @@ FIGURES = Figures({"retain_test": 25.0, "forget_test": 22.0, "forget_train": 21.
 def attempt(gap: float, *, relearn: float = 0.0, cost: float = 0.1) -> Attempt:
     """An attempt with the same gap three times."""
     gaps = dict.fromkeys(("retain_test", "forget_test", "forget_train"), gap)
-    return Attempt(FIGURES, gaps, {"4": relearn, "8": -relearn}, {"client_seconds": cost})
+    return Attempt(FIGURES, gaps, {"4": relearn, "8": -relearn}, {"client_seconds": 7.0, "slices": cost})
 
 
 def record(
-    found: Attempt | None, *, case: str = "a", method: str = "m", settings: dict[str, float] | None = None
+    found: Attempt | None,
+    *,
+    case: str = "a",
+    method: str = "retain-ft",
+    settings: dict[str, float] | None = None,
 ) -> Record:
     """A record of the search stage."""
     failed = "" if found else "it diverged"
@@ -84,6 +91,7 @@ def test_a_plan_is_cases_times_methods(tmp_path: Path) -> None:
         ('"brain"', '"spleen"', "spleen"),
         ("budget = 3", "budgets = 3", "budgets"),
         ("title", "title =", "cannot be read"),
+        ("budget", "history-every = 2\nbudget", "cannot be used as things are"),
     ],
 )
 def test_a_wrong_plan_is_refused_by_what_is_wrong(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -98,6 +106,10 @@ def test_shipped_plans_load() -> None:
     """Every plan that is shipped fits the methods there are."""
     for name in ("tiny", "small", "paper"):
         assert load_plan(name).report
+    small, paper = load_plan("small"), load_plan("paper")
+    assert set(paper.config.methods) == set(small.config.methods)
+    assert {c.consortium.site(c.withdrawn).organ for c in paper.search} == {"prostate"}
+    assert {case.consortium.contributions.history_every for case in paper.report} == {1}
 
 
 def test_score_counts_both_directions() -> None:
@@ -123,22 +135,46 @@ def test_best_settings_have_the_lowest_mean_and_never_failed() -> None:
 
 def test_a_row_has_means_deviations_and_the_worst() -> None:
     """By hand: gaps 0.1 and −0.3 have mean −0.1, deviation 0.2828, worst 0.3."""
-    found = row("m", [record(attempt(0.1, relearn=0.2), case="a"), record(attempt(-0.3), case="b")])
+    found = row("retain-ft", [record(attempt(0.1, relearn=0.2), case="a"), record(attempt(-0.3), case="b")])
     assert found is not None
     assert found.gaps["retain_test"].mean == pytest.approx(-0.1)
     assert found.gaps["retain_test"].deviation == pytest.approx(0.28284271)
     assert found.worst == pytest.approx(0.3) and found.worst_relearn == pytest.approx(0.2)
+    assert found.absolute["retain_test"].mean == pytest.approx(0.2), "gaps of both signs do not cancel"
+    assert found.mean_gap.mean == pytest.approx(0.2)
     assert found.score.mean == pytest.approx((0.1 + 0.2 + 0.3) / 2)
+    assert found.scores == {"a": pytest.approx(0.3), "b": pytest.approx(0.3)}
+    assert row("retain-ft", [record(None)]) is None
+    failed = row("retain-ft", [record(attempt(0.1)), record(None, case="b"), record(None, case="c")])
+    assert failed is not None and (failed.succeeded, failed.cases) == (1, 3)
+
+
+def test_what_was_not_relearned_has_no_score() -> None:
+    """Without relearn gaps the distance would be smaller than with any; it is an error."""
+    with pytest.raises(DataError, match="no relearn gaps"):
+        score(Attempt(FIGURES, attempt(0.1).gaps, {}, {"slices": 0.1}))
+
+
+def test_cost_is_slices_or_else_seconds() -> None:
+    """Slices do not depend on how busy the machine was; records of before they were counted have seconds."""
+    assert cost(attempt(0.1, cost=0.2)) == 0.2
+    assert cost(Attempt(FIGURES, {}, {}, {"client_seconds": 0.3})) == 0.3
+    assert not dearer(0.102, 0.1) and not dearer(0.1, 0.102) and dearer(0.103, 0.1)
 
 
 def test_dominated_needs_nearer_and_cheaper() -> None:
     """A method is beaten by one that is as near and cheaper, not by a nearer but dearer one."""
     rows = [
-        row("near", [record(attempt(0.1, cost=0.2))]),
-        row("cheap", [record(attempt(0.5, cost=0.05))]),
-        row("beaten", [record(attempt(0.5, cost=0.1))]),
+        row("retain-ft", [record(attempt(0.1, cost=0.2))]),
+        row("full-ft", [record(attempt(0.5, cost=0.05))]),
+        row("cached-ascent", [record(attempt(0.5, cost=0.1))]),
+        row("rollback", [record(attempt(0.09, cost=0.21)), record(None, case="b")]),
+        row("federaser", [record(attempt(0.2, cost=0.198))]),
+        row("nl-ft", [record(attempt(0.01, cost=0.01))]),
     ]
-    assert dominated([r for r in rows if r is not None]) == {"beaten"}
+    assert dominated([r for r in rows if r is not None]) == {"cached-ascent", "federaser"}, (
+        "1 % cheaper is not cheaper; what asks the leaving site, or failed somewhere, beats nothing else"
+    )
 
 
 def test_a_store_goes_on_after_a_torn_line(tmp_path: Path) -> None:
@@ -156,6 +192,33 @@ def test_a_store_goes_on_after_a_torn_line(tmp_path: Path) -> None:
     path.write_text("nonsense\n" + path.read_text())
     with pytest.raises(DataError, match="Line 1"):
         Store(path)
+
+
+def test_a_record_of_another_consortium_is_not_used(tmp_path: Path) -> None:
+    """Another digest is another consortium of the same name; no digest is from before there were any."""
+    store = Store(tmp_path / "attempts.jsonl")
+    made = record(attempt(0.1))
+    store.add(replace(made, digest="old", versions={"torch": "1"}))
+    assert store.find("search", made.key, "new") is None and store.foreign({"a": "new"}) == 1
+    assert store.find("search", made.key, "old") == store.records[0]
+    store.add(made)
+    again = Store(store.path)
+    assert again.find("search", made.key, "new") == made and again.foreign({"a": "new"}) == 1
+    assert again.records[0].versions == {"torch": "1"}
+    table = json.loads(store.path.read_text().splitlines()[1])
+    del table["digest"], table["versions"]
+    store.path.write_text(json.dumps(table) + "\n")
+    assert Store(store.path).find("search", made.key, "new") == made
+
+
+def test_a_case_has_the_digest_of_all_its_consortium(tmp_path: Path) -> None:
+    """Who leaves, the seed and what is kept are in it; reading the plan again changes nothing."""
+    path = tmp_path / "toy.toml"
+    path.write_text(PLAN)
+    digests = [case.digest for case in load_plan(str(path)).report]
+    assert len(set(digests)) == 4 and digests == [case.digest for case in load_plan(str(path)).report]
+    path.write_text("anchors = [0.5]\n" + PLAN)
+    assert not set(digests) & {case.digest for case in load_plan(str(path)).report}
 
 
 def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
@@ -176,8 +239,10 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*arguments, "--workers", "1"], catch_exceptions=False)
     assert done.exit_code == 0
     page = (tmp_path / "out" / "benchmark.md").read_text()
-    assert "*cached-ascent*" in page and "Unfinished" not in page
-    assert "*nl*" in page, "which the leaving site has a part in"
+    assert "| **cached-ascent** | 1/1 |" in page and "Unfinished" not in page
+    assert "| **nl** | 1/1 |" in page, "which the leaving site has a part in, and so a table of its own"
+    assert f"    reconsent bench --preset {plan} --out {tmp_path}/out\n" in page
+    assert "Made with: fastmri" in page
     assert "## `share` of `cached-ascent`" in page and "| **share = 0.5** |" in page
     assert (tmp_path / "out" / "images" / "benchmark-toy-pareto.svg").read_text().startswith("<svg")
     attempts = (tmp_path / "out" / "attempts.jsonl").read_text()
