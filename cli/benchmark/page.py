@@ -170,9 +170,9 @@ def _fixed(plan: Plan) -> str:
     )
     models = f", and models after {anchors} of the rounds" if anchors else ""
     return (
-        f"The same for all methods: the trained model each begins from, what is kept of the training ({updates}"
-        f"{models}), the budget of rounds, the batches, and what is measured. A site that a method needs stays "
-        "until its part is done."
+        "The same for all methods: the trained model each begins from, what is kept of the training "
+        f"({updates}{models}), the budget of rounds, the batches, and what is measured. A site that a method "
+        "needs stays until its part is done."
     )
 
 

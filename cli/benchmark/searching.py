@@ -56,7 +56,7 @@ def tried(benchmark: Benchmark, method: str) -> list[Tried]:
 
 def at_edge(value: object, tried_values: Sequence[object]) -> bool:
     """Whether a number is the least or the largest of several different ones."""
-    numbers = [v for v in tried_values if _is_number(v)]
+    numbers = [float(v) for v in tried_values if isinstance(v, int | float) and _is_number(v)]
     return _is_number(value) and len(set(numbers)) > 1 and value in (min(numbers), max(numbers))
 
 
