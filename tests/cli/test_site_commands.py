@@ -387,8 +387,8 @@ def test_explanation(node: Path) -> None:
         str(node.parent / "site.log.jsonl"),
         "training: at most 7 rounds a day",
         "evaluating models on the test patients: no",
-        "differential privacy: no more than ε = 3 on a patient, in all consortia together and at a δ of no more "
-        "than 1e-06",
+        "differential privacy: no more than ε = 3 on a patient, in all consortia together and at a δ of "
+        "no more than 1e-06",
         "patient identifiers",
         "withdrawn = true",
     ):
