@@ -92,8 +92,24 @@ def test_every_check_has_limits(found: dict[str, dict[str, Finding]]) -> None:
     assert all(len(limits_of(check)) > 100 for check in found["another oracle"])
 
 
-ALONE: dict[str, dict[str, str]] = {}
-"""Model → check that needs no oracle → verdict: what these can and cannot tell, as it was found."""
+NEEDS_NO_ORACLE = (
+    "changed/forget-test",
+    "changed/forget-train",
+    "membership/loss",
+    "audit/changed/members",
+    "audit/membership/loss",
+    "audit/membership-change/loss",
+)
+ALONE = {
+    "doing nothing": "failed failed failed failed failed failed",
+    "fine-tuning alone": "passed passed failed passed failed failed",
+    "random direction": "passed passed undecided passed undecided passed",
+    "wrong sign": "passed passed undecided passed undecided passed",
+    "collapsed": "passed passed passed passed passed passed",
+    "oracle": "passed passed undecided passed undecided passed",
+}
+"""What these checks can and cannot tell: a ruined model passes all of them, and they do not know the oracle from a
+random direction. What the remaining sites keep has to tell the ruined one."""
 
 
 def alone(case: Case, theta: Vector) -> dict[str, Finding]:
@@ -125,17 +141,18 @@ def _change(case: Case, theta: Vector, name: str, data: Data) -> Change:
 def test_what_can_be_told_without_an_oracle(case: Case, controls: dict[str, Vector], name: str) -> None:
     """Each control's verdicts are those of the table: what is ruined passes but for what is kept."""
     found = alone(case, case.oracle if name == "oracle" else controls[name])
-    assert {check: finding.verdict for check, finding in found.items()} == ALONE.get(name, {})
+    assert [found[check].verdict for check in NEEDS_NO_ORACLE] == ALONE[name].split()
+    kept = {"doing nothing": "passed", "collapsed": "failed"}
+    assert found["kept/retain-test"].verdict == kept.get(name, found["kept/retain-test"].verdict)
 
 
-@pytest.mark.parametrize("name", ("fine-tuning alone", "collapsed", "same start"))
+@pytest.mark.parametrize("name", ("fine-tuning alone", "collapsed"))
 def test_a_simulation_hands_each_check_what_it_is_about(
     case: Case, controls: dict[str, Vector], name: str
 ) -> None:
     """The checks as a simulation wires them find, figure by figure, what the checks find when called here."""
-    theta = case.same_start if name == "same start" else controls[name]
-    expected = case.check(theta)
-    found = {finding.check: finding for finding in wired(case, theta).findings("unlearned")}
+    expected = case.check(controls[name])
+    found = {finding.check: finding for finding in wired(case, controls[name]).findings("unlearned")}
     assert set(found) == set(expected)
     for check, finding in expected.items():
         for field in ("value", "low", "high", "reference", "accepted_low", "accepted_high"):
@@ -143,10 +160,9 @@ def test_a_simulation_hands_each_check_what_it_is_about(
         assert found[check].verdict == finding.verdict, check
 
 
-@pytest.mark.parametrize("name", ("doing nothing", "collapsed", "oracle"))
-def test_without_an_oracle_it_hands_them_the_same(case: Case, controls: dict[str, Vector], name: str) -> None:
+def test_without_an_oracle_it_hands_them_the_same(case: Case, controls: dict[str, Vector]) -> None:
     """The checks that need no oracle, wired by a simulation, find what they find when called here."""
-    theta = case.oracle if name == "oracle" else controls[name]
+    theta = controls["collapsed"]
     expected = alone(case, theta)
     found = {finding.check: finding for finding in wired(case, theta, oracle=False).findings("unlearned")}
     for check in ("changed/forget-test", "changed/forget-train", "kept/retain-test", "membership/loss"):
