@@ -108,8 +108,8 @@ ALONE = {
     "collapsed": "passed passed passed passed passed passed",
     "oracle": "passed passed undecided passed undecided passed",
 }
-"""What these checks can and cannot tell: a ruined model passes all of them, and they do not know the oracle from a
-random direction. What the remaining sites keep has to tell the ruined one."""
+"""What these checks can and cannot tell: a ruined model passes all of them, and they do not know the oracle
+from a random direction. What the remaining sites keep has to tell the ruined one."""
 
 
 def alone(case: Case, theta: Vector) -> dict[str, Finding]:
