@@ -38,6 +38,9 @@ def bench(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the plan and say what would be done.")
     ] = False,
+    as_it_is: Annotated[
+        bool, typer.Option("--as-it-is", help="Make no attempt: write the page of what was found so far.")
+    ] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,
@@ -52,6 +55,8 @@ def bench(
       reconsent bench --preset tiny
 
       reconsent bench --methods cached-ascent --methods retain-ft --seeds 1
+
+      reconsent bench --page docs/benchmark.md --as-it-is
     """
     from cli.assessment import default_workers
     from cli.benchmark.page import write_page
@@ -90,8 +95,9 @@ def bench(
             highlight=False,
         )
         return
-    with ProgressBoard(console, quiet=json_output) as board:
-        benchmark.run(board.step)
+    if not as_it_is:
+        with ProgressBoard(console, quiet=json_output) as board:
+            benchmark.run(board.step)
     summary = as_json(summarise(benchmark))
     write_atomically(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     write_page(benchmark, page or out / "benchmark.md", command)

@@ -247,6 +247,10 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "images" / "benchmark-toy-pareto.svg").read_text().startswith("<svg")
     attempts = (tmp_path / "out" / "attempts.jsonl").read_text()
     assert len(attempts.splitlines()) == 3 + 1 + 2, "searched, reported with another share, and nl"
+    elsewhere = ["--work", f"{tmp_path}/nowhere", "--page", f"{tmp_path}/page.md"]
+    found = CliRunner().invoke(app, [*arguments, *elsewhere, "--as-it-is"], catch_exceptions=False)
+    assert found.exit_code == 0 and not (tmp_path / "nowhere").exists(), "nothing is trained"
+    assert "## `share` of `cached-ascent`" in (tmp_path / "page.md").read_text()
     again = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert again.exit_code == 0
     assert (tmp_path / "out" / "attempts.jsonl").read_text() == attempts
