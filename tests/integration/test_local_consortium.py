@@ -162,7 +162,7 @@ def test_commands_need_the_right_authority(local: LocalConsortium, tmp_path: Pat
         with pytest.raises(DeployError):
             control.list_nodes()
     control.connect(commands.address(link.ports, commands.API), tmp_path / "foreign" / AUTHORITY)
-    with pytest.raises(DeployError, match="flwr list"):
+    with pytest.raises(DeployError, match="asked for its runs"):
         control.list_runs()
 
 
