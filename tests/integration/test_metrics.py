@@ -329,7 +329,7 @@ def test_a_request_is_followed_to_the_sites_log_lines(watched: Watched) -> None:
     (request,) = {found[0] for found in asked if not found[2]}
     assert request.startswith("R-")
     logged = [json.loads(line) for line in layout.site_log("brain").read_text(encoding="utf-8").splitlines()]
-    seen = [(entry["correlation"], entry["run"]) for entry in logged if entry["type"] == "train"]
+    seen = [(entry["correlation"], entry["run"]) for entry in logged if entry.get("type") == "train"]
     assert set(seen) == {(found[0], found[1]) for found in asked}
     node = layout.log("supernode-brain").read_text(encoding="utf-8", errors="replace")
     assert f"worked correlation={unlearned}" in node and f"worked correlation={request}" in node
@@ -351,7 +351,7 @@ def test_a_request_to_the_console_is_followed_to_the_sites_log_lines(watched: Wa
     assert f"answered correlation={correlation} " in (layout.state / LOG_FILE).read_text(encoding="utf-8")
     for site in ("brain", "abdomen"):
         logged = map(json.loads, layout.site_log(site).read_text(encoding="utf-8").splitlines())
-        assert {entry["type"] for entry in logged if entry["correlation"] == correlation} >= {"train"}
+        assert "train" in {entry.get("type") for entry in logged if entry.get("correlation") == correlation}
         node = layout.log(f"supernode-{site}").read_text(encoding="utf-8", errors="replace")
         assert f"worked correlation={correlation}" in node
 
