@@ -242,7 +242,7 @@ def test_what_is_not_carried_out_claims_nothing(template: Path, tmp_path: Path, 
         getattr(PrivacyDesk(state, "officer"), exit_)(record.id, "because of §1", *until)
         certificate = drafted(state, config).certificate
         assert certificate.request.held_until == next(iter(until), None)
-        assert ("2028-01-01, when the legal hold" in bundle_page(certificate).decode()) == bool(until)
+        assert ("1 January 2028, when the legal hold" in bundle_page(certificate).decode()) == bool(until)
         (shown,) = status_of(state, config)["withdrawals"]
         assert shown["held_until"] == ("2028-01-01" if until else None)
         assert certificate.claim_level is ClaimLevel.NONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,7 +98,8 @@ def sleeping(monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]) -> None:
             done.append(True)
             then()
 
-    monkeypatch.setattr(membership.time, "sleep", sleep)
+    # The module's own clock: whatever else sleeps meanwhile, a command that is waited for, is not meant.
+    monkeypatch.setattr(membership, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
 
 
 def test_gives_up_after_waiting_and_resumes(tmp_path: Path) -> None:
