@@ -20,8 +20,8 @@ the model trained with everybody and ends with the unlearned one. `--method NAME
 `[unlearning] method` chooses it, `--set key=value` or `[unlearning.settings]` sets it; `reconsent methods`
 lists the same. All are implemented from the papers, and tested on quadratic losses, where each method's
 model can be computed by hand (`tests/strategies`), and from the filed withdrawal to the erased
-contributions (`tests/server/test_every_method.py`). Which of them comes how near to the oracle is measured
-elsewhere.
+contributions (`tests/server/test_every_method.py`). Which of them comes how near to the oracle:
+[the methods side by side](benchmark.md).
 
 *Gone*: nothing is asked of the site that leaves. *Cooperating*: it still answers, computes its part on its
 own data and is barred from everything else; file its withdrawal so (`cooperating = true` in

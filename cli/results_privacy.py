@@ -20,7 +20,7 @@ class PrivacyResult(Record):
     )
     delta: float = Field(ge=0, lt=1, description="the δ at which ε is counted")
     ceiling: float | None = Field(
-        default=None, gt=0, description="most ε it may ever spend; null: no limit, or not told"
+        default=None, gt=0, description="most ε it may spend in this consortium; null: no limit, or not told"
     )
     round: Count | None = Field(default=None, description="main line's round in which it told so; or null")
     rounds_sat_out: Count = Field(

@@ -117,7 +117,7 @@ def _verdict(ours: Row, others: Sequence[tuple[Row, Paired]], expected: int) -> 
         f"Nearer in every case at a higher cost: {_listed(dear) or 'none'}.",
     ]
     if ours.cases < expected or ours.failures:
-        rest.append(f"`{OURS}` succeeded in {ours.succeeded} of {expected} cases.")
+        rest.append(f"Of {expected} cases `{OURS}` has figures of {ours.succeeded}.")
     return " ".join([told, *rest])
 
 
