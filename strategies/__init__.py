@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from strategies.averaging import ContributionAveraging
-    from strategies.cached_ascent import CachedAscent, CachedAscentSettings
+    from strategies.cached_ascent import CachedAscent
+    from strategies.cached_ascent_settings import CachedAscentSettings
     from strategies.methods import METHODS, build_method
     from strategies.outcomes import RoundOutcome, SiteOutcome
     from strategies.retain_fine_tuning import RetainFineTuning, RetainFineTuningSettings
@@ -37,7 +38,7 @@ __all__ = [
 _MODULES = {
     "METHODS": "methods",
     "CachedAscent": "cached_ascent",
-    "CachedAscentSettings": "cached_ascent",
+    "CachedAscentSettings": "cached_ascent_settings",
     "ContributionAveraging": "averaging",
     "Departure": "unlearning_strategy",
     "RetainFineTuning": "retain_fine_tuning",

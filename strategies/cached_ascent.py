@@ -8,20 +8,19 @@ import statistics
 import time
 from collections.abc import Iterator
 from logging import INFO
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from flwr.app import ArrayRecord
 from flwr.common import log
 from flwr.serverapp import Grid
-from pydantic import Field, model_validator
 
 from reconsent.config import Settings
 from reconsent.errors import ContributionError, RoundError
 from strategies import messages as msg
+from strategies.cached_ascent_settings import CachedAscentSettings
 from strategies.loss_gate import LossGate
 from strategies.needs import ANCHORS, Needs
 from strategies.outcomes import RoundOutcome
-from strategies.retain_fine_tuning import RetainFineTuningSettings
 from strategies.unlearning_strategy import Departure
 from unlearning.ascent import (
     Basis,
@@ -36,93 +35,6 @@ from unlearning.contributions import ContributionCache
 from unlearning.history import damped_specific
 from unlearning.parameters import ParameterLayout, Vector, norm
 from unlearning.reach import length_of_reach
-
-
-class CachedAscentSettings(RetainFineTuningSettings):
-    """Settings of cached ascent; lengths are in units of R, the size of one update, or see unit."""
-
-    rate: float = Field(
-        default=1.5, gt=0, description="sites' learning rate in the first round, over that of the training"
-    )
-    final_rate: float | None = Field(
-        default=0.25, gt=0, description="the same in the last round; empty: as rate"
-    )
-    alpha: float | None = Field(
-        default=1.85,
-        ge=0,
-        description="length of all ascent steps together, in units of R; empty: found by probing the "
-        "remaining sites' loss, see reach",
-    )
-    reach: float = Field(
-        default=0.62,
-        gt=0,
-        lt=1,
-        description="if alpha is empty: the share of the way from the trained back to the untrained model "
-        "that the remaining sites' loss would go if the whole ascent were taken at once",
-    )
-    ascent_rounds: int | None = Field(
-        default=None,
-        ge=1,
-        description="equal steps it is taken in, one before each of the first rounds; 1: one-shot; "
-        "empty: half of the rounds",
-    )
-    final_alpha: float = Field(default=0.0, ge=0, description="length of a last step after all rounds")
-    direction: Literal["sum", "specific"] = Field(
-        default="specific", description="the site's updates, or what they added beyond the other sites'"
-    )
-    unit: Literal["update", "contribution"] = Field(
-        default="update",
-        description="what lengths are in units of: R, or the length of the site's whole contribution",
-    )
-    damping: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="a of the damped specific contribution, computed anew from the single updates of all "
-        "sites; empty: as it was damped in the cache (contributions.damping)",
-    )
-    rollback: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="go back first, to the newest kept model of at most this share of the rounds, and ascend "
-        "on what the site had contributed by then; empty: stay at the trained model",
-    )
-    recency: float = Field(default=1.0, gt=0, le=1, description="weight of a round over that of the next")
-    orthogonalise: bool = Field(
-        default=False, description="project the direction off the remaining sites' cached contributions"
-    )
-    project_fresh: bool = Field(
-        default=False,
-        description="take each step with its round's retain updates at hand, projected off their span",
-    )
-    guard: Literal["none", "span", "return"] = Field(
-        default="none",
-        description="hold back reversion: project retain updates off the span of the site's cached "
-        "updates (span), or take out only what leads back to the original model (return)",
-    )
-    guard_size: int = Field(default=40, ge=1, description="cached updates that make the span")
-    norm_window: int = Field(default=10, ge=1, description="last updates whose median norm is R")
-    trust_radius: float = Field(default=10.0, gt=0, description="longest sum of all steps, in units of R")
-    tolerance: float | None = Field(
-        default=0.5,
-        ge=0,
-        description="rise of the remaining sites' loss after a step's round, as a share of the loss of the "
-        "model it began from, above which it is taken back and halved; empty: never",
-    )
-
-    @model_validator(mode="after")
-    def _direction_has_what_it_weighs(self) -> Self:
-        if self.recency < 1 and self.direction == "specific":
-            raise ValueError(
-                "a recency below 1 weighs single updates, and of the specific contribution only the running "
-                "sum is kept; use direction = 'sum' with it"
-            )
-        if self.damping is not None and self.direction == "sum":
-            raise ValueError(
-                "damping is that of the specific contribution; use direction = 'specific' with it"
-            )
-        return self
 
 
 class CachedAscent(LossGate):
@@ -143,6 +55,8 @@ class CachedAscent(LossGate):
       G, and end cooler, which repairs the remaining organs;
     * the *contribution as the unit* (``unit = "contribution"``, ``alpha = 1``): with ``damping`` a the whole
       U ← (1 − a (1 − p)) U + p/(1 − p)(Δᵤ − Δ̄), exact on quadratic losses with a (1 − p) = η h;
+    * the *geometric mean* of R and the contribution's length as the unit: a site of half the share has
+      updates as long, a contribution half as long, and needs an ascent in between (found by trial);
     * a *rollback* to a former model, to ascend from there on what the site had contributed by then;
     * a step *projected off the fresh updates* of its round, θ ← θ + m − (I − QᵀQ) s R d;
     * a *reversion guard*, if asked for: averaged retain updates are projected off the span of the site's
@@ -239,7 +153,7 @@ class CachedAscent(LossGate):
         if s.orthogonalise:
             contribution = project_out(contribution, orthonormal_basis(self._remaining_sums(back)))
         self._direction = unit(contribution)
-        self._size = norm(contribution) if s.unit == "contribution" else self._update_size(back)
+        self._size = self._unit_length(contribution, back)
         if s.guard == "span":
             self._guard = orthonormal_basis(self._guard_updates(back))
         if s.tolerance is not None or s.alpha is None:
@@ -375,6 +289,13 @@ class CachedAscent(LossGate):
         return weighted_contribution(
             self.contributions, sites, kind=s.direction, recency=s.recency, at_round=back
         )
+
+    def _unit_length(self, contribution: Vector, back: int | None) -> float:
+        """What lengths are in units of."""
+        if self.settings.unit == "contribution":
+            return norm(contribution)
+        size = self._update_size(back)
+        return size if self.settings.unit == "update" else math.sqrt(size * norm(contribution))
 
     def _update_size(self, back: int | None) -> float:
         """R: the median ‖Δᵤ‖ over the last rounds, up to ``back``."""

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 from reconsent.errors import ConfigError, ContributionError
 from strategies import ContributionAveraging, Departure, RoundOutcome, UnlearningStrategy, build_method
 from strategies import messages as msg
-from strategies.cached_ascent import CachedAscentSettings
+from strategies.cached_ascent_settings import CachedAscentSettings
 from strategies.local_grid import LocalGrid
 from strategies.methods import method_settings
 from tests.linear_app import model, quadratic_app

@@ -86,6 +86,19 @@ def test_the_direction_of_two_leavers_is_that_of_the_model_without_both(tmp_path
     assert strategy._size == pytest.approx(np.linalg.norm(whole), rel=1e-5)
 
 
+def test_the_geometric_unit_lies_between_an_update_and_the_contribution(tmp_path: Path) -> None:
+    """√(R ‖U‖), both by hand; each step is that long times its part of alpha."""
+    grid, models, cache = trained(tmp_path)
+    size = float(np.median([np.linalg.norm(update(4, t)) for t in range(ROUNDS - 9, ROUNDS + 1)]))
+    whole = np.linalg.norm(SHARE / (1 - SHARE) * ROUNDS * RATE * (CENTRES[4] - EVERYBODY))
+    strategy, outcomes, _ = unlearn(
+        "cached-ascent", {"unit": "geometric", "alpha": 0.5, "tolerance": ""}, grid, models, cache, budget=4
+    )
+    assert strategy._size == pytest.approx(np.sqrt(size * whole), rel=1e-5)
+    lengths = [o.notes["step-norm"] for o in outcomes if "step-norm" in o.notes]
+    assert lengths == pytest.approx([0.25 * np.sqrt(size * whole)] * 2, rel=1e-5)
+
+
 def test_the_span_reads_each_update_it_chooses_once_and_none_after_the_anchor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
