@@ -3,6 +3,7 @@
     python -m bench.method_search prepare --root /tmp/search --seeds 0 1 2
     python -m bench.method_search try --root /tmp/search --seeds 0 --method cached-ascent alpha=2.5 guard=none
     python -m bench.method_search try --root /tmp/search --file trials.txt
+    python -m bench.method_search prepare --root /tmp/search --preset consortium.toml --withdraw heart
 
 ``prepare`` trains the consortium and its oracle with each seed and keeps the state with all contributions.
 ``try`` unlearns from there, without changing that state, and prints the gaps to the oracle: on retain-test,
@@ -22,8 +23,8 @@ from typing import Any
 
 from cli.assessment import default_workers
 from cli.simulate import setting_value
-from cli.trials import Attempt, trained
-from reconsent.config import ConsortiumConfig, load_consortium
+from cli.trials import Attempt, leaving, trained
+from reconsent.config import ConsortiumConfig, WithdrawalConfig, load_consortium
 
 WORKERS = default_workers()
 
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("command", choices=["prepare", "try"])
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--preset", default="demo")
+    parser.add_argument("--withdraw", metavar="SITE", help="another site than the consortium file says")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--method", default="cached-ascent")
     parser.add_argument("--file", type=Path, help="a method and its settings a line")
@@ -88,6 +90,9 @@ def main() -> None:
     ]
     for seed in args.seeds:
         config = load_consortium(args.preset).model_copy(update={"seed": seed})
+        if args.withdraw is not None:
+            leaves = WithdrawalConfig(sites=(config.site(args.withdraw).name,))
+            config = config.model_copy(update={"withdrawals": (leaves,)})
         if args.command == "prepare":
             prepare(args.root, config)
             continue
@@ -97,7 +102,7 @@ def main() -> None:
 
 
 def _place(root: Path, config: ConsortiumConfig) -> Path:
-    return root / f"{config.name}-{config.seed}"
+    return root / "-".join([config.name, str(config.seed), *leaving(config)])
 
 
 if __name__ == "__main__":
