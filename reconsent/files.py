@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -105,6 +106,31 @@ def write_private(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def read_or_make_secret(path: Path, size: int) -> bytes:
+    """The secret in a file; if there is none, ``size`` random bytes that nobody else can read (mode 600).
+
+    Of two processes that make it at once, one does, and both read the same. What a file holds that was there
+    already is returned as it is, whatever its length.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read or made.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        made = _temporary(path)
+        try:
+            write_private(made, secrets.token_bytes(size))
+            # A link, unlike a replacement, fails if another process made the secret first.
+            with suppress(FileExistsError):
+                path.hardlink_to(made)
+        finally:
+            made.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    return path.read_bytes()
 
 
 def shred(path: Path) -> None:

@@ -6,11 +6,11 @@ import hashlib
 import hmac
 import os
 import re
-import secrets
 from functools import cached_property
 from pathlib import Path
 
 from reconsent.errors import DataError
+from reconsent.files import read_or_make_secret
 
 KEY_BYTES = 32
 
@@ -61,7 +61,7 @@ class Pseudonymiser:
     def _key(self) -> bytes:
         # Not before it is needed: an import that finds nothing leaves no key behind.
         try:
-            key = _read_or_make(self.key_file)
+            key = read_or_make_secret(self.key_file, KEY_BYTES)
         except OSError as error:
             raise DataError(
                 f"The key of the pseudonyms {self.key_file} cannot be read or made: {error}.",
@@ -90,23 +90,3 @@ class OpenIdentifiers:
     def examination(self, identifier: str, label: str) -> str:
         """Eight hexadecimal digits that tell this examination apart from others of the patient."""
         return hashlib.sha256(f"{identifier}\x1f{label}".encode()).hexdigest()[:8]
-
-
-def _read_or_make(key_file: Path) -> bytes:
-    key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = key_file.with_name(f".{key_file.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
-    if not key_file.exists():
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            # A link fails if another import made the key first; its key is then the one that counts.
-            if not key_file.exists():
-                os.link(temporary, key_file)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink(missing_ok=True)
-    return key_file.read_bytes()

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from reconsent.files import AtomicWrites, sha256_of, unlink_all, write_atomically
+from reconsent.files import AtomicWrites, read_or_make_secret, sha256_of, unlink_all, write_atomically
 
 
 def names(directory: Path) -> list[str]:
@@ -89,3 +90,20 @@ def test_unlinking_what_is_gone_is_no_error(tmp_path: Path) -> None:
         (tmp_path / str(i)).write_bytes(b"")
     unlink_all([tmp_path / str(i) for i in range(3, 12)])
     assert names(tmp_path) == ["0", "1", "2"]
+
+
+def test_whoever_makes_a_secret_at_once_reads_the_same(tmp_path: Path) -> None:
+    """Eight at a time, twenty times: one secret each, that nobody else can read, and no part left over."""
+    with ThreadPoolExecutor(8) as pool:
+        for trial in range(20):
+            path = tmp_path / str(trial) / "secret"
+            together = Barrier(8)
+
+            def make(path: Path = path, together: Barrier = together) -> bytes:
+                together.wait(10)
+                return read_or_make_secret(path, 32)
+
+            (secret,) = {made.result() for made in [pool.submit(make) for _ in range(8)]}
+            assert len(secret) == 32 and path.read_bytes() == secret
+            assert path.stat().st_mode & 0o777 == 0o600
+            assert [file.name for file in path.parent.iterdir()] == ["secret"]

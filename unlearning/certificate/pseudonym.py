@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import secrets
 from pathlib import Path
 
 from reconsent.errors import SignatureError
+from reconsent.files import read_or_make_secret
 
 SECRET_BYTES = 32
 _DIGITS = 32
@@ -41,22 +40,7 @@ def load_or_create_secret(path: Path) -> bytes:
         If it cannot be read or written, or is not one.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        if not path.exists():
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(secrets.token_bytes(SECRET_BYTES))
-                    file.flush()
-                    os.fsync(file.fileno())
-                if not path.exists():
-                    path.hardlink_to(temporary)
-            except FileExistsError:
-                pass  # another process was first; its secret is used
-            finally:
-                temporary.unlink(missing_ok=True)
-        secret = path.read_bytes()
+        secret = read_or_make_secret(path, SECRET_BYTES)
     except OSError as error:
         raise SignatureError(
             f"The secret of the pseudonyms {path} cannot be used: {error.strerror}.",
