@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--preset", default="demo")
     parser.add_argument("--withdraw", metavar="SITE", help="another site than the consortium file says")
+    parser.add_argument("--anchors", type=float, nargs="+", default=[], help="models kept, for a rollback")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--method", default="cached-ascent")
     parser.add_argument("--file", type=Path, help="a method and its settings a line")
@@ -93,6 +94,9 @@ def main() -> None:
         if args.withdraw is not None:
             leaves = WithdrawalConfig(sites=(config.site(args.withdraw).name,))
             config = config.model_copy(update={"withdrawals": (leaves,)})
+        if args.anchors:
+            kept = config.contributions.model_copy(update={"anchors": tuple(args.anchors)})
+            config = config.model_copy(update={"contributions": kept})
         if args.command == "prepare":
             prepare(args.root, config)
             continue
