@@ -8,10 +8,10 @@ import pytest
 
 LONGEST = (
     "test_life_of_a_consortium.py",
-    "test_metrics.py",
-    "test_simulation.py",
     "test_scenarios.py",
     "test_installed_wheel.py",
+    "test_metrics.py",
+    "test_simulation.py",
     "test_site_own_code.py",
     "test_local_consortium.py",
 )
