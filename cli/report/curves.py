@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -13,6 +14,9 @@ from cli.results import Results
 # Colours of sites, none of them a model's.
 _SITES = ("#332288", "#117733", "#882255", "#7a7a1f", "#2b8a7d", "#aa4499")
 _PATTERNS = ("-", "--", "-.", ":")
+_HEIGHTS = (0.03, 0.48, 0.92)
+_TEXT_WIDTH = 0.35
+"""Of the axes: what the name of a withdrawal takes."""
 
 
 def training(results: Results) -> list[Drawing]:
@@ -74,7 +78,7 @@ def _losses(results: Results, curves: dict[str, list[tuple[int, float]]], width:
             colour, pattern = _SITES[place % len(_SITES)], _PATTERNS[place % len(_PATTERNS)]
             xs, ys = [x for x, _ in points], [y for _, y in points]
             ax.plot(xs, ys, color=colour, ls=pattern, lw=1.2, label=name)
-        _withdrawal_lines(results, ax, height=0.92)
+        _withdrawal_lines(results, ax)
         ax.set_xlabel("round")
         ax.set_ylabel("training loss")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -108,13 +112,14 @@ def _unlearning_spans(results: Results, ax: Axes) -> None:
             start = None
 
 
-def _withdrawal_lines(results: Results, ax: Axes, height: float = 0.03) -> None:
+def _withdrawal_lines(results: Results, ax: Axes) -> None:
+    curves = [np.asarray(line.get_xydata(), dtype=float) for line in ax.get_lines()]
     for withdrawal in results.withdrawals:
         place = withdrawal.at_round + 0.5
         ax.axvline(place, color=BAD, lw=1)
         ax.annotate(
             f"withdrawal of {listed(withdrawal.sites)}",
-            (place, height),
+            (place, _free_height(ax, curves, place)),
             (-4, 0),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
@@ -122,3 +127,15 @@ def _withdrawal_lines(results: Results, ax: Axes, height: float = 0.03) -> None:
             fontsize=7.5,
             color=BAD,
         )
+
+
+def _free_height(ax: Axes, curves: list[np.ndarray], place: float) -> float:
+    """Where, of bottom, middle and top, a text that ends at ``place`` is farthest from every curve."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    text = np.linspace(place - _TEXT_WIDTH * (right - left), place, 20)
+    heights = [(np.interp(text, *curve.T) - bottom) / (top - bottom) for curve in curves if len(curve)]
+
+    def room(height: float) -> float:
+        return min((float(np.abs(there - height).min()) for there in heights), default=1.0)
+
+    return max(_HEIGHTS, key=room)
