@@ -76,6 +76,7 @@ class PrivacyBudget:
             sample_rate=sample.sample_rate if sample else 0.0,
             steps=sample.steps if sample else 0,
             site_noise_multiplier=plan.site_noise or 0.0,
+            at_server=plan.site_noise is not None and self.privacy.noise_at == "server",
             round=server_round,
             replay=replay,
         )
@@ -139,9 +140,11 @@ class PrivacyBudget:
     def _elsewhere(self) -> dict[str, list[Expense]]:
         found = self.account.elsewhere()
         by_unit, by_site = self.policy.max_epsilon is not None, self.policy.max_site_epsilon is not None
+        trusted = self.policy.trust_server
         for name, expenses in found.items():
             for old in expenses:
-                if (by_unit and old.unit != self.privacy.unit) or (by_site and not old.site_noise_multiplier):
+                unnoised = not old.site_noise_multiplier or (old.at_server and not trusted)
+                if (by_unit and old.unit != self.privacy.unit) or (by_site and unnoised):
                     raise BudgetSpentError(
                         "The site's policy limits ε in all its consortia together, and in another one it has "
                         f"trained by {_way(old)}: no one ε would hold for all.",
@@ -157,7 +160,7 @@ class PrivacyBudget:
         """One sum holds for one unit, and only if every round was protected in the same way."""
         new = expenses[-1]
         for old in expenses[:-1]:
-            if old.unit != new.unit or bool(old.site_noise_multiplier) != bool(new.site_noise_multiplier):
+            if not _alike(old, new):
                 raise PrivacyError(
                     f"The site's ledger counts {_way(old)}, and this round would be {_way(new)}: no one ε "
                     "would hold for both.",
@@ -178,8 +181,18 @@ def _lower(configured: float, own: float | None) -> float:
     return configured if own is None else min(configured, own)
 
 
+def _alike(old: Expense, new: Expense) -> bool:
+    """Whether one ε of each kind holds for both."""
+    by_site = bool(old.site_noise_multiplier), bool(new.site_noise_multiplier)
+    return (
+        old.unit == new.unit
+        and by_site[0] == by_site[1]
+        and (old.at_server is None or old.at_server == new.at_server)
+    )
+
+
 def _way(expense: Expense) -> str:
     ways = [f"DP-SGD by {expense.unit}"] if expense.unit else []
     if expense.site_noise_multiplier:
-        ways.append("noise on whole updates")
+        ways.append("noise on whole updates" + (", added by the server" if expense.at_server else ""))
     return " and ".join(ways) or "no privacy"

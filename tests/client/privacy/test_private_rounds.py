@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, Message
 from client.privacy.accounting import Mechanism, epsilon_spent
 from client.privacy.ledger import Expense, PrivacyLedger, PrivacyLedgerError
 from reconsent.config import ConsortiumConfig, dump_consortium
+from reconsent.errors import PrivacyError
 from reconsent.files import sync_directory
 from strategies import messages as msg
 from strategies.gaussian_mechanism import epsilon_of
@@ -266,6 +267,40 @@ def test_ceiling_of_a_consortium_is_its_own_and_the_policys_is_for_all(
     hospital.policy.write_text(f"max-epsilon = {9 * twice}\n")
     renamed(hospital, "five")
     assert not hospital.ask("train", arrays=model, node=with_limit).has_error()
+
+
+def test_noise_of_the_server_is_not_counted_as_the_sites_own(hospital: Hospital, model: ArrayRecord) -> None:
+    """Rounds whose noise the server added cover nothing towards it: they are in no ε of the site's own noise.
+
+    Neither under the same name, once the consortium's file has ``noise-at = "site"``, nor under another one,
+    unless the policy trusts the server.
+    """
+    node = {"ledgers": str(hospital.root / "privacy"), "policy": str(hospital.policy)}
+
+    def refused() -> str:
+        return hospital.ask("train", arrays=model, node=node).error.reason or ""
+
+    configured(hospital, {**SITE, "noise-at": "server"})
+    assert not train(hospital, model).has_error()
+    configured(hospital, SITE)
+    assert PrivacyError.__name__ in (train(hospital, model).error.reason or "")
+    assert [expense.at_server for expense in ledger(hospital).expenses()] == [True]
+    renamed(hospital, "three", SITE)
+    hospital.policy.write_text("max-site-epsilon = 100.0\n")
+    assert "trained by noise on whole updates, added by the server" in refused()
+    hospital.policy.write_text("max-site-epsilon = 100.0\ntrust-server = true\n")
+    assert not hospital.ask("train", arrays=model, node=node).has_error()
+
+
+def test_ledger_of_an_earlier_release_goes_on(hospital: Hospital, model: ArrayRecord) -> None:
+    """A line that does not say who added the noise is taken for either; all that it spent is counted."""
+    configured(hospital, {**SITE, "noise-at": "server"})
+    assert not train(hospital, model).has_error()
+    entry = json.loads(ledger(hospital).path.read_text())
+    del entry["at_server"]
+    ledger(hospital).path.write_text(json.dumps(entry) + "\n")
+    told = msg.metrics_of(train(hospital, model))
+    assert told[msg.EPSILON["site"]] == pytest.approx(epsilon_of([1.5, 1.5], 1e-5))
 
 
 @pytest.mark.parametrize("loss", ["cut", "deleted", "moved"])

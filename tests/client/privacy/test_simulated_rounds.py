@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, Message
 import strategies.local_grid
 from client.privacy.ledger import PrivacyLedger
 from client.privacy.opening import in_simulation
+from reconsent.config import ConsortiumConfig
 from reconsent.errors import PrivacyError
 from strategies import messages as msg
 from tests.client.hospital import Hospital
@@ -65,6 +66,19 @@ def test_the_same_round_again_costs_nothing_and_another_does(hospital: Hospital,
     configured(hospital, SAMPLE)
     train(hospital, model, COUNTED, **{msg.SERVER_ROUND: 4})
     assert [expense.round for expense in ledger(hospital).expenses()] == [3, 3, 3, 4]
+
+
+@pytest.mark.usefixtures("_engine")
+def test_other_training_under_the_same_noise_is_paid(hospital: Hospital, model: ArrayRecord) -> None:
+    """Noise on the whole update is the same whatever was trained: other training is a release of its own."""
+    configured(hospital, SITE)
+    first = weights(train(hospital, model, COUNTED))
+    table = hospital.consortium.model_dump(mode="json", by_alias=True, exclude_none=True)
+    table["training"]["local-epochs"] = 2
+    hospital.consortium = ConsortiumConfig.model_validate(table)
+    configured(hospital, SITE)
+    assert not np.array_equal(first, weights(train(hospital, model, COUNTED)))
+    assert len(ledger(hospital).expenses()) == 2
 
 
 @pytest.mark.usefixtures("_engine")
