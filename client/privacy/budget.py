@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.policy import SitePolicy
 from client.privacy.account import SiteAccount
@@ -12,7 +12,6 @@ from client.privacy.accounting import Mechanism, epsilon_spent
 from client.privacy.ledger import Expense
 from client.privacy.plan import RoundPlan
 from client.privacy.refusal import BudgetSpentError
-from reconsent.errors import PrivacyError
 from reconsent.privacy import PrivacyConfig
 from strategies import messages as msg
 from strategies.gaussian_mechanism import epsilon_of
@@ -65,22 +64,31 @@ class PrivacyBudget:
         Raises
         ------
         BudgetSpentError
-            If that would pass a ceiling; nothing is written.
+            If that would pass a ceiling, or the ledger counts another unit or kind; nothing is written.
         PrivacyError
-            If the ledger cannot be used, or counts another unit.
+            If the ledger cannot be used.
         """
         sample = plan.sample
-        expense = Expense(
-            unit=self.privacy.unit if sample else "",
+        expense = replace(
+            self._kind(),
             noise_multiplier=sample.noise_multiplier if sample else 0.0,
             sample_rate=sample.sample_rate if sample else 0.0,
             steps=sample.steps if sample else 0,
             site_noise_multiplier=plan.site_noise or 0.0,
-            at_server=plan.site_noise is not None and self.privacy.noise_at == "server",
             round=server_round,
             replay=replay,
         )
         return self._spent(self.account.spend(expense, self._allow))
+
+    def refuse_mixture(self) -> None:
+        """Refuse, before any round is asked for, to add to a ledger what has no one ε with what is in it.
+
+        Raises
+        ------
+        BudgetSpentError
+            If the consortium's file has another unit or kind of noise than when the ledger was begun.
+        """
+        self._refuse_gaps([*self.account.expenses(), self._kind()])
 
     def spent(self) -> Spent:
         """What the ledger says."""
@@ -110,6 +118,14 @@ class PrivacyBudget:
             if epsilon is not None:
                 told |= {key: epsilon} | ({ceiling_key: ceiling} if math.isfinite(ceiling) else {})
         return told
+
+    def _kind(self) -> Expense:
+        """Of what kind each round is, whatever it spends."""
+        return Expense(
+            unit=self.privacy.unit if self.privacy.by_sample else "",
+            site_noise_multiplier=float(self.privacy.by_site),
+            at_server=self.privacy.by_site and self.privacy.noise_at == "server",
+        )
 
     def _allow(self, expenses: Sequence[Expense]) -> None:
         self._refuse_gaps(expenses)
@@ -161,7 +177,7 @@ class PrivacyBudget:
         new = expenses[-1]
         for old in expenses[:-1]:
             if not _alike(old, new):
-                raise PrivacyError(
+                raise BudgetSpentError(
                     f"The site's ledger counts {_way(old)}, and this round would be {_way(new)}: no one ε "
                     "would hold for both.",
                     "Give the consortium another name for another kind of privacy, and a budget of its own.",
