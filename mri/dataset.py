@@ -227,14 +227,16 @@ class SiteDataset:
     def units(self, unit: str) -> tuple[tuple[tuple[str, int], ...], ...]:
         """The slices with signal, ``(volume, position)``, of each ``patient``, or each ``slice`` alone.
 
-        A patient without such a slice is a unit without slices. Of patients no volume is kept in memory that
-        does not fit; the order is that of their names.
+        A patient without such a slice, or a slice without signal, is a unit without slices: how many units
+        there are depends on no image. Of patients no volume is kept in memory that does not fit; the order is
+        that of their names.
         """
+        if unit == "slice":
+            usable = {name: frozenset(self.volume(name).usable_slices) for name in self._sources}
+            return tuple(((name, i),) if i in usable[name] else () for name, i in self._slices)
         of: dict[str, list[tuple[str, int]]] = {patient: [] for patient in self.patients}
         for name, source in self._sources.items():
             of[source.patient] += [(name, position) for position in self.volume(name).usable_slices]
-        if unit == "slice":
-            return tuple((one,) for slices in of.values() for one in slices)
         return tuple(tuple(slices) for slices in of.values())
 
     def batches_of(self, slices: Sequence[tuple[str, int]], batch_size: int) -> Iterator[Batch]:

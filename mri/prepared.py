@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from fastmri.data.transforms import center_crop
 
+from mri.batch import Batch
 from mri.masks import SamplingMask, make_mask
 from mri.reconstructors import zero_filled_image
 from mri.volume import Volume
@@ -112,4 +113,19 @@ def prepare_volume(volume: Volume, sampling: SamplingConfig) -> PreparedVolume:
         padding=volume.padding,
         mask=mask,
         live_coils=(centre != 0).flatten(2).any(dim=2),
+    )
+
+
+def in_own_units(batch: Batch) -> Batch:
+    """The same slices, each scaled by itself as a volume is: nothing of a slice depends on its neighbours.
+
+    A slice without a target gets a data range of 0, hence a loss that is not finite.
+    """
+    brightest = zero_filled_image(batch.masked_kspace, batch.crop).amax(dim=(-2, -1))
+    target = batch.target / brightest[:, None, None]
+    return replace(
+        batch,
+        masked_kspace=batch.masked_kspace / brightest[:, None, None, None, None],
+        target=target,
+        data_range=target.amax(dim=(-2, -1)),
     )

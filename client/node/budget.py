@@ -59,12 +59,22 @@ def check_privacy(
         from client.privacy.budget import PrivacyBudget
 
         budget = PrivacyBudget(privacy, policy, account)
+        budget.refuse_mixture()
         spent = budget.spent()
         others = sorted(account.elsewhere())
         together = budget.spent_together() if others and budget.limited else spent
     except PrivacyError as error:
         report.problems.append(Finding.of("privacy", error))
         return
+    if budget.limited and (strange := account.of_other_names()):
+        report.notes.append(
+            Finding(
+                "privacy",
+                f"{', '.join(strange)} in {path.parent}: what a site of another name spent is not counted in "
+                "the limits of this policy, even if it is this hospital.",
+                f"Be called '{site.name}' in every consortium; else lower the limits by what was spent.",
+            )
+        )
     told = _told(spent, (budget.ceiling, budget.site_ceiling), privacy.unit)
     report.facts["privacy"] = f"{told} at δ = {privacy.delta:g}, by {path}"
     if others:

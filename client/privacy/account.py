@@ -97,6 +97,11 @@ class SiteAccount:
                 found[ledger.path.stem] = expenses
         return found
 
+    def of_other_names(self) -> list[str]:
+        """Ledgers in the same directory that are not counted: of a site that is called otherwise."""
+        directory = self.ledger.path.parent
+        return sorted(path.stem for path in directory.glob("*.jsonl") if not path.name.endswith(self._ending))
+
     def spend(self, expense: Expense, allow: Callable[[Sequence[Expense]], None]) -> list[Expense]:
         """As :meth:`PrivacyLedger.spend`, alone in all ledgers of the directory; then tell the log.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.policy import SitePolicy
 from client.privacy.account import SiteAccount
@@ -12,7 +12,6 @@ from client.privacy.accounting import Mechanism, epsilon_spent
 from client.privacy.ledger import Expense
 from client.privacy.plan import RoundPlan
 from client.privacy.refusal import BudgetSpentError
-from reconsent.errors import PrivacyError
 from reconsent.privacy import PrivacyConfig
 from strategies import messages as msg
 from strategies.gaussian_mechanism import epsilon_of
@@ -65,13 +64,13 @@ class PrivacyBudget:
         Raises
         ------
         BudgetSpentError
-            If that would pass a ceiling; nothing is written.
+            If that would pass a ceiling, or the ledger counts another unit or kind; nothing is written.
         PrivacyError
-            If the ledger cannot be used, or counts another unit.
+            If the ledger cannot be used.
         """
         sample = plan.sample
-        expense = Expense(
-            unit=self.privacy.unit if sample else "",
+        expense = replace(
+            self._kind(),
             noise_multiplier=sample.noise_multiplier if sample else 0.0,
             sample_rate=sample.sample_rate if sample else 0.0,
             steps=sample.steps if sample else 0,
@@ -80,6 +79,16 @@ class PrivacyBudget:
             replay=replay,
         )
         return self._spent(self.account.spend(expense, self._allow))
+
+    def refuse_mixture(self) -> None:
+        """Refuse, before any round is asked for, to add to a ledger what has no one ε with what is in it.
+
+        Raises
+        ------
+        BudgetSpentError
+            If the consortium's file has another unit or kind of noise than when the ledger was begun.
+        """
+        self._refuse_gaps([*self.account.expenses(), self._kind()])
 
     def spent(self) -> Spent:
         """What the ledger says."""
@@ -110,6 +119,14 @@ class PrivacyBudget:
                 told |= {key: epsilon} | ({ceiling_key: ceiling} if math.isfinite(ceiling) else {})
         return told
 
+    def _kind(self) -> Expense:
+        """Of what kind each round is, whatever it spends."""
+        return Expense(
+            unit=self.privacy.unit if self.privacy.by_sample else "",
+            site_noise_multiplier=float(self.privacy.by_site),
+            at_server=self.privacy.by_site and self.privacy.noise_at == "server",
+        )
+
     def _allow(self, expenses: Sequence[Expense]) -> None:
         self._refuse_gaps(expenses)
         self._refuse_beyond(expenses, (self.privacy.most_epsilon, self.privacy.most_site_epsilon))
@@ -139,9 +156,11 @@ class PrivacyBudget:
     def _elsewhere(self) -> dict[str, list[Expense]]:
         found = self.account.elsewhere()
         by_unit, by_site = self.policy.max_epsilon is not None, self.policy.max_site_epsilon is not None
+        trusted = self.policy.trust_server
         for name, expenses in found.items():
             for old in expenses:
-                if (by_unit and old.unit != self.privacy.unit) or (by_site and not old.site_noise_multiplier):
+                unnoised = not old.site_noise_multiplier or (old.at_server and not trusted)
+                if (by_unit and old.unit != self.privacy.unit) or (by_site and unnoised):
                     raise BudgetSpentError(
                         "The site's policy limits ε in all its consortia together, and in another one it has "
                         f"trained by {_way(old)}: no one ε would hold for all.",
@@ -157,8 +176,8 @@ class PrivacyBudget:
         """One sum holds for one unit, and only if every round was protected in the same way."""
         new = expenses[-1]
         for old in expenses[:-1]:
-            if old.unit != new.unit or bool(old.site_noise_multiplier) != bool(new.site_noise_multiplier):
-                raise PrivacyError(
+            if not _alike(old, new):
+                raise BudgetSpentError(
                     f"The site's ledger counts {_way(old)}, and this round would be {_way(new)}: no one ε "
                     "would hold for both.",
                     "Give the consortium another name for another kind of privacy, and a budget of its own.",
@@ -178,8 +197,18 @@ def _lower(configured: float, own: float | None) -> float:
     return configured if own is None else min(configured, own)
 
 
+def _alike(old: Expense, new: Expense) -> bool:
+    """Whether one ε of each kind holds for both."""
+    by_site = bool(old.site_noise_multiplier), bool(new.site_noise_multiplier)
+    return (
+        old.unit == new.unit
+        and by_site[0] == by_site[1]
+        and (old.at_server is None or old.at_server == new.at_server)
+    )
+
+
 def _way(expense: Expense) -> str:
     ways = [f"DP-SGD by {expense.unit}"] if expense.unit else []
     if expense.site_noise_multiplier:
-        ways.append("noise on whole updates")
+        ways.append("noise on whole updates" + (", added by the server" if expense.at_server else ""))
     return " and ".join(ways) or "no privacy"

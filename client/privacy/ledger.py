@@ -38,6 +38,9 @@ class Expense:
         Of DP-SGD; 0 without it.
     site_noise_multiplier
         Of the whole update; 0 without site-level noise.
+    at_server
+        Whether the server was to add that noise: then it covers nothing towards the server. ``None`` in a
+        line of a release that did not say.
     round
         Number the server gave the round.
     replay
@@ -50,6 +53,7 @@ class Expense:
     sample_rate: float = 0.0
     steps: int = 0
     site_noise_multiplier: float = 0.0
+    at_server: bool | None = None
     round: int = 0
     replay: str = ""
 

@@ -106,7 +106,15 @@ def _settings(site: Site, plan: RoundPlan) -> str:
         privacy.site_clip,
         privacy.noise_at,
     )
-    return sha256_of(repr((plan, clips, training.weight_decay, training.l1_weight)).encode())
+    work = (
+        training.local_epochs,
+        training.local_steps,
+        training.batch_size,
+        training.weight_decay,
+        training.l1_weight,
+        training.gradient_clip,
+    )
+    return sha256_of(repr((plan, clips, work)).encode())
 
 
 def _at_site(privacy: PrivacyConfig, noise_multiplier: float) -> float:

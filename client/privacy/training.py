@@ -16,6 +16,7 @@ from client.privacy.optimiser import UnitOptimiser
 from client.training import adam
 from mri.batch import Batch
 from mri.dataset import SiteDataset
+from mri.prepared import in_own_units
 from mri.reconstructors import Reconstructor, device_of
 from reconsent.config import TrainingConfig
 from reconsent.errors import PrivacyError
@@ -90,6 +91,9 @@ def train_privately(
         for index in drawn:
             chosen = _some(units[index], privacy.slices_per_unit, source)
             batches = [batch.to(device) for batch in dataset.batches_of(chosen, training.batch_size)]
+            if privacy.unit == "slice":
+                # A volume's units are those of its brightest slice: it would reach into all the others.
+                batches = [in_own_units(batch) for batch in batches]
             _add(optimiser, model, batches, training.l1_weight, vectorised)
         optimiser.step()
     if accountant.history != history_of([mechanism]):

@@ -17,7 +17,8 @@ from client.privacy.optimiser import UnitOptimiser
 from client.privacy.training import privatise_update, train_privately
 from mri.batch import Batch
 from mri.dataset import SiteDataset
-from reconsent.config import TrainingConfig
+from mri.phantoms import synthesise_volume
+from reconsent.config import PhantomConfig, TrainingConfig
 from reconsent.privacy import PrivacyConfig
 from strategies.noise import SeededNoise
 from tests.client.privacy.cohort import SAMPLING, batches_of, cohort, network, volumes_of
@@ -133,6 +134,43 @@ def test_one_patient_moves_the_training_by_the_clipping_norm_at_most(
     assert all(length > 2 * clip for _, length in lengths), "unclipped, each would be too much"
     moved = norm([a - b for a, b in zip(*sums, strict=True)])
     assert 0.9 * clip < moved <= clip * (1 + 1e-3)
+
+
+def test_one_slice_moves_the_training_by_the_clipping_norm_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By slice, one that is bright or empty leaves the others of its volume, and their number, as they are.
+
+    A volume is scaled by its brightest slice, so that this one reaches into all the others elsewhere.
+    """
+    monkeypatch.setattr("client.privacy.training.adam", lambda p, *_: torch.optim.SGD(p, lr=1.0))
+    clip = CLIP / 10
+    privacy = PrivacyConfig.model_validate(
+        {"mode": "sample", "unit": "slice", "noise-multiplier": 1.0, "ceiling": 9.0, "max-grad-norm": clip}
+    )
+    whole = synthesise_volume("brain", PhantomConfig(matrix=(32, 32), coils=2, slices=4), seed=0, name="p")
+    sums = []
+    for factor in (30.0, 0.0):
+        kspace, target = whole.kspace.copy(), whole.target.copy()
+        kspace[1] *= factor
+        target[1] *= factor
+        volume = replace(whole, kspace=kspace, target=target)
+        data = SiteDataset.from_volumes([volume], SAMPLING, seed=1, fresh_masks=True)
+        assert [len(unit) for unit in data.units("slice")] == [1, int(factor > 0), 1, 1]
+        model = network("unet")
+        before = [p.detach().clone() for p in model.parameters()]
+        train_privately(
+            model,
+            data,
+            TrainingConfig(batch_size=3, l1_weight=0.1),
+            privacy,
+            Mechanism(1.0, 1.0, 1),
+            learning_rate=1.0,
+            seed=1,
+            source=Silence(),
+        )
+        sums.append([(p.detach() - b) * 4 for p, b in zip(model.parameters(), before, strict=True)])
+    moved = norm([a - b for a, b in zip(*sums, strict=True)])
+    assert 0.9 * clip < moved <= clip * (1 + 1e-3)
+    assert norm(sums[1]) > 2 * clip, "the others do pull"
 
 
 def test_the_bound_was_put_to_the_test() -> None:

@@ -77,6 +77,17 @@ def test_other_ledgers_of_the_site_are_told(tmp_path: Path) -> None:
     assert "lacks an entry" in check(tmp_path, SAMPLE, "max-epsilon = 5.0\n").problems[0].reason
 
 
+def test_ledgers_of_another_name_are_noted(tmp_path: Path) -> None:
+    """A hospital that is called otherwise elsewhere is told that its limits do not reach there."""
+    directory = tmp_path / "log" / "privacy"
+    for name in ("two--a", "three--a", "three--clinic-a"):
+        PrivacyLedger(directory / f"{name}.jsonl").spend(Expense("patient", 2.0, 0.5, 3), lambda _: None)
+    report = check(tmp_path, SAMPLE, "max-epsilon = 50.0\n")
+    assert [note.reason.partition(":")[0] for note in report.notes] == [f"three--clinic-a in {directory}"]
+    assert not report.problems
+    assert not check(tmp_path, SAMPLE, "").notes, "without a limit there is none to reach"
+
+
 def test_files_that_do_not_say_whose_they_are_are_noted(tmp_path: Path) -> None:
     """Where the patient is the unit, a file without patient_id counts as a patient: that must be known."""
     data = tmp_path / "scans"
@@ -144,6 +155,16 @@ def test_a_ledger_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
     ledger.write_text('{"number": 2, "unit": "patient"}\n')
     (problem,) = check(tmp_path, SAMPLE, "").problems
     assert "lacks an entry" in problem.reason
+
+
+@pytest.mark.parametrize("privacy", [BY_SLICE, WHOLE, {**WHOLE, "noise-at": "server"}])
+def test_a_ledger_of_another_kind_is_a_problem(tmp_path: Path, privacy: dict[str, Any]) -> None:
+    """That the file has another unit or kind of noise than the ledger is found before the first round."""
+    ledger = PrivacyLedger(tmp_path / "log" / "privacy" / "two--a.jsonl")
+    ledger.spend(Expense("patient", 2.0, 0.5, 3), lambda _: None)
+    assert not check(tmp_path, SAMPLE, "").problems
+    (problem,) = check(tmp_path, privacy, "").problems
+    assert problem.reason.startswith("The site's ledger counts DP-SGD by patient, and this round would be")
 
 
 def test_a_damaged_line_gives_nothing_back(tmp_path: Path) -> None:

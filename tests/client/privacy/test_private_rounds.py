@@ -268,6 +268,41 @@ def test_ceiling_of_a_consortium_is_its_own_and_the_policys_is_for_all(
     assert not hospital.ask("train", arrays=model, node=with_limit).has_error()
 
 
+def test_noise_of_the_server_is_not_counted_as_the_sites_own(hospital: Hospital, model: ArrayRecord) -> None:
+    """Rounds whose noise the server added cover nothing towards it: they are in no ε of the site's own noise.
+
+    Neither under the same name, once the consortium's file has ``noise-at = "site"``, nor under another one,
+    unless the policy trusts the server.
+    """
+    node = {"ledgers": str(hospital.root / "privacy"), "policy": str(hospital.policy)}
+
+    def refused() -> str:
+        return hospital.ask("train", arrays=model, node=node).error.reason or ""
+
+    configured(hospital, {**SITE, "noise-at": "server"})
+    assert not train(hospital, model).has_error()
+    configured(hospital, SITE)
+    mixed = train(hospital, model).error.reason or ""
+    assert "counts noise on whole updates, added by the server, and" in mixed
+    assert [expense.at_server for expense in ledger(hospital).expenses()] == [True]
+    renamed(hospital, "three", SITE)
+    hospital.policy.write_text("max-site-epsilon = 100.0\n")
+    assert "trained by noise on whole updates, added by the server" in refused()
+    hospital.policy.write_text("max-site-epsilon = 100.0\ntrust-server = true\n")
+    assert not hospital.ask("train", arrays=model, node=node).has_error()
+
+
+def test_ledger_of_an_earlier_release_goes_on(hospital: Hospital, model: ArrayRecord) -> None:
+    """A line that does not say who added the noise is taken for either; all that it spent is counted."""
+    configured(hospital, {**SITE, "noise-at": "server"})
+    assert not train(hospital, model).has_error()
+    entry = json.loads(ledger(hospital).path.read_text())
+    del entry["at_server"]
+    ledger(hospital).path.write_text(json.dumps(entry) + "\n")
+    told = msg.metrics_of(train(hospital, model))
+    assert told[msg.EPSILON["site"]] == pytest.approx(epsilon_of([1.5, 1.5], 1e-5))
+
+
 @pytest.mark.parametrize("loss", ["cut", "deleted", "moved"])
 def test_ledger_shorter_than_the_log_says_is_refused(
     hospital: Hospital, model: ArrayRecord, loss: str

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, Message
 import strategies.local_grid
 from client.privacy.ledger import PrivacyLedger
 from client.privacy.opening import in_simulation
-from reconsent.errors import PrivacyError
+from reconsent.config import ConsortiumConfig
 from strategies import messages as msg
 from tests.client.hospital import Hospital
 from tests.client.privacy.test_private_rounds import SAMPLE, SITE, configured, ledger
@@ -68,6 +68,19 @@ def test_the_same_round_again_costs_nothing_and_another_does(hospital: Hospital,
 
 
 @pytest.mark.usefixtures("_engine")
+def test_other_training_under_the_same_noise_is_paid(hospital: Hospital, model: ArrayRecord) -> None:
+    """Noise on the whole update is the same whatever was trained: other training is a release of its own."""
+    configured(hospital, SITE)
+    first = weights(train(hospital, model, COUNTED))
+    table = hospital.consortium.model_dump(mode="json", by_alias=True, exclude_none=True)
+    table["training"]["local-epochs"] = 2
+    hospital.consortium = ConsortiumConfig.model_validate(table)
+    configured(hospital, SITE)
+    assert not np.array_equal(first, weights(train(hospital, model, COUNTED)))
+    assert len(ledger(hospital).expenses()) == 2
+
+
+@pytest.mark.usefixtures("_engine")
 def test_the_oracle_has_an_account_in_a_simulation_only(hospital: Hospital, model: ArrayRecord) -> None:
     """That a round is the oracle's spares a simulated site's account, never a real one's."""
     configured(hospital, SAMPLE)
@@ -86,5 +99,6 @@ def test_another_kind_of_privacy_is_not_added_to_the_first(
     configured(hospital, SAMPLE)
     assert not train(hospital, model, {}).has_error()
     configured(hospital, other)
-    assert PrivacyError.__name__ in (train(hospital, model, {}).error.reason or "")
+    refused = train(hospital, model, {}).error.reason or ""
+    assert refused.startswith(f"{msg.REFUSED_BY_SITE}: {msg.BUDGET_SPENT}: The site's ledger counts DP-SGD")
     assert len(ledger(hospital).expenses()) == 1
