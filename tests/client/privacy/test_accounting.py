@@ -120,3 +120,10 @@ def test_nothing_spent_and_no_noise() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert epsilon_spent([Mechanism(1e-3, 1.0, 1)], DELTA) > 1e3
+
+
+@pytest.mark.timeout(60)
+def test_hardly_any_noise_is_accounted_in_time() -> None:
+    """Where ε is enormous, PRV's grid would take minutes; the bound that is told is that of RDP."""
+    loud = [Mechanism(1.0, 0.5, 5000)]
+    assert epsilon_spent(loud, DELTA, "prv") == epsilon_spent(loud, DELTA, "rdp") > 100
