@@ -32,7 +32,9 @@ def list_versions(state: StateOption = None, json_output: JsonOption = False) ->
     if json_output:
         typer.echo(json.dumps([_shown(version) for version in versions], indent=2))
         return
-    table = Table(Column("version", no_wrap=True, min_width=16), "line", "round", "how", "status", "sites", "file")
+    table = Table(
+        Column("version", no_wrap=True, min_width=16), "line", "round", "how", "status", "sites", "file"
+    )
     for v in versions:
         gone = [f"{site} (forgotten)" if site in v.forgotten else site for site in sorted(v.lineage)]
         file = "pruned" if v.pruned else _size(v.bytes)

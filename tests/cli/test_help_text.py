@@ -12,7 +12,8 @@ def test_paragraphs_are_joined_and_examples_kept() -> None:
     """A paragraph becomes one line; headings, examples and lists keep theirs."""
     text = "What it\ndoes.\n\nExamples\n--------\n  reconsent up\n\n  reconsent down\n\n- one\n- two"
     assert (
-        unwrap(text) == "What it does.\n\nExamples\n--------\n  reconsent up\n\n  reconsent down\n\n- one\n- two"
+        unwrap(text)
+        == "What it does.\n\nExamples\n--------\n  reconsent up\n\n  reconsent down\n\n- one\n- two"
     )
 
 
