@@ -166,8 +166,8 @@ def _split(seed: int, config: SiteConfig, headers: list[VolumeHeader], root: Pat
     if len(patients) < MIN_PATIENTS:
         count = f"{len(patients)} patient{'s' * (len(patients) != 1)}"
         raise DataError(
-            f"Site '{config.name}' has {count} in {site_directory(seed, config, root=root)}; training and testing "
-            f"need {MIN_PATIENTS} at least.",
+            f"Site '{config.name}' has {count} in {site_directory(seed, config, root=root)}; "
+            f"training and testing need {MIN_PATIENTS} at least.",
             "Add volumes of other patients. For a trial with one person's examination, "
             "`reconsent data import --slabs N` cuts it into parts that count as patients.",
         )

@@ -125,7 +125,7 @@ def test_only_named_patients(tmp_path: Path) -> None:
 
 
 def test_too_few_patients_names_site_and_directory(tmp_path: Path) -> None:
-    """With one patient there is nothing to test on; the message says at which site, and where its data are."""
+    """With one patient there is nothing to test on; the message says which site, and where its data are."""
     with pytest.raises(
         DataError, match=r"Site 'north' has 1 patient in .*north; training and testing need 2"
     ):
