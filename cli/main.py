@@ -17,6 +17,7 @@ from cli.certs import app as certs
 from cli.console.commands import app as console
 from cli.data import app as data
 from cli.enrolment import add, readmit, replace_key
+from cli.help_text import unwrap_all
 from cli.keys import app as keys
 from cli.ledger import app as ledger
 from cli.methods import methods
@@ -89,6 +90,7 @@ for panel, commands in PANELS.items():
             app.add_typer(command, name=name, rich_help_panel=panel)
         else:
             app.command(name, rich_help_panel=panel)(command)
+unwrap_all(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cli.deployment import StateOption
 from reconsent.errors import StateError
@@ -32,10 +32,12 @@ def list_versions(state: StateOption = None, json_output: JsonOption = False) ->
     if json_output:
         typer.echo(json.dumps([_shown(version) for version in versions], indent=2))
         return
-    table = Table("version", "line", "round", "how", "status", "sites", "file")
+    table = Table(
+        Column("version", no_wrap=True, min_width=16), "line", "round", "how", "status", "sites", "file"
+    )
     for v in versions:
         gone = [f"{site} (forgotten)" if site in v.forgotten else site for site in sorted(v.lineage)]
-        file = "pruned" if v.pruned else f"{v.bytes / 2**20:.1f} MiB"
+        file = "pruned" if v.pruned else _size(v.bytes)
         table.add_row(v.id, v.line, str(v.round), v.kind, v.status.value, ", ".join(gone), file)
     Console().print(table)
 
@@ -109,7 +111,7 @@ def export(
         write_atomically(out, content)
     except OSError as error:
         raise StateError(f"{out} cannot be written: {error}.", "Choose another --out.") from None
-    typer.echo(f"{out}: version {found.id}, {found.status.value}, {len(content) / 2**20:.1f} MiB")
+    typer.echo(f"{out}: version {found.id}, {found.status.value}, {_size(len(content))}")
 
 
 def _consortium(named: str | None, state: Path | None) -> ConsortiumConfig:
@@ -166,9 +168,13 @@ def _find(opened: StateDirectory, wanted: str) -> ModelVersion:
     matches: list[ModelVersion] = [v for v in registry.all() if v.id.startswith(wanted)]
     exact = [v for v in matches if v.id == wanted]
     if len(exact or matches) != 1:
-        what = "no version" if not matches else f"{len(matches)} versions"
-        raise StateError(f"{what} begin with '{wanted}'.".capitalize(), "`reconsent model list` names them.")
+        what = "No version begins" if not matches else f"{len(matches)} versions begin"
+        raise StateError(f"{what} with '{wanted}'.", "`reconsent model list` names them.")
     return (exact or matches)[0]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
 def _shown(version: ModelVersion) -> dict[str, Any]:

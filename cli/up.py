@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,6 +136,8 @@ def _metrics_lines(local: LocalConsortium, components: list[Component]) -> list[
 
 
 def _print(local: LocalConsortium, config: ConsortiumConfig, components: list[Component]) -> None:
+    from reconsent.environment import state_path
+
     console = Console()
     table = Table(box=None, pad_edge=False)
     for heading in ("process", "status", "pid", "ports on 127.0.0.1"):
@@ -149,10 +152,11 @@ def _print(local: LocalConsortium, config: ConsortiumConfig, components: list[Co
             ports,
         )
     console.print(table)
+    at = "" if local.layout.state == state_path(None) else f" --state {shlex.quote(str(local.layout.state))}"
     for line in (
         f"Consortium '{config.name}', in {local.layout.state}; logs in {local.layout.logs}",
         f"Flower's own commands: FLWR_HOME={local.layout.flower_home} flwr supernode list",
         *_metrics_lines(local, components),
-        "Stop it: reconsent down",
+        f"Stop it: reconsent down{at}",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.device import CPU, chosen_device
-from mri.directory import list_volumes
+from mri.directory import MIN_PATIENTS, list_volumes
 from mri.fastmri_file import VolumeHeader, read_header
 from mri.split import Split, split_patients
 from reconsent.config import ConsortiumConfig, SiteConfig, load_consortium
@@ -163,6 +163,14 @@ def _split(seed: int, config: SiteConfig, headers: list[VolumeHeader], root: Pat
                 "`reconsent data check` lists the patients of a directory.",
             )
         patients = sorted(config.patients)
+    if len(patients) < MIN_PATIENTS:
+        count = f"{len(patients)} patient{'s' * (len(patients) != 1)}"
+        raise DataError(
+            f"Site '{config.name}' has {count} in {site_directory(seed, config, root=root)}; "
+            f"training and testing need {MIN_PATIENTS} at least.",
+            "Add volumes of other patients. For a trial with one person's examination, "
+            "`reconsent data import --slabs N` cuts it into parts that count as patients.",
+        )
     return split_patients(
         patients,
         test_fraction=config.test_fraction,

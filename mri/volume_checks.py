@@ -55,7 +55,7 @@ def check_kspace(kspace: npt.NDArray[np.complex64], *, where: str) -> tuple[int,
                 f"Slice {index} of the k-space in {where} holds {count} samples that are NaN or infinite.",
                 "Export the file again; if the scanner's data are so, leave the volume out.",
             )
-        largest = float(np.abs(slice_.view(np.float32)).max())
+        largest = float(max(np.abs(slice_.real).max(), np.abs(slice_.imag).max()))
         if largest > 1 / SMALLEST or 0 < largest < SMALLEST:
             raise DataError(
                 f"The largest sample of slice {index} in {where} is {largest:.1e}.",

@@ -115,7 +115,9 @@ def _could_be_data(array: npt.NDArray[Any]) -> bool:
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return {path.name: loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded}
+        # Opened here, since np.load leaves a damaged archive open.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return {path.name: loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}.", f"{_IMAGES} {_KSPACE}") from None

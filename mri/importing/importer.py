@@ -58,10 +58,16 @@ def import_directory(
     Raises
     ------
     DataError
-        If nothing could be imported; the message gives the reason for the first examination.
+        If the source is the destination, or if nothing could be imported; the message gives the reason for
+        the first examination.
     ConfigError
         If there are fewer coil maps than coils wanted.
     """
+    if destination.resolve() == source.resolve():
+        raise DataError(
+            f"{destination} is to be read and written at once.",
+            "Choose another directory for the volumes, outside of the source.",
+        )
     kind, examinations, problems = find_examinations(source, options)
     if not examinations and problems:
         raise _nothing_imported(source, problems)

@@ -361,5 +361,5 @@ def _refuse_revoked(row: ModelRow) -> None:
     if row.status == VersionStatus.REVOKED:
         raise StateError(
             f"Model version {row.id} (line '{row.line}', round {row.round}) is revoked: {row.reason}.",
-            "Use a version that is not; see the registry for the unlearned one.",
+            "Use one that is not: `reconsent model list` shows which.",
         )

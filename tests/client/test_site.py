@@ -124,6 +124,14 @@ def test_only_named_patients(tmp_path: Path) -> None:
         site_split(0, site("north", patients=("north-001", "north-099")), root=root)
 
 
+def test_too_few_patients_names_site_and_directory(tmp_path: Path) -> None:
+    """With one patient there is nothing to test on; the message says which site, and where its data are."""
+    with pytest.raises(
+        DataError, match=r"Site 'north' has 1 patient in .*north; training and testing need 2"
+    ):
+        site_split(0, site("north", patients=("north-001",)), root=tmp_path)
+
+
 def test_masks_are_fresh_in_training_only(tmp_path: Path) -> None:
     """Training draws masks anew in every epoch; gate and test keep theirs, so that models compare."""
     built = Site(ConsortiumConfig(sites=(site("north"), site("south"))), site("north"), tmp_path)

@@ -337,6 +337,25 @@ def test_files_that_are_not_what_they_are_called(tmp_path: Path, name: str) -> N
         run(tmp_path / name, tmp_path)
 
 
+def test_truncated_archive_is_refused(tmp_path: Path) -> None:
+    """A .npz whose copying was interrupted is refused, and no file is left open (a warning is an error)."""
+    np.savez(tmp_path / "whole.npz", image=head())
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cut\.npz cannot be read"):
+        run(tmp_path / "cut.npz", tmp_path)
+
+
+def test_source_is_never_the_destination(tmp_path: Path) -> None:
+    """Imported into its own directory every patient would be there twice; nothing is written."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    np.save(scans / "a.npy", head())
+    with pytest.raises(DataError, match="read and written at once"):
+        import_directory(scans, tmp_path / "scans" / ".." / "scans", options(tmp_path))
+    assert [path.name for path in scans.iterdir()] == ["a.npy"]
+
+
 def test_sources_without_an_answer(tmp_path: Path) -> None:
     """Nothing, nothing known, and several formats at once are told apart."""
     source = tmp_path / "source"

@@ -178,6 +178,13 @@ def test_complex_arrays(kspace: Kspace, tmp_path: Path) -> None:
     assert one.patient != two.patient
 
 
+def test_order_in_memory_does_not_matter(kspace: Kspace, tmp_path: Path) -> None:
+    """An array saved from Fortran or MATLAB order is imported as one in C order."""
+    np.save(tmp_path / "patient-7.npy", np.asfortranarray(kspace))
+    imported = read_volume(run(tmp_path / "patient-7.npy", tmp_path).volumes[0])
+    np.testing.assert_array_equal(imported.kspace, kspace)
+
+
 def test_matrix_lowers_the_resolution(kspace: Kspace, tmp_path: Path) -> None:
     """The matrix keeps the centre of k-space; more than there is cannot be had."""
     np.save(tmp_path / "k.npy", kspace)
