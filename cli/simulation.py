@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and how far it will go."""
 
+_NAMED = 5
+"""Foreign files that an error names."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
@@ -73,7 +76,7 @@ class RunDirectory:
         Raises
         ------
         ConfigError
-            If the directory holds a run of another consortium.
+            If the directory holds a run of another consortium, or something else than a run.
         ReconsentError
             If it cannot be written to.
         """
@@ -89,7 +92,19 @@ class RunDirectory:
                     "Choose another --out, or remove that directory.",
                 )
             return
+        if foreign := self._foreign():
+            raise ConfigError(
+                f"{self.path} holds what is not of a run ({', '.join(foreign)}); nothing was written there.",
+                "Choose another --out: a new directory, or that of a run to be taken up again.",
+            )
         write_atomically(self.consortium, text.encode())
+
+    def _foreign(self) -> list[str]:
+        """What lies there, and no run would have put there; the first few names."""
+        own = {place.name for place in (self.data, self.state, self.privacy, self.results, self.report)}
+        there = self.path.iterdir() if self.path.is_dir() else iter(())
+        found = sorted(each.name for each in there if each.name not in own and not each.name.startswith("."))
+        return found if len(found) <= _NAMED else [*found[:_NAMED], f"{len(found) - _NAMED} more"]
 
     @contextmanager
     def environment(self) -> Iterator[None]:

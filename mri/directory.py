@@ -17,6 +17,8 @@ _Key = TypeVar("_Key", str, int, tuple[int, int])
 MIN_PATIENTS = 2
 """One to train on, one to test on."""
 
+_FILL = "Add volumes with `reconsent data import`, or make phantoms with `reconsent data synth`."
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -163,13 +165,15 @@ def check_directory(
     if progress is not None:
         progress(len(paths), len(paths))
     patients = {volume.patient for volume in volumes}
-    if len(patients) < MIN_PATIENTS:
+    if not paths:
+        problems.append(Problem(directory.name, f"There is no .h5 file in {directory}.", _FILL))
+    elif len(patients) < MIN_PATIENTS:
         problems.append(
             Problem(
                 directory.name,
                 f"{directory} has usable volumes of {len(patients) or 'no'} "
                 f"patient{'s' if not patients else ''}; training and testing need {MIN_PATIENTS} at least.",
-                "Add volumes with `reconsent data import`, or make phantoms with `reconsent data synth`.",
+                _FILL,
             )
         )
     ignored = tuple(path.name for path in entries if not _is_volume(path) and not path.name.startswith("."))
@@ -178,7 +182,8 @@ def check_directory(
 
 def _entries(directory: Path) -> list[Path]:
     if not directory.is_dir():
-        raise DataError(f"There is no directory {directory}.", "Check the path.")
+        what = "is a file, and no directory" if directory.exists() else "does not exist"
+        raise DataError(f"{directory} {what}.", "Check the path.")
     try:
         return sorted(directory.iterdir())
     except OSError as error:

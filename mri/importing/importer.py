@@ -58,14 +58,14 @@ def import_directory(
     Raises
     ------
     DataError
-        If the source is the destination, or if nothing could be imported; the message gives the reason for
-        the first examination.
+        If the destination lies in the source, or if nothing could be imported; the message gives the reason
+        for the first examination.
     ConfigError
         If there are fewer coil maps than coils wanted.
     """
-    if destination.resolve() == source.resolve():
+    if destination.resolve().is_relative_to(source.resolve()):
         raise DataError(
-            f"{destination} is to be read and written at once.",
+            f"{destination} lies in {source}: what is written there would be read as well.",
             "Choose another directory for the volumes, outside of the source.",
         )
     kind, examinations, problems = find_examinations(source, options)

@@ -246,6 +246,16 @@ def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--widthraw" in capsys.readouterr().err
 
 
+def test_out_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory of scans, say, is refused by the names of what is there, and nothing is written to it."""
+    for number in range(7):
+        (tmp_path / f"scan-{number}.h5").touch()
+    assert run("simulate", "tiny", "--out", str(tmp_path)) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "scan-0.h5" in error and "2 more" in error and "another --out" in error
+    assert len(list(tmp_path.iterdir())) == 7
+
+
 def test_out_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file in the place of the run's directory is refused with a remedy and without a traceback."""
     (tmp_path / "file").write_text("mine")

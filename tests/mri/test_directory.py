@@ -80,9 +80,12 @@ def test_same_kspace_of_two_patients_is_a_problem(directory: Path) -> None:
 
 
 def test_missing_directory_is_named(tmp_path: Path) -> None:
-    """A directory that is not there is an error with its path."""
-    with pytest.raises(DataError, match="There is no directory"):
+    """A directory that is not there, or is a file, is an error with its path."""
+    with pytest.raises(DataError, match="nowhere does not exist"):
         list_volumes(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file is a file, and no directory"):
+        list_volumes(tmp_path / "file")
 
 
 def test_fastmri_reads_a_phantom_directory(made: Path) -> None:

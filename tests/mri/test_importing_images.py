@@ -346,13 +346,14 @@ def test_truncated_archive_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "cut.npz", tmp_path)
 
 
-def test_source_is_never_the_destination(tmp_path: Path) -> None:
-    """Imported into its own directory every patient would be there twice; nothing is written."""
+@pytest.mark.parametrize("destination", [".", "volumes", "../scans"])
+def test_nothing_is_imported_into_its_own_source(destination: str, tmp_path: Path) -> None:
+    """Every patient would be there twice the next time; nothing is written."""
     scans = tmp_path / "scans"
     scans.mkdir()
     np.save(scans / "a.npy", head())
-    with pytest.raises(DataError, match="read and written at once"):
-        import_directory(scans, tmp_path / "scans" / ".." / "scans", options(tmp_path))
+    with pytest.raises(DataError, match="would be read as well"):
+        import_directory(scans, scans / destination, options(tmp_path))
     assert [path.name for path in scans.iterdir()] == ["a.npy"]
 
 
