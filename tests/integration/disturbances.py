@@ -1,17 +1,30 @@
-"""What goes wrong at the sites of a real consortium: a cable that is cut, and who waits for whom."""
+"""What goes wrong at the sites of a real consortium: cut off, hung, hostile; and who waits for whom."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import psutil
 
 from deploy import commands, processes
 from deploy.layout import SUPERLINK, supernode
 from deploy.ports import LOCAL
 from deploy.processes import ProcessTable
 from reconsent.config import dump_consortium, load_consortium
+from tests.integration import misbehaving_app
 from tests.integration.operator_at_work import Operator
 from tests.integration.tcp_proxy import TcpProxy
+
+LEAST_PATIENCE, MOST_PATIENCE = 20.0, 50.0
+"""Flower itself answers for an app that has not said anything for a minute: longer it may not be."""
+
+
+def expired_replies(operator: Operator) -> int:
+    """How many replies the SuperLink refused for being late, since it was started."""
+    return operator.layout.log(SUPERLINK).read_text(encoding="utf-8").count("Message TTL has expired")
 
 
 def outcomes(operator: Operator, *sites: str) -> list[str]:
@@ -21,17 +34,52 @@ def outcomes(operator: Operator, *sites: str) -> list[str]:
 
 
 @contextmanager
-def little_patience(operator: Operator, seconds: float) -> Iterator[None]:
-    """The runs that are begun meanwhile wait for a site no longer than this."""
+def little_patience(operator: Operator) -> Iterator[float]:
+    """The runs that are begun meanwhile wait for a site no longer than this many seconds.
+
+    A site that can work surely does within them, by what the last rounds have taken on this machine.
+    """
+    longest = max((record.seconds for record in operator.records()[-3:]), default=MOST_PATIENCE)
+    seconds = round(min(max(LEAST_PATIENCE, 3 * longest), MOST_PATIENCE))
     file = operator.layout.consortium
     usual = file.read_text(encoding="utf-8")
     config = load_consortium(file)
     training = config.training.model_copy(update={"timeout_seconds": seconds})
     file.write_text(dump_consortium(config.model_copy(update={"training": training})), encoding="utf-8")
     try:
-        yield
+        yield seconds
     finally:
         file.write_text(usual, encoding="utf-8")
+
+
+@contextmanager
+def misbehaving(operator: Operator, site: str, fault: str) -> Iterator[None]:
+    """In the next training that the site's node is asked for, its app hangs or sends nonsense."""
+    program = operator.layout.programs(site) / "flwr-clientapp"
+    usual = program.with_suffix(".usual")
+    program.rename(usual)
+    command = shlex.join([sys.executable, str(misbehaving_app.__file__), fault, str(program)])
+    # The first message asks who the site is; answering it readies the installed app for what comes later.
+    first = f'mkdir "{program}.met" 2>/dev/null && exec "{usual}" "$@"'
+    program.write_text(f'#!/bin/sh\n{first}\nexec {command} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            usual.replace(program)
+        with suppress(FileNotFoundError):
+            program.with_suffix(".met").rmdir()
+
+
+def hung(operator: Operator, site: str) -> list[psutil.Process]:
+    """The apps of the site's node that stand still."""
+    found = []
+    for process in operator.process(supernode(site)).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.status() == psutil.STATUS_STOPPED:
+                found.append(process)
+    return found
 
 
 @contextmanager

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -20,26 +17,30 @@ from deploy.layout import SUPERLINK, supernode
 from deploy.processes import ProcessTable
 from reconsent.config import ConsortiumConfig
 from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE
-from server.bookkeeping import MAIN
 from server.coordinator import Coordinator
-from server.persistence import Enrolments, ModelRegistry, RoundRecord, StateDirectory
-from server.persistence.state import DATABASE
+from server.persistence import Enrolments, RoundRecord, StateDirectory
 from server.service import Service, Task
 from strategies.local_grid import LocalGrid
-from tests.integration.disturbances import cabled, little_patience, outcomes
+from tests.integration.disturbances import (
+    cabled,
+    expired_replies,
+    hung,
+    little_patience,
+    misbehaving,
+    outcomes,
+)
+from tests.integration.misbehaving_app import HANGS, NONSENSE
 from tests.integration.one_thread import one_thread
 from tests.integration.operator_at_work import Operator
 from tests.integration.traces import found as found_in
 from tests.integration.traces import pieces_of_an_update
+from tests.integration.undisturbed import copied, digest, hurried, kept, repeated
 from unlearning.withdrawal import WithdrawalState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROUNDS = 12
+ROUNDS = 8
 """So many that an operator can file a withdrawal while they run."""
-
-PATIENCE = 75.0
-"""Seconds a site has for a round where one is to be missed; those that can work need far less."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,15 +121,12 @@ def undisturbed(config: ConsortiumConfig, records: list[RoundRecord], path: Path
     together = sum("knee" in r.sites and r.sites["knee"].outcome == "ok" for r in trained)
     first_unlearning = next(n for n, record in enumerate(records) if record.kind != "train")
     assert together >= 1
-    hurried = config.model_copy(
-        update={"training": config.training.model_copy(update={"join_seconds": 0.01})}
-    )
     nodes = {n: {"site": site.name} for n, site in enumerate(config.sites, start=1)}
     rest = {n: node for n, node in nodes.items() if node["site"] != "knee"}
     with one_thread(), StateDirectory.open(path, url="") as state:
 
         def opened(present: dict[int, dict[str, str]]) -> Coordinator:
-            return Coordinator(LocalGrid(app, present), hurried, state, simulated=False)
+            return Coordinator(LocalGrid(app, present), hurried(config), state, simulated=False)
 
         Service(opened(nodes)).carry_out(Task("train", together))
         if together < first_unlearning:
@@ -140,13 +138,6 @@ def undisturbed(config: ConsortiumConfig, records: list[RoundRecord], path: Path
         Service(last).carry_out(Task("train", left) if left else Task("unlearn"))
         assert last.withdrawals.all()[0].state is WithdrawalState.COMPLETED
         return digest(state)
-
-
-def digest(state: StateDirectory) -> str:
-    """Of the newest model."""
-    latest = ModelRegistry(state).latest(MAIN)
-    assert latest is not None
-    return latest.digest
 
 
 def test_models_are_exported_unless_revoked(operator: Operator, tmp_path: Path) -> None:
@@ -192,21 +183,43 @@ def test_sites_get_new_keys(operator: Operator, tmp_path: Path) -> None:
         assert first.reason == f"replaced by the key {second.fingerprint}" and first.unregistered_at
 
 
-def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operator) -> None:
-    """The round ends with the others and says why; the run is taken up again with everybody: the killed node
-    by `up`, as itself, and the one whose cable is mended by itself.
+def test_sites_hang_lie_are_cut_off_and_killed_and_the_server_app_is_killed(
+    operator: Operator, config: ConsortiumConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round ends with those that can work, and says who failed and why; a late reply and one of nonsense
+    are refused and counted, and who sent them takes part in the next round; the run is taken up again with
+    everybody: the killed node by `up`, as itself, and the one whose cable is mended by itself; and model and
+    contributions are, bit for bit, those of the same rounds without the replies that failed.
     """  # noqa: D205 - one sentence
-    knee = supernode("knee")
+    knee, before = supernode("knee"), operator.records()
+    copy = copied(operator, tmp_path)
+    refused, expired = operator.status()["refused_replies"], expired_replies(operator)
     with cabled(operator, "abdomen") as cable:
-        before = len(operator.records())
-        with little_patience(operator, PATIENCE):
-            operator("train", "--rounds", "4", "--detach")
-            operator.wait(lambda _: len(operator.records()) > before)
-            assert cable.passed > 10_000, "the node is connected by this cable"
+        with little_patience(operator) as seconds:
+            with misbehaving(operator, "abdomen", HANGS), misbehaving(operator, "knee", NONSENSE):
+                operator("train", "--rounds", "5", "--detach")
+                operator.wait(lambda _: hung(operator, "abdomen") != [])
+                operator.wait(lambda _: len(operator.records()) > len(before))
+                (late,) = hung(operator, "abdomen")
+                late.resume()
+            operator.wait(lambda _: len(operator.records()) > len(before) + 1)
             cable.cut()
             killed = operator.process(knee)
             orphans = killed.children(recursive=True)
             os.kill(killed.pid, signal.SIGKILL)
+            assert cable.passed > 10_000, "the node is connected by this cable"
+
+            failed, again = (record.sites for record in operator.records()[len(before) :][:2])
+            assert failed["brain"].outcome == "ok"
+            assert failed["abdomen"].outcome == "timeout"
+            assert failed["abdomen"].reason == f"no answer within {seconds:g} s"
+            assert failed["knee"].outcome == "refused" and "not finite" in failed["knee"].reason
+            assert [outcome.outcome for outcome in again.values()] == ["ok"] * 3
+            counted = operator.status()["refused_replies"]
+            more = {site: counted.get(site, 0) - refused.get(site, 0) for site in failed}
+            assert more == {"abdomen": 1, "brain": 0, "knee": 1}
+            assert expired_replies(operator) > expired
+
             operator.wait(lambda _: "ok" not in outcomes(operator, "abdomen", "knee"))
             server_app = operator.server_app()
             server_app.kill()
@@ -232,6 +245,7 @@ def test_a_node_is_killed_a_cable_cut_and_the_server_app_killed(operator: Operat
         assert {withdrawal["state"] for withdrawal in after["withdrawals"]} <= {"completed"}
         assert operator.site("knee")["node_id"] == node_id
         assert outcomes(operator, "brain", "abdomen", "knee") == ["ok"] * 3
+    assert kept(operator.state, config) == repeated(operator, config, copy, len(before), monkeypatch)
 
 
 def test_the_superlink_alone_is_killed(
@@ -241,8 +255,7 @@ def test_the_superlink_alone_is_killed(
     the same rounds in one process to which nothing happened.
     """  # noqa: D205 - one sentence
     before = len(operator.records())
-    copy = tmp_path / "undisturbed"
-    shutil.copytree(operator.state, copy, ignore=shutil.ignore_patterns("deployment"))
+    copy = copied(operator, tmp_path)
     operator("train", "--rounds", "3", "--detach")
     operator.wait(lambda _: len(operator.records()) > before)
     others = {c.name: c.pid for c in operator.local.describe() if c.name != SUPERLINK}
@@ -261,16 +274,4 @@ def test_the_superlink_alone_is_killed(
     assert found["round"] == found["target"]
     records = operator.records()[before:]
     assert [o.outcome for record in records for o in record.sites.values()] == ["ok"] * 9
-    with StateDirectory.open(operator.state, url="", writable=False) as state:
-        resumed = digest(state)
-
-    monkeypatch.setenv(CONSORTIUM_VARIABLE, str(operator.layout.consortium))
-    monkeypatch.setenv(PHANTOMS_VARIABLE, str(operator.layout.sites))
-    with closing(sqlite3.connect(copy / DATABASE)) as database, database:
-        database.execute("DELETE FROM enrolments")  # There are no keys in one process.
-    nodes = {n: {"site": site.name} for n, site in enumerate(config.sites, start=1)}
-    with one_thread(), StateDirectory.open(copy, url="") as state:
-        Service(Coordinator(LocalGrid(app, nodes), config, state, simulated=False)).carry_out(
-            Task("train", 3)
-        )
-        assert digest(state) == resumed
+    assert kept(operator.state, config) == repeated(operator, config, copy, before, monkeypatch)
