@@ -123,11 +123,7 @@ def play(
     config: ConsortiumConfig, path: Path, *, workers: int | None, json_output: bool, quiet: bool
 ) -> Results:
     """Simulate a consortium in the directory ``path``, and print what was found."""
-    from cli.assessment import default_workers
-    from cli.progress import ProgressBoard
-    from cli.report.terminal import render_table
     from cli.simulation import RunDirectory, assess, prepare_data, run_consortium
-    from server.events import listening
     from strategies.methods import check_method, method_settings
 
     method_settings(config.unlearning.method, config.unlearning.settings)
@@ -140,6 +136,13 @@ def play(
         )
     directory = RunDirectory(path)
     directory.prepare(config)
+
+    # These take seconds to import; whoever mistyped something need not wait for them.
+    from cli.assessment import default_workers
+    from cli.progress import ProgressBoard
+    from cli.report.terminal import render_table
+    from server.events import listening
+
     workers = workers or default_workers()
     console = Console(stderr=json_output)
     with (
