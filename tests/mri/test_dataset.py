@@ -291,7 +291,7 @@ def test_unusable_input_is_refused(tmp_path: Path) -> None:
     """An empty or missing directory, unknown patients, twins, no signal and NaN are named."""
     with pytest.raises(DataError, match="no volume"):
         SiteDataset(tmp_path, SAMPLING, seed=0, fresh_masks=False)
-    with pytest.raises(DataError, match="no directory"):
+    with pytest.raises(DataError, match="does not exist"):
         SiteDataset(tmp_path / "absent", SAMPLING, seed=0, fresh_masks=False)
     with pytest.raises(DataError, match=r"no patient x, y .*a, b"):
         _dataset(MIXED[0], MIXED[1], patients=["y", "a", "x"])
