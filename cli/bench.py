@@ -68,8 +68,9 @@ def bench(
     from reconsent.files import write_atomically
 
     plan = select(load_plan(preset), methods or [], seeds)
-    command = _command(preset, methods or [], seeds, out, page)
-    out = out or Path("bench") / "results" / plan.name
+    usual = Path("bench") / "results" / plan.name
+    command = _command(preset, methods or [], seeds, None if out == usual else out, page)
+    out = out or usual
     benchmark = Benchmark(
         plan,
         work or Path("runs") / f"bench-{plan.name}",
