@@ -81,8 +81,8 @@ class Silence:
         return np.zeros(size, np.float32)
 
     def uniform(self, size: int) -> npt.NDArray[np.float64]:
-        """Not used."""
-        raise NotImplementedError
+        """Nothing is drawn at random here but noise."""
+        raise AssertionError(f"no subsampling of {size} was asked for")
 
 
 def test_no_site_moves_the_mean_beyond_what_the_noise_is_for() -> None:

@@ -94,6 +94,18 @@ class Absurd(SiteDataset):
             yield replace(batch, target=batch.target * factor)
 
 
+def whole_step(data: SiteDataset, privacy: PrivacyConfig, *, expected: int) -> list[torch.Tensor]:
+    """What a whole step of SGD at rate 1, without noise, adds up of ``expected`` units, of each parameter.
+
+    Of three slices at once, so that a patient's are in several batches.
+    """
+    model = network("unet")
+    before = [p.detach().clone() for p in model.parameters()]
+    training, mechanism = TrainingConfig(batch_size=3, l1_weight=0.1), Mechanism(1.0, 1.0, 1)
+    train_privately(model, data, training, privacy, mechanism, learning_rate=1.0, seed=1, source=Silence())
+    return [(p.detach() - b) * expected for p, b in zip(model.parameters(), before, strict=True)]
+
+
 @pytest.mark.parametrize("gradients", ["loop", "vmap"])
 def test_one_patient_moves_the_training_by_the_clipping_norm_at_most(
     gradients: str, monkeypatch: pytest.MonkeyPatch
@@ -112,24 +124,10 @@ def test_one_patient_moves_the_training_by_the_clipping_norm_at_most(
     sums, lengths = [], []
     for patients in (names, names[1:]):
         data = Absurd.from_volumes(volumes, SAMPLING, patients=patients, seed=1, fresh_masks=True)
-        model = network("unet")
-        before = [p.detach().clone() for p in model.parameters()]
-        train_privately(
-            model,
-            data,
-            # Of three slices at once, so that the patient's are in several batches.
-            TrainingConfig(batch_size=3, l1_weight=0.1),
-            privacy,
-            Mechanism(1.0, 1.0, 1),
-            learning_rate=1.0,
-            seed=1,
-            source=Silence(),
-        )
         units = data.units("patient")
         raw = unit_gradient(network("unet"), list(data.batches_of(units[0], 3)), 0.1)
         lengths.append((len(units[0]), norm(raw)))
-        expected = len(units)
-        sums.append([(p.detach() - b) * expected for p, b in zip(model.parameters(), before, strict=True)])
+        sums.append(whole_step(data, privacy, expected=len(units)))
     assert [slices for slices, _ in lengths] == [4, 2]
     assert all(length > 2 * clip for _, length in lengths), "unclipped, each would be too much"
     moved = norm([a - b for a, b in zip(*sums, strict=True)])
@@ -155,19 +153,7 @@ def test_one_slice_moves_the_training_by_the_clipping_norm_at_most(monkeypatch: 
         volume = replace(whole, kspace=kspace, target=target)
         data = SiteDataset.from_volumes([volume], SAMPLING, seed=1, fresh_masks=True)
         assert [len(unit) for unit in data.units("slice")] == [1, int(factor > 0), 1, 1]
-        model = network("unet")
-        before = [p.detach().clone() for p in model.parameters()]
-        train_privately(
-            model,
-            data,
-            TrainingConfig(batch_size=3, l1_weight=0.1),
-            privacy,
-            Mechanism(1.0, 1.0, 1),
-            learning_rate=1.0,
-            seed=1,
-            source=Silence(),
-        )
-        sums.append([(p.detach() - b) * 4 for p, b in zip(model.parameters(), before, strict=True)])
+        sums.append(whole_step(data, privacy, expected=4))
     moved = norm([a - b for a, b in zip(*sums, strict=True)])
     assert 0.9 * clip < moved <= clip * (1 + 1e-3)
     assert norm(sums[1]) > 2 * clip, "the others do pull"
