@@ -154,7 +154,7 @@ def spare_patients(site: Site) -> tuple[SiteDataset, SiteDataset] | None:
     Phantoms: patients nobody has trained on are made. Imported data: half of the test patients are spared;
     ``None`` if there is only one.
     """
-    test = site.dataset("test")
+    test = observed_dataset(site, "test")
     seed = derive_seed(site.consortium.seed, "relearn", site.name)
     if site.config.data is None:
         wanted = site.consortium.assessment.relearn_patients
@@ -173,6 +173,20 @@ def spare_patients(site: Site) -> tuple[SiteDataset, SiteDataset] | None:
     return fresh, rest
 
 
+def observed(site: Site, split: str) -> Site:
+    """A site as it counts in what is measured.
+
+    Of one that some patients leave, those are its training patients: it is they who are to be forgotten.
+    """
+    left = site.without(site.consortium.patients_leaving(site.name))
+    return left.forget_set() if split == "train" and left.withdrawn else left
+
+
+def observed_dataset(site: Site, split: str) -> SiteDataset:
+    """Its volumes of ``test`` or ``train``, as they are measured: training volumes under the gate's masks."""
+    return observed(site, split).dataset("test" if split == "test" else "gate")
+
+
 # ---- in the workers -----------------------------------------------------------------------------------
 
 
@@ -180,8 +194,7 @@ def _measure(
     source: str, name: str, arrays: Mapping[str, np.ndarray], site_name: str, split: Split
 ) -> list[Measured]:
     site, model = _open(source, arrays, site_name)
-    # Training volumes are measured under fixed masks: those of the gate.
-    dataset = site.dataset("test" if split == "test" else "gate")
+    dataset = observed_dataset(site, split)
     return [
         Measured(
             name,
@@ -230,7 +243,7 @@ def _picture(
     volume, index = "", 0
     for name, arrays in models.items():
         site, model = _open(source, arrays, site_name)
-        dataset = site.dataset("test")
+        dataset = observed_dataset(site, "test")
         volume = dataset.volumes[0]
         output, target, zero_filled = reconstruct_volume(model, dataset, volume)
         index = target.shape[0] // 2

@@ -115,7 +115,7 @@ def file_withdrawal(deployment: Deployment, request: WithdrawalRequest, also: Al
                 if text not in noted:
                     desk.note(record.id, text)
             # A cooperating site is barred from every round, but must still be heard: its key goes at the end.
-            for name in record.sites if not record.cooperating else ():
+            for name in () if record.cooperating or record.site_stays else record.sites:
                 Enrolments(opened).revoke(name, f"withdrawal {record.id}", session=session)
             if also is not None:
                 also(opened, session, record, record.id in known)
@@ -123,7 +123,9 @@ def file_withdrawal(deployment: Deployment, request: WithdrawalRequest, also: Al
             unregister_revoked(deployment.control, opened)
             running = deployment.running()
             keys = (
-                "The sites answer for their part of the unlearning only; their keys are refused after it."
+                "The site stays, and its key is good."
+                if record.site_stays
+                else "The sites answer for their part of the unlearning only; then their keys are refused."
                 if record.cooperating
                 else "The keys of the sites are refused from now on."
             )
@@ -136,7 +138,7 @@ def file_withdrawal(deployment: Deployment, request: WithdrawalRequest, also: Al
         differing=_differing(request, record) if record.id in known else (),
         running=running,
         keys=keys,
-        lacking=_lacking(deployment, cooperating=record.cooperating),
+        lacking=_lacking(deployment, record),
     )
 
 
@@ -170,7 +172,7 @@ def moment_of(text: str | None, zone: str) -> dt.datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=time_zone(zone))
 
 
-def _lacking(deployment: Deployment, *, cooperating: bool) -> str:
+def _lacking(deployment: Deployment, record: WithdrawalRecord) -> str:
     """What the configured method needs and does not find, in words; a request is accepted all the same."""
     unlearning = deployment.consortium.unlearning
     try:
@@ -178,7 +180,8 @@ def _lacking(deployment: Deployment, *, cooperating: bool) -> str:
             unlearning.method,
             unlearning.settings,
             deployment.consortium.contributions,
-            cooperating=cooperating,
+            cooperating=record.cooperating,
+            patients=record.site_stays,
         )
     except ConfigError as error:
         return str(error)

@@ -142,6 +142,7 @@ def gather(
         withdrawals=tuple(
             res.WithdrawalResult(
                 sites=record.sites,
+                patients=record.patients if record.site_stays else None,
                 at_round=record.at_round or 0,
                 state=record.state.value,
                 received_at=record.received_at,
@@ -227,6 +228,7 @@ def _site(consortium: ConsortiumConfig, name: str, left: Mapping[str, int]) -> r
     config = consortium.site(name)
     site = Site(consortium, config)
     split = site.split()
+    lost = consortium.patients_leaving(name) if name in left else frozenset()
     headers = [read_header(path) for path in list_volumes(site_directory(consortium.seed, config))]
     used = [header for header in headers if header.patient in {*split.train, *split.test}]
     provenance: dict[Any, int] = {}
@@ -242,6 +244,7 @@ def _site(consortium: ConsortiumConfig, name: str, left: Mapping[str, int]) -> r
         test_slices=sum(header.slices for header in used if header.patient in split.test),
         withdrawn=name in left,
         withdrawn_at_round=left.get(name),
+        patients_left=len(lost & set(split.train)) if lost else None,
     )
 
 

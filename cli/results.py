@@ -56,7 +56,11 @@ class SiteResult(Record):
     test_patients: Count = Field(description="patients held out for testing")
     train_slices: Count = Field(description="slices of the training patients")
     test_slices: Count = Field(description="slices of the test patients")
-    withdrawn: bool = Field(default=False, description="whether it left during the run")
+    withdrawn: bool = Field(default=False, description="whether it, or patients of it, left during the run")
+    patients_left: Count | None = Field(
+        default=None,
+        description="how many of its training patients left while it stayed; null: none, or the whole site",
+    )
     withdrawn_at_round: Count | None = Field(default=None, description="last training round before it left")
     active: bool | None = Field(
         default=None, description="whether it takes part at the end of the run, as one that came back does"
@@ -68,6 +72,16 @@ class SiteResult(Record):
     contributions_from: Count | None = Field(
         default=None, description="first round of which the server keeps a contribution of it; null: of none"
     )
+
+    @property
+    def standing(self) -> str:
+        """Its name, and what left of it."""
+        if not self.withdrawn:
+            return self.name
+        left = "withdrawn"
+        if self.patients_left is not None:
+            left = f"{self.patients_left} patient{'s' * (self.patients_left != 1)} withdrawn"
+        return f"{self.name} ({left})"
 
     @model_validator(mode="after")
     def _withdrawn_somewhen(self) -> Self:
@@ -218,6 +232,10 @@ class WithdrawalResult(Record):
     """A request and what became of it."""
 
     sites: tuple[str, ...] = Field(min_length=1, description="who left, together")
+    patients: Count | None = Field(
+        default=None,
+        description="how many patients asked, while their site stayed; null: the whole site left",
+    )
     at_round: Count = Field(description="last training round before it")
     state: str = Field(description="state of the request at the end of the run")
     received_at: AwareDatetime = Field(description="when the request was received")
@@ -288,12 +306,12 @@ class Results(Record):
 
     @property
     def withdrawn(self) -> tuple[SiteResult, ...]:
-        """The sites that left."""
+        """The sites that left, or that patients left."""
         return tuple(site for site in self.sites if site.withdrawn)
 
     @property
     def remaining(self) -> tuple[SiteResult, ...]:
-        """The sites that stayed."""
+        """The sites that stayed, with all their patients."""
         return tuple(site for site in self.sites if not site.withdrawn)
 
     @property

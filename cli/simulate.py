@@ -42,6 +42,14 @@ def simulate(
             show_default=False,
         ),
     ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            "--patients",
+            help="Only these patients of the site leave, and it stays: a file with one pseudonym a line, as "
+            "`reconsent data check` shows them.",
+        ),
+    ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="How they are unlearned; see `reconsent methods`.")
     ] = None,
@@ -97,6 +105,8 @@ def simulate(
 
       reconsent simulate tiny --withdraw knee --method retain-ft
 
+      reconsent simulate --withdraw knee --patients leaving.txt --method ga-l1-ft
+
       reconsent simulate hospitals.toml --withdraw clinic-b --at-round 40 --out runs/clinic-b
 
       reconsent simulate --set alpha=2.0 --set guard=none --seed 1
@@ -106,6 +116,7 @@ def simulate(
         withdraw=withdraw,
         at_round=at_round,
         cooperating=cooperating,
+        patients=None if patients is None else pseudonyms_in(patients),
         method=method,
         setting=setting,
         oracle=oracle,
@@ -132,7 +143,8 @@ def play(
             config.unlearning.method,
             config.unlearning.settings,
             config.contributions,
-            cooperating=planned.cooperating,
+            cooperating=planned.cooperating or bool(planned.patients),
+            patients=bool(planned.patients),
         )
     directory = RunDirectory(path)
     directory.prepare(config)
@@ -168,6 +180,7 @@ def override(
     withdraw: list[str] | None,
     at_round: int | None,
     cooperating: bool | None,
+    patients: tuple[str, ...] | None,
     method: str | None,
     setting: list[str] | None,
     oracle: bool | None,
@@ -187,15 +200,15 @@ def override(
         table["training"]["rounds"] = rounds
     elif at_round is not None:
         table["training"]["rounds"] = max(at_round, table["training"]["rounds"])
-    wanted = {"at-round": at_round, "cooperating": cooperating}
+    wanted = {"at-round": at_round, "cooperating": cooperating, "patients": patients}
     given = {key: value for key, value in wanted.items() if value is not None}
     if withdraw:
         table["withdrawals"] = [{"sites": withdraw, **given}]
     elif given:
         if len(table["withdrawals"]) != 1:
             raise ConfigError(
-                "--at-round and --cooperating say when and how, but not who leaves: the consortium file has "
-                f"{len(table['withdrawals'])} withdrawals.",
+                "--at-round, --cooperating and --patients say more of a withdrawal; the consortium file has "
+                f"{len(table['withdrawals'])}.",
                 "Add --withdraw SITE.",
             )
         table["withdrawals"] = [{**table["withdrawals"][0], **given}]
@@ -216,6 +229,26 @@ def override(
     if seed is not None:
         table["seed"] = seed
     return parse_consortium(table, where="The command line", base=Path())
+
+
+def pseudonyms_in(path: Path) -> tuple[str, ...]:
+    """The pseudonyms in a file, one a line; empty lines, and what follows a ``#``, are left out.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or names nobody.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The list of patients {path} cannot be read: {error}.", "Check the path."
+        ) from None
+    names = tuple(dict.fromkeys(name for line in lines if (name := line.partition("#")[0].strip())))
+    if not names:
+        raise ConfigError(f"{path} names no patient.", "Write one pseudonym a line.")
+    return names
 
 
 def setting_value(text: str) -> bool | int | float | str:

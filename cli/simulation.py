@@ -24,6 +24,7 @@ from reconsent.files import write_atomically
 if TYPE_CHECKING:
     from cli.results import Results
     from mri.overlap import KnownVolumes
+    from mri.split import Split as PatientSplit
     from server.bookkeeping import Bookkeeping
     from server.persistence import ModelVersion
 
@@ -174,6 +175,7 @@ def prepare_data(consortium: ConsortiumConfig, progress: Progress) -> None:
         directory = site_directory(consortium.seed, site, progress=step).resolve()
         split = site_split(consortium.seed, site)
         patients = {*split.train, *split.test}
+        _refuse_unknown_leavers(consortium, site.name, split)
         known = KnownVolumes(directory, patients)
         for other, (place, theirs, volumes) in seen.items():
             if place == directory and (shared := len(patients & theirs)):
@@ -184,6 +186,23 @@ def prepare_data(consortium: ConsortiumConfig, progress: Progress) -> None:
             if place != directory:
                 _refuse_overlap(other, volumes, site.name, known)
         seen[site.name] = directory, patients, known
+
+
+def _refuse_unknown_leavers(consortium: ConsortiumConfig, site: str, split: PatientSplit) -> None:
+    leaving = consortium.patients_leaving(site)
+    remedy = "`reconsent data check` lists the patients of a directory."
+    if unknown := sorted(leaving - {*split.train, *split.test}):
+        raise DataError(f"Site '{site}' has no patients {', '.join(unknown)} who could withdraw.", remedy)
+    if leaving and leaving.isdisjoint(split.train):
+        raise DataError(
+            f"Site '{site}' only tests on the patients who withdraw: there is nothing to unlearn.",
+            f"It trains on {', '.join(split.train[:5])}{', …' if len(split.train) > 5 else ''}.",
+        )
+    if leaving >= set(split.train) or leaving >= set(split.test):
+        raise DataError(
+            f"Without the patients who withdraw site '{site}' would have none to train, or none to test on.",
+            "Withdraw the site as a whole.",
+        )
 
 
 def _refuse_overlap(first: str, theirs: KnownVolumes, second: str, own: KnownVolumes) -> None:
@@ -272,7 +291,7 @@ def assess(
 
     A run that was assessed before is not measured again.
     """
-    from cli.assessment import Observer, Split
+    from cli.assessment import Observer
     from cli.evidence.collect import collect, work_of
     from cli.evidence.subjects import subjects
     from cli.gathering import Measurements, gather, models_of

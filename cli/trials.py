@@ -23,6 +23,7 @@ from cli.assessment import Observer, Split
 from cli.gathering import watching
 from cli.simulation import RunDirectory, prepare_data
 from reconsent.config import ConsortiumConfig
+from reconsent.errors import ConfigError
 from reconsent.files import write_atomically
 from server.bookkeeping import MAIN, ORACLE
 from server.coordinator import Coordinator
@@ -212,6 +213,11 @@ def trained(
     ConfigError
         If ``path`` holds a run of another consortium.
     """
+    if any(withdrawal.patients for withdrawal in consortium.withdrawals):
+        raise ConfigError(
+            "Methods are compared on sites that leave, and patients leave one that stays.",
+            "Remove `patients` from [[withdrawals]].",
+        )
     directory = RunDirectory(path)
     if like is not None and not path.exists():
         _take_over(like, path)

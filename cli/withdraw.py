@@ -30,6 +30,14 @@ def withdraw(
     patients: Annotated[
         int | None, typer.Option("--patients", help="Only so many patients of the site ask (no identifiers).")
     ] = None,
+    site_stays: Annotated[
+        bool,
+        typer.Option(
+            "--site-stays",
+            help="Only those --patients leave, whom the site has named in its own policy; it goes on taking "
+            "part, and takes part in unlearning them.",
+        ),
+    ] = False,
     received_at: Annotated[
         str | None, typer.Option("--received-at", help="When it was received, ISO 8601 (default: now).")
     ] = None,
@@ -58,7 +66,7 @@ def withdraw(
     """File the withdrawal of a site, at any moment.
 
     The site is barred at once: it is not asked any more, a reply on its way is refused, its key is refused
-    for ever. A run that is under way unlearns it after the present round and then trains on; if nothing
+    for ever (with --site-stays it is not barred). A run that is under way unlearns it after the present round and then trains on; if nothing
     runs, the next run does so first, or `reconsent unlearn` alone.
 
     Filing it again while it is open returns the first. The answer is due one calendar month after receipt,
@@ -69,7 +77,7 @@ def withdraw(
       reconsent withdraw knee --reason "consent withdrawn" --requested-by dpo@example.org
     """
     from cli.filing import WithdrawalRequest, file_withdrawal, moment_of
-    from unlearning.request import RequestDetails, attachment_of, time_zone
+    from unlearning.request import PATIENTS_ONLY, RequestDetails, attachment_of, time_zone
 
     deployment = Deployment.find(state)
     zone = deployment.consortium.compliance.time_zone
@@ -78,10 +86,10 @@ def withdraw(
         reason=reason,
         requested_by=requested_by,
         filed_by=actor(by),
-        cooperating=cooperating,
+        cooperating=cooperating or site_stays,
         details=RequestDetails(
             ground=ground,
-            scope="site" if patients is None else "patients",
+            scope=PATIENTS_ONLY if site_stays else "site" if patients is None else "patients",
             patients=patients,
             received_at=moment_of(received_at, zone),
             zone=zone,
@@ -113,7 +121,7 @@ def withdraw(
         typer.echo(f"This was filed before, as {record.id}; nothing was filed twice.")
     for line in filed.differing:
         typer.echo(line)
-    typer.echo(f"Withdrawal {record.id} of {', '.join(record.sites)}: {record.state.value}.")
+    typer.echo(f"Withdrawal {record.id} of {record.whom}: {record.state.value}.")
     if filed.lacking:
         typer.echo(f"It is filed, but cannot be carried out as things are: {filed.lacking}", err=True)
     due = record.due_at.astimezone(time_zone(record.zone))

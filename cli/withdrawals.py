@@ -301,7 +301,11 @@ def _print_details(found: dict[str, Any], ground: str, intake: Intake) -> None:
         found["id"],
         ("SIMULATION: not evidence; " if found["simulated"] else "") + found["state"] + _held(found),
     )
+    from unlearning.request import PATIENTS_ONLY
+
     scope = "the whole site" if found["scope"] == "site" else f"{found['patients']} patients of the site"
+    if found["scope"] == PATIENTS_ONLY:
+        scope += ", which stays"
     line("sites", f"{', '.join(found['sites'])} ({scope})")
     line("ground", ground)
     line("reason", found["reason"])

@@ -25,7 +25,7 @@ app = ClientApp(mods=[packed_records, site_gate])
 @app.query("identify")
 def identify(message: Message, context: Context) -> Message:
     """Say which site this is, how many training slices it has, and by which consortium file it works."""
-    site = _site(context)
+    site = _site(message, context)
     identity: dict[str, int | float | str | bool] = {
         msg.SITE: site.name,
         msg.ORGAN: site.config.organ,
@@ -45,7 +45,7 @@ def initialise(message: Message, context: Context) -> Message:
     """Build the untrained reconstructor; the server knows no imaging, so a site does it."""
     from client.work import initial_model
 
-    return Message(initial_model(_site(context)), reply_to=message)
+    return Message(initial_model(_site(message, context)), reply_to=message)
 
 
 @app.train()
@@ -55,7 +55,7 @@ def train(message: Message, context: Context) -> Message:
     from client.privacy.opening import in_simulation, opened_budget
 
     policy = current_policy(context.node_config, os.environ)
-    site = _site(context)
+    site = _site(message, context)
     budget = opened_budget(site, message, context.node_config, policy)
     content = work.train(
         site,
@@ -72,8 +72,15 @@ def evaluate(message: Message, context: Context) -> Message:
     """Measure the received model on this site's test patients, or its loss on part of the training data."""
     from client.work import measure
 
-    return Message(measure(_site(context), message), reply_to=message)
+    return Message(measure(_site(message, context), message), reply_to=message)
 
 
-def _site(context: Context) -> Site:
-    return identify_site(context.node_config, context.run_config, os.environ)
+def _site(message: Message, context: Context) -> Site:
+    """Who this is, without the patients who have withdrawn by now."""
+    site = identify_site(context.node_config, context.run_config, os.environ)
+    left = frozenset(current_policy(context.node_config, os.environ).withdrawn_patients)
+    told = msg.config_of(message) if message.has_content() else {}
+    # A server knows no patients: all it can say is that those of a simulation's file have left.
+    return site.without(
+        left | site.consortium.patients_leaving(site.name) if told.get(msg.PATIENTS_LEFT) else left
+    )

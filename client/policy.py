@@ -31,6 +31,11 @@ class SitePolicy(Settings):
     withdrawn: bool = Field(default=False, description="refuse every message; the operator is told why")
     may_train: bool = Field(default=True, description="train on this site's data, in any kind of round")
     may_be_evaluated: bool = Field(default=True, description="measure models on this site's data")
+    withdrawn_patients: tuple[str, ...] = Field(
+        default=(),
+        description="pseudonyms of patients who withdrew while the site stays: nothing is trained or tested "
+        "on them from now on, but what unlearns them",
+    )
     max_rounds_a_day: int | None = Field(
         default=None, ge=0, description="most trainings in 24 hours, counted in the site's log; empty: any"
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,10 @@ class Site:
     config: SiteConfig
     phantoms: Path = field(default_factory=lambda: phantoms_path({}))
     device: str = CPU
+    withdrawn: frozenset[str] = frozenset()
+    """Patients who withdrew from this site, which stays: nothing is trained or tested on them."""
+    forgetting: bool = False
+    """Whether it works on those of them alone that it has trained on, to have them forgotten."""
 
     @property
     def name(self) -> str:
@@ -48,12 +52,27 @@ class Site:
 
         With a ``share`` below 1 only that share of the patients, one at least and always the same.
         """
-        return _dataset(self.consortium.seed, self.config, split, self.phantoms, share)
+        if self.forgetting and not self._remaining().train:
+            raise DataError(
+                f"Site '{self.name}' is asked to forget patients, and has none that withdrew and had been "
+                "trained on.",
+                "Name them in `withdrawn-patients` of the site's policy, and keep their files until the "
+                "withdrawal is completed.",
+            )
+        return _dataset(self.consortium.seed, self.config, self._remaining(), split, self.phantoms, share)
+
+    def without(self, patients: Collection[str]) -> Site:
+        """The same site when ``patients``, as many as it has of them, have withdrawn."""
+        return replace(self, withdrawn=frozenset(patients))
+
+    def forget_set(self) -> Site:
+        """The same site when its training data are those of the patients who withdrew, and no others."""
+        return replace(self, forgetting=True)
 
     def training_slices(self) -> int:
         """How many slices ``dataset("train")`` has, from the headers of the files alone."""
         headers = _headers(self.consortium.seed, self.config, self.phantoms)
-        train = frozenset(_split(self.consortium.seed, self.config, headers, self.phantoms).train)
+        train = frozenset(self._remaining().train)
         return sum(header.slices for header in headers if header.patient in train)
 
     def identifiers(self) -> frozenset[str]:
@@ -68,8 +87,28 @@ class Site:
         return frozenset(name for path in paths for name in (path.stem, read_header(path).patient))
 
     def split(self) -> Split:
-        """Which patients train and which test; fixed by the seed."""
-        return site_split(self.consortium.seed, self.config, root=self.phantoms)
+        """Which patients train and which test; fixed by the seed, whoever has withdrawn since."""
+        return _known_split(self.consortium.seed, self.config, self.phantoms)
+
+    def _remaining(self) -> Split:
+        """Of the split, who is still there; or, to have them forgotten, who was trained on and is not.
+
+        Raises
+        ------
+        DataError
+            If nobody remains to train or test on.
+        """
+        split = self.split()
+        test = tuple(p for p in split.test if p not in self.withdrawn)
+        if self.forgetting:
+            return Split(train=tuple(p for p in split.train if p in self.withdrawn), test=test)
+        train = tuple(p for p in split.train if p not in self.withdrawn)
+        if not (train and test):
+            raise DataError(
+                f"All patients that site '{self.name}' {'tests' if train else 'trains'} on have withdrawn.",
+                "Withdraw the site as a whole.",
+            )
+        return Split(train=train, test=test)
 
 
 def identify_site(
@@ -183,13 +222,19 @@ def _consortium(source: str) -> ConsortiumConfig:
     return load_consortium(source)
 
 
+@lru_cache(maxsize=64)
+def _known_split(seed: int, config: SiteConfig, root: Path) -> Split:
+    return site_split(seed, config, root=root)
+
+
 # Simulated sites share a process, so what is cached must be read-only and keyed by the site. The volumes are
 # not kept here but in the one memory of all datasets.
 @lru_cache(maxsize=64)
-def _dataset(seed: int, config: SiteConfig, split: str, root: Path, share: float) -> SiteDataset:
+def _dataset(
+    seed: int, config: SiteConfig, chosen: Split, split: str, root: Path, share: float
+) -> SiteDataset:
     from mri.dataset import SiteDataset
 
-    chosen = site_split(seed, config, root=root)
     patients = chosen.test if split == "test" else chosen.train
     if share < 1:
         order = random.Random(derive_seed(seed, "share", config.name)).sample(patients, len(patients))

@@ -87,7 +87,8 @@ def train(
     incoming: dict[str, float] = {}
     if may_evaluate and told.get(msg.EVALUATE_INCOMING):
         incoming = _incoming_quality(site, model)
-    dataset = site.dataset("train", share=float(told.get(msg.SHARE, 1.0)))
+    own = site.forget_set() if told.get(msg.FORGET_SET) else site
+    dataset = own.dataset("train", share=float(told.get(msg.SHARE, 1.0)))
     seed = derive_seed(site.consortium.seed, "train", site.name, "", told[msg.SERVER_ROUND])
     rate = float(told[msg.LEARNING_RATE])
     if budget is None:
@@ -101,7 +102,7 @@ def train(
                 model, dataset, training, learning_rate=rate, seed=seed, optimiser=optimiser
             ).loss
         told_of = {msg.TRAIN_LOSS: loss, msg.TRAINED_SLICES: _slices(training, len(dataset))}
-    elif asked := {msg.TASK, msg.OPTIMISER, msg.SHARE} & told.keys():
+    elif asked := {msg.TASK, msg.OPTIMISER, msg.SHARE, msg.FORGET_SET} & told.keys():
         raise RoundError(
             f"Site '{site.name}' trains under differential privacy, and its accounting knows nothing of "
             f"'{', '.join(sorted(asked))}'.",

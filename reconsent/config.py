@@ -169,6 +169,11 @@ class WithdrawalConfig(Settings):
     cooperating: bool = Field(
         default=False, description="the sites still compute their part of the unlearning before they go"
     )
+    patients: tuple[str, ...] = Field(
+        default=(),
+        description="pseudonyms of patients who leave; their site stays. For simulations only: a real site "
+        "names them in its own policy",
+    )
 
 
 class ReturnConfig(Settings):
@@ -209,15 +214,18 @@ class ConsortiumConfig(MayBePrivate):
         if twice:
             raise ValueError(f"two sites are called {', '.join(twice)}; names must differ")
         leaving: list[str] = []
+        losing: list[str] = []
         for withdrawal in self.withdrawals:
+            if withdrawal.patients and len(withdrawal.sites) != 1:
+                raise ValueError("a withdrawal of patients names the one site that they are patients of")
             for site in withdrawal.sites:
                 if site not in names:
                     near = difflib.get_close_matches(site, names, n=1)
                     hint = f"; did you mean '{near[0]}'?" if near else f"; sites are {', '.join(names)}"
                     raise ValueError(f"withdrawal of '{site}', which is no site{hint}")
-                if site in leaving:
+                if site in (*leaving, *losing):
                     raise ValueError(f"'{site}' is withdrawn twice")
-                leaving.append(site)
+                (losing if withdrawal.patients else leaving).append(site)
             if withdrawal.at_round is not None and withdrawal.at_round > self.training.rounds:
                 raise ValueError(
                     f"withdrawal at round {withdrawal.at_round}, but there are only "
@@ -237,7 +245,12 @@ class ConsortiumConfig(MayBePrivate):
                 )
         if not any(own.first_round == 1 for own in self.sites if own.name not in leaving):
             raise ValueError("no site that stays takes part from round 1: set a first-round to 1")
-        gone = {site: w.at_round or self.training.rounds for w in self.withdrawals for site in w.sites}
+        gone = {
+            site: w.at_round or self.training.rounds
+            for site in leaving
+            for w in self.withdrawals
+            if site in w.sites
+        }
         for back in self.returns:
             for site in back.sites:
                 if gone.get(site, back.after_round + 1) > back.after_round:
@@ -268,6 +281,14 @@ class ConsortiumConfig(MayBePrivate):
     @staticmethod
     def _noised_at_server(privacy: PrivacyConfig) -> bool:
         return privacy.by_site and privacy.noise_at == "server"
+
+    def leavers(self) -> list[str]:
+        """The sites that withdraw as a whole, by name."""
+        return sorted({s for w in self.withdrawals if not w.patients for s in w.sites})
+
+    def patients_leaving(self, site: str) -> frozenset[str]:
+        """Patients of ``site`` who leave while it stays; empty if there are none."""
+        return frozenset(p for w in self.withdrawals if site in w.sites for p in w.patients)
 
     def privacy_of(self, site: SiteConfig) -> PrivacyConfig:
         """Differential privacy at ``site``: its own table, else the consortium's."""

@@ -219,7 +219,7 @@ def site_figures(state: StateDirectory, record: WithdrawalRecord) -> list[dict[s
             "the site, and nothing about forgetting.",
         }
         for site in sorted(before.keys() & after.keys())
-        if site not in record.sites
+        if record.site_stays or site not in record.sites
     ]
 
 

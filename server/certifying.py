@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from reconsent.config import ConsortiumConfig
+from reconsent.errors import WithdrawalError
 from reconsent.files import sha256_of
 from server.accountability import PSNR_LOST, policy_digest
 from server.certificate_parts import (
@@ -110,7 +111,16 @@ def draft(
     ------
     LedgerError
         If the ledger was altered, or never had one of these sizes.
+    WithdrawalError
+        If only patients left, and their site stays.
     """
+    if withdrawal.site_stays:
+        raise WithdrawalError(
+            f"There is no certificate of {withdrawal.id}: it would say what became of a site, and this is "
+            f"about {withdrawal.whom}.",
+            "`reconsent withdrawals show` says what was done, `reconsent ledger verify` that nothing of it "
+            "was altered; the site itself can say of which patients.",
+        )
     record = record_on(state, withdrawal)
     ledger = Ledger(state)
     checkpoint = ledger.checkpoint()

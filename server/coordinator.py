@@ -20,6 +20,7 @@ from server.membership import Membership
 from server.persistence import Ledger, ModelVersion, StateDirectory, WithdrawalRecord
 from server.plan import events_of, returns_of
 from server.safekeeping import Safekeeping, cache_policy
+from server.unlearning_run import ELSEWHERE
 from server.withdrawing import Withdrawing
 from server.witnesses import Witnesses
 from strategies import (
@@ -103,23 +104,25 @@ class Coordinator:
                 unlearning.method,
                 unlearning.settings,
                 config.contributions,
-                cooperating=planned.cooperating,
+                cooperating=planned.cooperating or bool(planned.patients),
+                patients=bool(planned.patients),
             )
         self.meet()
         self.initialise(leaving={site for withdrawal in config.withdrawals for site in withdrawal.sites})
         gone: set[str] = set()
+        done = False
         trained = 0
         for event in events_of(config):
             self.train(event.after_round)
             if event.kind == "return":
                 self._take_back(event.sites)
                 continue
-            record = self.withdraw(event.sites)
+            record = self.withdraw(event.sites, event.patients)
             if record.state is WithdrawalState.COMPLETED:
-                gone.update(record.sites)
-                trained = event.after_round
+                gone.update(() if record.site_stays else record.sites)
+                done, trained = True, event.after_round
         self.train(rounds + config.continue_rounds)
-        if gone and config.assessment.oracle:
+        if done and config.assessment.oracle:
             self.retrain_oracle(gone, trained)
         announce(Event("done", "The run has ended."))
 
@@ -212,12 +215,12 @@ class Coordinator:
                 if not self.membership.enough():
                     return
 
-    def withdraw(self, sites: Sequence[str]) -> WithdrawalRecord:
-        """Take ``sites`` out, together; see :meth:`server.withdrawing.Withdrawing.carry_out`."""
-        return self.withdrawing.carry_out(sites)
+    def withdraw(self, sites: Sequence[str], patients: int = 0) -> WithdrawalRecord:
+        """Take sites out, or patients of one; see :meth:`server.withdrawing.Withdrawing.carry_out`."""
+        return self.withdrawing.carry_out(sites, patients)
 
     def retrain_oracle(self, departed: set[str], trained: int) -> None:
-        """Train the oracle: the same rounds from the same start without ``departed``."""
+        """Train the oracle: the same rounds from the same start without those who left."""
         done = self.books.log.count(ORACLE, "retain")
         if done >= trained:
             return
@@ -232,7 +235,8 @@ class Coordinator:
         strategy.members = lambda _grid: {
             n: site for n, site in self._present(done + 1).items() if back.get(site, 0) <= done
         }
-        title = f"Retraining without {', '.join(sorted(departed))}: the oracle"
+        without = [*sorted(departed), *(f"patients of {site}" for site in sorted(self._patients_left()))]
+        title = f"Retraining without {', '.join(without)}: the oracle"
         self._announce_stage(title, "oracle", done, trained)
         version = self.books.registry.latest(ORACLE) or self.initialise()
         arrays = self.books.arrays(version)
@@ -252,10 +256,12 @@ class Coordinator:
         cached: bool = True,
         bystanders: frozenset[str] = frozenset(),
         cooperating: frozenset[str] | None = None,
+        staying: frozenset[str] = frozenset(),
     ) -> UnlearningStrategy:
         """Build a method of unlearning for this consortium.
 
         ``cooperating`` are the leavers that still answer; ``None``: those of the withdrawals under way.
+        ``staying`` are sites that only some patients leave.
         """
         departure = Departure(
             sites=departed,
@@ -265,6 +271,7 @@ class Coordinator:
             initial=lambda: self.books.arrays(self.initialise()),
             bystanders=bystanders,
             cooperating=departed & (self.membership.cooperating() if cooperating is None else cooperating),
+            staying=staying,
             models=self._kept_models() if cached else {},
         )
         how = self._common()
@@ -296,6 +303,15 @@ class Coordinator:
         last = {name: site.last_round or training_round for name, site in sites.items()}
         return {n: s for n, s in nodes.items() if sites[s].first_round <= training_round <= last[s]}
 
+    def _patients_left(self) -> frozenset[str]:
+        """Sites that patients have left while they stay; asked for in a simulation only."""
+        return frozenset(
+            site
+            for record in self.withdrawals.all()
+            if record.site_stays and record.restricted_at is not None and record.state not in ELSEWHERE
+            for site in record.sites
+        )
+
     def _kept_models(self) -> dict[int, Callable[[], ArrayRecord]]:
         """Round → the model after it, of those that a method can go back to, and the newest."""
         kept = self.books.kept_models()
@@ -311,6 +327,8 @@ class Coordinator:
         return {
             "members": lambda _grid: self.active_nodes(),
             "barred_now": self.membership.refused_now,
+            # A real site knows by itself, by its own policy.
+            "patients_left": self._patients_left if self.simulated else frozenset,
             # The simulation engine keeps every message it was sent: only as many as will soon be worked on.
             "window": 2 * (os.cpu_count() or 1) if self.simulated else None,
             "min_sites": training.min_sites,

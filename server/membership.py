@@ -124,7 +124,7 @@ class Membership:
             answer_seconds=answer,
             key_holder=self._key_holder() if authenticated else None,
             refused=self._refused,
-            leaving=self.cooperating(),
+            leaving=self._barred_but_heard(),
             heard=self.heard,
         )
         self._known = self._circumstances()
@@ -145,7 +145,7 @@ class Membership:
 
     def leaving(self) -> dict[int, str]:
         """Node id → site of those online that withdraw and still answer, for their part of the unlearning."""
-        online, wanted = set(self._grid.get_node_ids()), self.cooperating()
+        online, wanted = set(self._grid.get_node_ids()), self._barred_but_heard()
         nodes = {n: site for n, site in self._nodes.items() if n in online and site in wanted}
         if nodes and self._authenticated():
             holder = self._key_holder()
@@ -156,6 +156,10 @@ class Membership:
         """Sites of withdrawals under way that still answer."""
         under_way = self._withdrawals.open()
         return frozenset(site for record in under_way if record.cooperating for site in record.sites)
+
+    def _barred_but_heard(self) -> frozenset[str]:
+        """Of those, the ones that take no other part; a site that only patients leave is like any other."""
+        return self.cooperating() & self.barred()
 
     def barred(self) -> frozenset[str]:
         """Sites that are withdrawn or withdrawing at this moment."""
@@ -210,7 +214,7 @@ class Membership:
             key_holder=self._key_holder() if self._authenticated() else None,
             quiet=True,
             refused=self._refused,
-            leaving=self.cooperating(),
+            leaving=self._barred_but_heard(),
             heard=self.heard,
         )
         self._known = self._circumstances()
@@ -280,7 +284,12 @@ class Membership:
     def _circumstances(self) -> object:
         """What decides who is let in: sites that take part, valid keys, and who is there of those let in."""
         keys = {(e.fingerprint, e.site) for e in self._enrolments.all() if e.revoked_at is None}
-        return self._expected(), self.cooperating(), keys, set(self._nodes) & set(self._grid.get_node_ids())
+        return (
+            self._expected(),
+            self._barred_but_heard(),
+            keys,
+            set(self._nodes) & set(self._grid.get_node_ids()),
+        )
 
     def _expected(self) -> set[str]:
         barred = self.barred()

@@ -81,7 +81,7 @@ def unlearned_since(
             for version in registry.all(MAIN)
             if version.kind == "unlearned"
             and version.created_at >= fixed_at
-            and set(withdrawal.sites) <= set(version.forgotten)
+            and set(withdrawal.marks) <= set(version.forgotten)
         ),
         None,
     )

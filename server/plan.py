@@ -20,17 +20,25 @@ class PlannedEvent:
         Which of the two.
     sites
         Who.
+    patients
+        How many patients leave while their site stays; 0: whole sites.
     """
 
     after_round: int
     kind: Literal["withdrawal", "return"]
     sites: tuple[str, ...]
+    patients: int = 0
 
 
 def events_of(consortium: ConsortiumConfig) -> list[PlannedEvent]:
     """Withdrawals and returns by their round; within one, withdrawals first, and then as in the file."""
     events = [
-        PlannedEvent(planned.at_round or consortium.training.rounds, "withdrawal", planned.sites)
+        PlannedEvent(
+            planned.at_round or consortium.training.rounds,
+            "withdrawal",
+            planned.sites,
+            len(planned.patients),
+        )
         for planned in consortium.withdrawals
     ]
     events += [PlannedEvent(back.after_round, "return", back.sites) for back in consortium.returns]

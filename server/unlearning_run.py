@@ -73,7 +73,7 @@ class UnlearningRun:
         departed = frozenset(record.sites)
         books, config = self._of.books, self._of.consortium.unlearning
         latest = self.latest()
-        if departed <= set(latest.forgotten):
+        if set(record.marks) <= set(latest.forgotten):
             return
         strategy = self._of.method(
             departed,
@@ -81,6 +81,7 @@ class UnlearningRun:
             config.method,
             config.settings,
             bystanders=self.bystanders(departed, latest),
+            staying=departed if record.site_stays else frozenset(),
         )
         books.retention.protect(latest)
         checkpoint = self._checkpoints.load(departed)
@@ -101,7 +102,7 @@ class UnlearningRun:
         if checkpoint.done:
             arrays = books.arrays(version)
         total = strategy.num_rounds
-        title = f"Unlearning {', '.join(sorted(departed))} by {config.method}"
+        title = f"Unlearning {record.whom} by {config.method}"
         announce(Event("stage", title, "unlearn", checkpoint.done, total))
         rounds = strategy.rounds(
             self._of.grid, arrays, total, first_round=checkpoint.first_round, done=checkpoint.done
@@ -208,7 +209,7 @@ class UnlearningRun:
                 parent=version.id,
                 sites={},
                 method=strategy.name,
-                forgets=sorted(record.sites),
+                forgets=record.marks,
                 session=session,
             )
             # In one transaction: what was cancelled a moment before does not become the model after all.

@@ -22,11 +22,14 @@ from server.events import Event, announce
 from server.persistence import Enrolments, WithdrawalRecord, Withdrawals
 from server.unlearning_run import ELSEWHERE, MEASURED, UnlearningRun
 from unlearning.contributions import discard
+from unlearning.request import PATIENTS_ONLY, RequestDetails
 from unlearning.spool import UpdateSpool
 from unlearning.withdrawal import WithdrawalState
 
 if TYPE_CHECKING:
     from server.coordinator import Coordinator
+
+_OVERTAKEN = "the whole site withdraws, its patients with it: carried out as its own withdrawal"
 
 _ON_THE_WAY = (
     WithdrawalState.RECEIVED,
@@ -58,8 +61,15 @@ class Withdrawing:
         self._entries = ContributionEntries(coordinator.state)
         self.run = UnlearningRun(coordinator, self.register, self.accountability, self._entries)
 
-    def carry_out(self, sites: Sequence[str]) -> WithdrawalRecord:
+    def carry_out(self, sites: Sequence[str], patients: int = 0) -> WithdrawalRecord:
         """Carry a withdrawal out as far as it goes.
+
+        Parameters
+        ----------
+        sites
+            Who leaves, together.
+        patients
+            How many patients leave while their site, the only one named, stays; 0: whole sites.
 
         Returns
         -------
@@ -74,7 +84,7 @@ class Withdrawing:
             Whatever stopped it on its way; the withdrawal has *failed* with that reason, and the next run
             takes it up where it failed.
         """
-        return self.go_on(self._filed(sites))
+        return self.go_on(self._filed(sites, patients))
 
     def due(self) -> list[WithdrawalRecord]:
         """Filed withdrawals on which there is something to be done now, oldest first.
@@ -123,7 +133,10 @@ class Withdrawing:
         return dict(zip(_ON_THE_WAY, steps, strict=True)).get(state)
 
     def _restrict(self, record: WithdrawalRecord) -> WithdrawalRecord:
-        moved = self._move(record, WithdrawalState.RESTRICTED, "barred everywhere; contributions frozen")
+        what = (
+            "their site leaves them out" if record.site_stays else "barred everywhere; contributions frozen"
+        )
+        moved = self._move(record, WithdrawalState.RESTRICTED, what)
         reached("withdrawal-restricted")
         return moved
 
@@ -131,6 +144,8 @@ class Withdrawing:
         sites = frozenset(record.sites)
         if self.run.bystanders(sites, self.run.latest()) == sites:
             return self._move(record, WithdrawalState.PROPAGATING, "took part in no round")
+        if self._overtaken(record):
+            return self._move(record, WithdrawalState.PROPAGATING, _OVERTAKEN)
         if self.register.get(record.id).in_part:
             return self._move(record, WithdrawalState.PROPAGATING, "granted in part: the models stay")
         self.accountability.fix_policy(record, self.run.latest())
@@ -140,6 +155,10 @@ class Withdrawing:
 
     def _unlearn(self, record: WithdrawalRecord) -> WithdrawalRecord:
         while True:
+            if self._overtaken(record):
+                moved = self._move(record, WithdrawalState.VERIFYING, _OVERTAKEN)
+                self.run.drop_stale()
+                return moved
             self._of.membership.wait(self._of.books.log.last_round(MAIN) + 1)
             try:
                 with self._of.safekeeping.counting():
@@ -149,11 +168,21 @@ class Withdrawing:
                 # Another site was barred after its update was averaged: gone on with from the last round.
                 announce(Event("notice", f"A round is repeated: {error.problem}"))
             except RoundError as error:
+                if self._overtaken(record):
+                    continue
                 if self._of.simulated or self._of.membership.enough():
                     raise
                 # Sites left in the middle of it: whoever comes back is waited for.
                 announce(Event("notice", str(error)))
         return self._move(record, WithdrawalState.VERIFYING, MEASURED)
+
+    def _overtaken(self, record: WithdrawalRecord) -> bool:
+        """Whether the whole site withdraws, too, before the patients who asked are unlearned."""
+        return (
+            record.site_stays
+            and bool(set(record.sites) & self._of.membership.barred())
+            and not set(record.marks) <= set(self.run.latest().forgotten)
+        )
 
     def _verified(self, record: WithdrawalRecord) -> WithdrawalRecord:
         beyond = self.accountability.note_figures(record)
@@ -165,12 +194,16 @@ class Withdrawing:
 
     def _propagate(self, record: WithdrawalRecord) -> WithdrawalRecord:
         state, books, cache = self._of.state, self._of.books, self._of.cache
-        reason = f"holds what {', '.join(record.sites)} contributed (withdrawal {record.id})"
+        if self._overtaken(record):
+            return self._move(record, WithdrawalState.COMPLETED, _OVERTAKEN)
+        reason = f"holds what {record.whom} contributed (withdrawal {record.id})"
         with state.session() as session:
             revoked = [
                 version
                 for site in (() if record.in_part else record.sites)
-                for version in books.registry.revoke_descendants_of_site(site, reason, session=session)
+                for version in books.registry.revoke_descendants_of_site(
+                    site, reason, but=record.marks if record.site_stays else (), session=session
+                )
             ]
             self.accountability.note_erasure(record, revoked, session)
             self._entries.erasing(record, record.sites, session)
@@ -186,7 +219,7 @@ class Withdrawing:
         what = "the models stay" if record.in_part else "unlearned"
         done = self._of.safekeeping.erase(record)
         reached("keys-destroyed")
-        if record.cooperating:
+        if record.cooperating and not record.site_stays:
             # Its part is done: from now on its keys are refused like those of a site that left gone.
             for site in record.sites:
                 Enrolments(state).revoke(site, f"withdrawal {record.id}")
@@ -196,13 +229,13 @@ class Withdrawing:
 
     def _move(self, record: WithdrawalRecord, state: WithdrawalState, note: str) -> WithdrawalRecord:
         moved = self.register.advance(record.id, state, note=note)
-        announce(Event("withdrawal", f"Withdrawal of {', '.join(record.sites)}: {state.value} ({note})"))
+        announce(Event("withdrawal", f"Withdrawal of {record.whom}: {state.value} ({note})"))
         return moved
 
-    def _filed(self, sites: Sequence[str]) -> WithdrawalRecord:
+    def _filed(self, sites: Sequence[str], patients: int) -> WithdrawalRecord:
         """The withdrawal of just these sites: the last one, whatever became of it, or a new one."""
         for record in reversed(self.register.all()):
-            if set(record.sites) == set(sites):
+            if set(record.sites) == set(sites) and record.site_stays == bool(patients):
                 return record
         simulated = self._of.simulated
         record = self.register.file(
@@ -213,16 +246,21 @@ class Withdrawing:
             at_round=self._of.books.log.count(MAIN, "train"),
             simulated=simulated,
             cooperating=any(
-                planned.cooperating and set(planned.sites) == set(sites)
+                (planned.cooperating or planned.patients) and set(planned.sites) == set(sites)
                 for planned in self._of.consortium.withdrawals
             ),
+            details=RequestDetails(scope=PATIENTS_ONLY, patients=patients) if patients else None,
         )
-        announce(Event("withdrawal", f"Withdrawal of {', '.join(record.sites)}: received ({record.id})"))
+        announce(Event("withdrawal", f"Withdrawal of {record.whom}: received ({record.id})"))
         return record
 
     def _explain(self, record: WithdrawalRecord) -> None:
         why = self.register.events(record.id)[-1].note
         barred = record.state is WithdrawalState.LEGAL_HOLD
+        if record.site_stays:
+            text = f"Withdrawal {record.id} of {record.whom} is {record.state.value} ({why})."
+            announce(Event("notice", f"{text} Nothing is unlearned."))
+            return
         fate = (
             "The sites stay barred, and nothing is unlearned until the hold ends"
             if barred

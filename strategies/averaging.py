@@ -69,6 +69,8 @@ class ContributionAveraging(Correspondence):
     window : int, optional
         Most messages underway at once (default: as many as there are sites); see
         :func:`~strategies.exchange.exchange`.
+    patients_left : Callable, optional
+        Sites, of a simulation, whose withdrawn patients have left; the sites are told so in every message.
     barred_now : Callable, optional
         Sites that were barred since: a round does not wait for them, and a late reply of theirs is refused.
     site_noise : ServerNoise, optional
@@ -91,6 +93,7 @@ class ContributionAveraging(Correspondence):
         spool: Path | None = None,
         window: int | None = None,
         barred_now: Callable[[], Collection[str]] = frozenset,
+        patients_left: Callable[[], Collection[str]] = frozenset,
         site_noise: ServerNoise | None = None,
     ) -> None:
         super().__init__(
@@ -100,6 +103,7 @@ class ContributionAveraging(Correspondence):
             timeout=timeout,
             window=window,
             barred_now=barred_now,
+            patients_left=patients_left,
         )
         self.cache = cache
         self.screen = screen or UpdateScreen()

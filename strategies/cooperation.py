@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from pydantic import Field
 
 from reconsent.config import Settings
+from reconsent.errors import ContributionError
 from strategies import messages as msg
 from strategies.needs import Needs
 from strategies.outcomes import RoundOutcome
@@ -41,6 +42,10 @@ class Cooperating(RetainFineTuning):
     Their updates are screened like any other and added to the average of the remaining sites,
     θ ← θ + Σ pᵢ/(1 − pᵤ) Δᵢ + w Σ nᵤ/Σ nᵤ Δᵤ, but they are no contributions: they are neither cached nor part
     of a lineage. A round in which a leaving site does not answer fails; it can be run again.
+
+    Where only some patients leave and their site stays, it has both parts: the one on their data and, on
+    those of its other patients, that of a remaining site. A node has one task at a time, so such rounds take
+    turns; the last is the remaining sites'.
     """
 
     settings: CooperatingSettings
@@ -49,9 +54,10 @@ class Cooperating(RetainFineTuning):
         super().__init__(departure, settings, **kwargs)
         self._forgotten: dict[str, Screened] = {}
         self._round = 0
+        self._leavers_asked = False
         # They are barred from everything but this.
         barred_now = self.barred_now
-        self.barred_now = lambda: frozenset(barred_now()) - departure.cooperating
+        self.barred_now = lambda: frozenset(barred_now()) - (departure.cooperating - departure.staying)
 
     @classmethod
     def needs(cls, settings: Settings) -> Needs:
@@ -78,6 +84,30 @@ class Cooperating(RetainFineTuning):
 
     # ---- and what follows from it ---------------------------------------------------------------------
 
+    def turns(self, server_round: int) -> tuple[bool, bool]:
+        """Whether the remaining sites, and the leaving ones, have a part in this round after all."""
+        others, leavers = self.asks_others(server_round), self.asks_leavers(server_round)
+        if self.departure.staying and others and leavers:
+            theirs = (self.num_rounds - self.index(server_round)) % 2 == 1
+            return not theirs, theirs
+        return others, leavers
+
+    def check(self) -> None:
+        """As for every method; and two parts that take turns need two rounds.
+
+        Raises
+        ------
+        ContributionError
+            As said.
+        """
+        super().check()
+        if self.departure.staying and self.num_rounds < 2:
+            raise ContributionError(
+                f"{self.name} cannot begin: with patients of a site that stays its two parts take turns, and "
+                "there is one round.",
+                "Raise unlearning.rounds-fraction.",
+            )
+
     def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
         """Check that the leaving sites cooperate; whether they are online shows in the first round."""
         del grid
@@ -95,10 +125,11 @@ class Cooperating(RetainFineTuning):
         self._begin(arrays)
         self._forgotten = {}
         messages: list[Message] = []
-        if self.asks_others(server_round):
+        asks_others, self._leavers_asked = self.turns(server_round)
+        if asks_others:
             messages = super().configure_train(server_round, arrays, config, grid)
         asked = dict(self._asked) if messages else {}
-        if self.asks_leavers(server_round):
+        if self._leavers_asked:
             fixed = cast("dict[str, int | float | str | bool]", dict(config))
             usual = {**fixed, **self.round_config(server_round)}
             usual = {k: v for k, v in usual.items() if k not in (msg.SHARE, msg.EVALUATE_INCOMING)}
@@ -107,6 +138,8 @@ class Cooperating(RetainFineTuning):
                 msg.LEARNING_RATE: self.settings.forget_rate * float(usual[msg.LEARNING_RATE]),
                 **self.told_leavers(server_round),
             }
+            if self.departure.staying:
+                told[msg.FORGET_SET] = True
             if self.settings.gradient_clip is not None:
                 told.setdefault(msg.GRADIENT_CLIP, self.settings.gradient_clip)
             nodes = self.leavers(grid)
@@ -117,28 +150,28 @@ class Cooperating(RetainFineTuning):
 
     def accept(self, server_round: int, site: str, screened: Screened) -> Screened | None:
         """Keep a leaving site's part by itself."""
-        if site not in self.departure.sites:
+        if site not in self.departure.sites or not self._leavers_asked:
             return super().accept(server_round, site, screened)
         self._forgotten[site] = screened
         return None
 
     def enough(self, weights: Mapping[str, float]) -> bool:
         """Enough of the remaining sites, and every leaving one, of those that have a part."""
-        round_ = self._round
-        others = not self.asks_others(round_) or super().enough(weights)
-        wanted = set(self.departure.contributors) if self.asks_leavers(round_) else set()
+        asks_others, asks_leavers = self.turns(self._round)
+        others = not asks_others or super().enough(weights)
+        wanted = set(self.departure.contributors) if asks_leavers else set()
         return others and wanted <= set(self._forgotten)
 
     def _too_few(self, server_round: int) -> str:
         silent = sorted(set(self.departure.contributors) - set(self._forgotten))
         said = super()._too_few(server_round)
-        if self.asks_leavers(server_round) and silent:
+        if self._leavers_asked and silent:
             return f"{said} Of the leaving sites no part came from {', '.join(silent)}."
         return said
 
     def combine(self, server_round: int, start: Vector, update: Vector) -> Vector:
         """The others' average with its momentum, and the leaving sites' part."""
-        if self.asks_others(server_round):
+        if self.turns(server_round)[0]:
             update = super().combine(server_round, start, update)
         total = sum(part.examples for part in self._forgotten.values())
         for site in sorted(self._forgotten):

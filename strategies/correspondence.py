@@ -29,6 +29,7 @@ class Correspondence(RoundHooks):
         timeout: float,
         window: int | None,
         barred_now: Callable[[], Collection[str]],
+        patients_left: Callable[[], Collection[str]],
     ) -> None:
         self.members = members
         self.barred = frozenset(barred)
@@ -36,6 +37,7 @@ class Correspondence(RoundHooks):
         self.timeout = timeout
         self.window = window
         self.barred_now = barred_now
+        self.patients_left = patients_left
         self._asked: dict[int, str] = {}
 
     def active(self, grid: Grid) -> dict[int, str]:
@@ -64,9 +66,17 @@ class Correspondence(RoundHooks):
         number = self.told_round(server_round)
         told: dict[str, Any] = {**config, msg.SERVER_ROUND: number}
         own = self.site_config if message_type == msg.TRAIN else None
+        without = self.patients_left()
         return [
             Message(
-                msg.content(arrays=arrays, config=told if own is None else {**told, **own(site)}),
+                msg.content(
+                    arrays=arrays,
+                    config={
+                        **told,
+                        **({} if own is None else own(site)),
+                        **({msg.PATIENTS_LEFT: True} if site in without else {}),
+                    },
+                ),
                 dst_node_id=node_id,
                 message_type=message_type,
                 ttl=self.timeout,

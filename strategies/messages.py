@@ -67,6 +67,12 @@ GRADIENT_CLIP: Final = "gradient-clip"
 """Largest norm of a gradient, instead of the configured one."""
 NOISE: Final = "noise"
 """Of ``noisy-labels``: λ, standard deviation over the largest target of the volume."""
+FORGET_SET: Final = "forget-set"
+"""In a train message: work on those patients alone who withdrew from a site that stays."""
+PATIENTS_LEFT: Final = "patients-left"
+"""In messages of a simulation: the patients who withdraw from this site have left.
+
+A real site knows by itself."""
 SPLIT: Final = "split"
 SPLIT_TEST: Final = "test"
 SPLIT_GATE: Final = "gate"

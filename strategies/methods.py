@@ -89,7 +89,12 @@ def method_settings(name: str, settings: Mapping[str, object]) -> Settings:
 
 
 def check_method(
-    name: str, settings: Mapping[str, object], kept: ContributionConfig, *, cooperating: bool = False
+    name: str,
+    settings: Mapping[str, object],
+    kept: ContributionConfig,
+    *,
+    cooperating: bool = False,
+    patients: bool = False,
 ) -> None:
     """Refuse a method that what a consortium keeps cannot serve, before anything is trained.
 
@@ -101,6 +106,8 @@ def check_method(
         What of the contributions is kept.
     cooperating
         Whether the sites that will leave still answer.
+    patients
+        Whether only patients leave, and their site stays.
 
     Raises
     ------
@@ -108,7 +115,7 @@ def check_method(
         As :func:`method_settings`; or if the method needs a history, anchors, or the leaving sites.
     """
     checked = method_settings(name, settings)
-    problems = METHODS[name].needs(checked).missing_in_plan(kept, cooperating=cooperating)
+    problems = METHODS[name].needs(checked).missing_in_plan(kept, cooperating=cooperating, patients=patients)
     if problems:
         said = " ".join(problems)
         raise ConfigError(f"The method '{name}' cannot be used as things are configured. {said}")

@@ -17,6 +17,11 @@ COOPERATION = (
     "Ask the site to stay online until its part is done, and file the withdrawal as cooperating "
     "(cooperating = true in [[withdrawals]], or `reconsent withdraw --cooperating`)."
 )
+PATIENTS = (
+    "It works with the contribution of a site as a whole, in which that of single patients cannot be told "
+    "from the others'. For patients of a site that stays take a method that asks the site (ga-l1-ft, nl-ft, "
+    'or pga with centre = "model"), or retain-ft, full-ft or retrain.'
+)
 OTHERWISE = "Methods that need nothing are retain-ft, full-ft and retrain."
 
 
@@ -41,8 +46,20 @@ class Needs:
     anchors: bool = False
     cooperation: bool = False
 
-    def missing_in_plan(self, kept: ContributionConfig, *, cooperating: bool) -> list[str]:
-        """What a consortium file does not provide, in words with their remedies; empty if all is there."""
+    @property
+    def of_whole_sites(self) -> bool:
+        """Whether something is needed that is kept of whole sites only."""
+        return self.contributions or self.history != "none" or self.anchors
+
+    def missing_in_plan(
+        self, kept: ContributionConfig, *, cooperating: bool, patients: bool = False
+    ) -> list[str]:
+        """What a consortium file does not provide, in words with their remedies; empty if all is there.
+
+        With ``patients`` only some patients leave, and their site stays.
+        """
+        if patients and self.of_whole_sites:
+            return [PATIENTS]
         problems = []
         if self.history != "none" and kept.history_every == 0:
             problems.append(f"It needs single updates, and none are kept. {HISTORY}")
@@ -58,6 +75,8 @@ class Needs:
 
     def missing_in(self, cache: ContributionCache | None, departure: Departure) -> list[str]:
         """What is not there now, in words with their remedies; empty if all is there."""
+        if departure.staying and self.of_whole_sites:
+            return [PATIENTS]
         problems = []
         if cache is None and (self.contributions or self.history != "none"):
             problems.append(f"It needs the contribution cache, and none is kept. Train with one. {OTHERWISE}")

@@ -41,6 +41,8 @@ class Departure:
         Those of ``sites`` that took part in no round: nothing of theirs is in the model.
     cooperating
         Those of ``sites`` that still answer, and compute their part of the unlearning on their own data.
+    staying
+        Those of ``sites`` that go on taking part: only some of their patients leave.
     models
         Round → the model after it, of those that are kept with the contributions up to it, the newest and
         the initial one (round 0) among them; for methods that go back.
@@ -53,6 +55,7 @@ class Departure:
     initial: Callable[[], ArrayRecord]
     bystanders: frozenset[str] = frozenset()
     cooperating: frozenset[str] = frozenset()
+    staying: frozenset[str] = frozenset()
     models: Mapping[int, Callable[[], ArrayRecord]] = field(default_factory=dict)
 
     @property
@@ -99,7 +102,8 @@ class UnlearningStrategy(ContributionAveraging):
     kind = "retain"
 
     def __init__(self, departure: Departure, settings: Settings, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "barred": departure.sites | frozenset(kwargs.get("barred", ()))})
+        gone = departure.sites - departure.staying
+        super().__init__(**{**kwargs, "barred": gone | frozenset(kwargs.get("barred", ()))})
         self.departure = departure
         self._first_round = 1
         self.settings = settings
@@ -116,7 +120,8 @@ class UnlearningStrategy(ContributionAveraging):
         Raises
         ------
         ContributionError
-            If contributions or models were not kept, or a leaving site does not cooperate.
+            If contributions or models were not kept, or a leaving site does not cooperate; or if it would
+            take a site's contribution for that of the patients who leave it.
         """
         problems = self.needs(self.settings).missing_in(self.cache, self.departure)
         if problems:

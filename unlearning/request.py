@@ -20,6 +20,8 @@ LONGEST_NAME = 255
 """Characters of a person's name or address, bytes of a file's name."""
 LONGEST_NUMBER = 128
 """Bytes of the number of a request or of an agreement."""
+PATIENTS_ONLY = "patients-only"
+"""Scope of a request after which the site stays, without the patients who asked."""
 MOST_PATIENTS = 2**31 - 1
 """Patients of a site that a request may be about: what every database keeps."""
 OLDEST_YEARS = 10
@@ -194,9 +196,9 @@ class RequestDetails:
     ground
         On which it rests.
     scope, patients
-        ``site``: everything the site contributed; ``patients``: that of so many of its patients. The server
-        knows no patients, so either is carried out by taking the whole site out; with ``patients`` it may
-        come back afterwards with the data of the others.
+        ``site``: everything the site contributed. ``patients``: that of so many of its patients, who are
+        taken out with the whole site; it may come back afterwards with the data of the others.
+        ``patients-only``: that of so many patients, whose site knows them and stays.
     received_at
         When it reached whoever is responsible; ``None`` for now. The period for the answer begins here.
     zone
@@ -226,7 +228,7 @@ class RequestDetails:
         WithdrawalError
             If a part of it cannot be right.
         """
-        if (self.scope == "patients") != (self.patients is not None) or (
+        if (self.scope in ("patients", PATIENTS_ONLY)) != (self.patients is not None) or (
             self.patients is not None and self.patients < 1
         ):
             raise WithdrawalError(

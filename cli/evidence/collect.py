@@ -139,7 +139,9 @@ def _prepare(
     material = Material()
     if "oracle" in subjects.models:
         material.oracles["oracle"] = subjects.models["oracle"]
-    stayed = [site.name for site in consortium.sites if site.name not in subjects.left]
+    # A site that only some patients left takes part in every further training, without them.
+    losing = {name: consortium.patients_leaving(name) for name in subjects.left}
+    stayed = [site.name for site in consortium.sites if not losing.get(site.name, True)]
     budget = subjects.trained
     seeds = wanted.noise_floor_seeds if "oracle" in subjects.models else 0
     if consortium.privacy.mode != "none" or any(site.privacy for site in consortium.sites):
@@ -165,13 +167,20 @@ def _prepare(
             learning_rate=training_rate(consortium, subjects.trained),
         )
     if wanted.query_model:
-        jobs["query"] = observer.submit(federate, source, list(subjects.left), rounds=budget, salt="query")
+        jobs["query"] = observer.submit(
+            federate,
+            source,
+            list(subjects.left),
+            rounds=budget,
+            salt="query",
+            patients={name: sorted(patients) for name, patients in losing.items() if patients},
+        )
     shadows = _shadow_plans(consortium, subjects, material) if wanted.membership == "lira" else []
     for number, patients in enumerate(shadows):
         jobs[f"shadow-{number}"] = observer.submit(
             federate,
             source,
-            [*stayed, *subjects.left],
+            sorted({*stayed, *subjects.left}),
             rounds=budget,
             salt=f"shadow-{number}",
             patients=patients,
@@ -183,7 +192,9 @@ def _prepare(
         progress()
     material.oracles |= {name: arrays for name, arrays in trained.items() if name.startswith("oracle-")}
     _measure(consortium, observer, subjects, material, trained, progress)
-    if wanted.alignment and 0 in subjects.training:
+    if any(losing.values()):
+        material.missing.append("alignment: contributions are kept of sites, not of patients")
+    elif wanted.alignment and 0 in subjects.training:
         _directions(observer, subjects, material)
     return material
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cli.assessment import observed_dataset
 from client.site import Site, site_directory
 from mri.dataset import SiteDataset
 from mri.directory import list_volumes
@@ -92,7 +93,7 @@ def examine(
     torch.set_num_threads(1)
     consortium = load_consortium(source)
     site = Site(consortium, consortium.site(site_name))
-    dataset = site.dataset("test" if split == "test" else "gate")
+    dataset = observed_dataset(site, split)
     networks = {name: _network(site, arrays) for name, arrays in models.items()}
     found: list[Examined] = []
     for volume in dataset.volumes:

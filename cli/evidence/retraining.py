@@ -149,7 +149,7 @@ def arrays_of(network: torch.nn.Module) -> dict[str, np.ndarray]:
 def _dataset(consortium: ConsortiumConfig, name: str, patients: Sequence[str] | None) -> SiteDataset:
     site = Site(consortium, consortium.site(name))
     if patients is None:
-        return site.dataset("train")
+        return site.without(consortium.patients_leaving(name)).dataset("train")
     return SiteDataset(
         site_directory(consortium.seed, site.config, root=site.phantoms),
         site.config.sampling,

@@ -40,7 +40,7 @@ def training(results: Results) -> list[Drawing]:
                 xs, ys = [x for x, _ in points], [y for _, y in points]
                 ax.plot(xs, ys, color=style.colour, ls=style.line, marker=marker, lw=1.3, label=style.title)
             _withdrawal_lines(results, ax)
-            ax.set_title(f"{site.name}, withdrawn" if site.withdrawn else site.name)
+            ax.set_title(site.standing)
             ax.set_xlabel("round")
             ax.set_ylabel("PSNR (dB)")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -178,7 +178,7 @@ def _rows(results: Results, models: list[str]) -> list[_Row]:
         found = {model: getattr(results.accuracy[model], name) for model in models}
         rows.append((True, label, {model: q.psnr for model, q in found.items() if q is not None}))
     for site in results.sites:
-        label = f"{site.name} (withdrawn)" if site.withdrawn else site.name
+        label = site.standing
         sites = {model: results.accuracy[model].per_site.get(site.name) for model in models}
         rows.append((False, label, {model: q.psnr for model, q in sites.items() if q is not None}))
     return [row for row in rows if row[2]]

@@ -28,6 +28,12 @@ def limits_of(results: Results) -> list[str]:
         "The result is empirical. The unlearned model behaves like the retrained one in these measurements, "
         "or does not; there is no mathematical guarantee, and the weights alone prove nothing."
     )
+    if any(site.patients_left is not None for site in results.withdrawn):
+        limits.append(
+            "Where only patients left, forget-train are those patients, forget-test the test patients of their "
+            "hospital, which stayed, and retain-test those of all other hospitals. What one patient taught "
+            "the model the others of that hospital teach as well, so there is little to see."
+        )
     if results.noise_floor is None:
         limits.append(
             "One seed, one oracle: two retrainings that differ only in their seed differ as well (the noise "

@@ -8,8 +8,8 @@ from typing import Any
 
 from cli.report.palette import ordered, style_of
 from cli.report.verdict import Check, checks_of
-from cli.report.words import duration, listed, percent, signed, size
-from cli.results import Quality, Results
+from cli.report.words import count, duration, listed, percent, signed, size
+from cli.results import Quality, Results, SiteResult
 from cli.results_privacy import PrivacyResult
 from mri.volume import Provenance
 
@@ -162,7 +162,7 @@ def _sites_psnr(results: Results) -> Table | None:
     models = ordered(results.accuracy)
     rows = [
         (
-            f"{site.name} (withdrawn)" if site.withdrawn else site.name,
+            site.standing,
             *(
                 _psnr(
                     results.accuracy[m].per_site[site.name].psnr
@@ -224,6 +224,14 @@ def _timing(results: Results) -> Table:
     return table("Wall time on the machine that ran the simulation", "part|>time", rows)
 
 
+def _fate(site: SiteResult) -> str:
+    if not site.withdrawn:
+        return "remains"
+    if site.patients_left is None:
+        return f"withdrawn after round {site.withdrawn_at_round}"
+    return f"remains; {count(site.patients_left, 'patient')} withdrawn after round {site.withdrawn_at_round}"
+
+
 def _sites(results: Results) -> Table:
     rows = [
         (
@@ -232,7 +240,7 @@ def _sites(results: Results) -> Table:
             listed([f"{kind} ({n})" for kind, n in site.provenance.items() if n]),
             f"{site.train_patients:,} / {site.test_patients:,}",
             f"{site.train_slices:,} / {site.test_slices:,}",
-            f"withdrawn after round {site.withdrawn_at_round}" if site.withdrawn else "remains",
+            _fate(site),
         )
         for site in results.sites
     ]

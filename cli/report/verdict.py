@@ -174,21 +174,26 @@ def _outcome(results: Results, checks: Mapping[str, Check]) -> Outcome:
 def _headline(results: Results, outcome: Outcome) -> str:
     gone = _gone(results)
     stayed = count(len(results.remaining), "remaining hospital")
+    several = len(results.withdrawn) > 1 or any(s.patients_left not in (None, 1) for s in results.withdrawn)
+    were, are, them = ("were", "are", "them") if several else ("was", "is", "it")
     return {
         "no withdrawal": f"{count(len(results.sites), 'hospital').capitalize()} trained one model together; "
         "nobody withdrew",
-        "no oracle": f"{_upper(gone)} was taken out, but whether it is forgotten was not measured",
+        "no oracle": f"{_upper(gone)} {were} taken out, but whether this is forgotten was not measured",
         "ruined": f"Taking out {gone} ruined the model for the {stayed}",
         "remembers": f"The model still shows what it learned from {gone}",
-        "harmed": f"{_upper(gone)} is forgotten, but the {stayed} paid for it",
-        "overshoots": f"The model is now worse for {gone} than one that never saw it, which is a trace too",
-        "nothing to find": f"This run cannot show whether {gone} is forgotten: there was too little to see",
+        "harmed": f"{_upper(gone)} {are} forgotten, but the {stayed} paid for it",
+        "overshoots": f"The model is now worse for {gone} than one that never saw {them}, which is a trace "
+        "too",
+        "nothing to find": f"This run cannot show whether {gone} {are} forgotten: there was too little to "
+        "see",
         "relearning not measured": f"The model behaves as if {gone} had never taken part, but whether the "
         "knowledge is gone or only hidden was not measured",
         "hidden": f"What the model learned from {gone} is hidden rather than gone: it comes back fast",
-        "relearns slowly": f"{_upper(gone)} is forgotten, but the model resists learning such images again, "
-        "which is a trace too",
-        "gained": f"{_upper(gone)} is forgotten, and the {stayed} do better than retraining would make them",
+        "relearns slowly": f"{_upper(gone)} {are} forgotten, but the model resists learning such images "
+        "again, which is a trace too",
+        "gained": f"{_upper(gone)} {are} forgotten, and the {stayed} do better than retraining would make "
+        "them",
         "within": f"The model now behaves as if {gone} had never taken part",
     }[outcome]
 
@@ -202,16 +207,22 @@ def _what_happened(results: Results) -> list[str]:
     for withdrawal in results.withdrawals:
         who = listed([s if s == organs[s] else f"{s} ({organs[s]})" for s in withdrawal.sites])
         noun = "Hospital" if len(withdrawal.sites) == 1 else "Hospitals"
+        if withdrawal.patients is not None:
+            left = count(withdrawal.patients, "patient")
+            story.append(f"{left} of hospital {who} withdrew after round {withdrawal.at_round}; it stayed.")
+            continue
         story.append(f"{noun} {who} withdrew after round {withdrawal.at_round}.")
+    patients = any(site.patients_left is not None for site in results.withdrawn)
     if results.unlearning and results.withdrawn:
         ascent = sum(step.accepted for step in results.unlearning.steps)
         retain = sum(record.line == "main" and record.kind == "retain" for record in results.rounds)
         steps = count(ascent, "step") + " away from its contribution" if ascent else ""
-        repair = count(retain, "round") + " in which only the remaining hospitals trained" if retain else ""
+        alone = "the hospitals worked on it" if patients else "only the remaining hospitals trained"
+        repair = count(retain, "round") + f" in which {alone}" if retain else ""
         what = listed([part for part in (steps, repair) if part])
         cost = results.cost.get(results.unlearning.method)
         share = f" This took {percent(cost.rounds_fraction)} of the training's rounds." if cost else ""
-        whom = "them" if len(results.withdrawn) > 1 else "it"
+        whom = "them" if patients or len(results.withdrawn) > 1 else "it"
         how = results.unlearning.method + (f": {what}" if ascent or retain else "")
         story.append(f"What had been learned from {whom} was then taken out by {how}.{share}")
     return story
@@ -265,8 +276,14 @@ def _retained(results: Results, retain: Check) -> str:
 
 
 def _gone(results: Results) -> str:
-    noun = "hospital" if len(results.withdrawn) == 1 else "hospitals"
-    return f"{noun} {listed([site.name for site in results.withdrawn])}"
+    whole = [site.name for site in results.withdrawn if site.patients_left is None]
+    parts = [
+        f"{count(site.patients_left, 'patient')} of hospital {site.name}"
+        for site in results.withdrawn
+        if site.patients_left is not None
+    ]
+    noun = "hospital" if len(whole) == 1 else "hospitals"
+    return listed([*([f"{noun} {listed(whole)}"] if whole else []), *parts])
 
 
 def _upper(text: str) -> str:

@@ -171,9 +171,19 @@ class ModelRegistry:
         return self._state.models_dir / version.filename
 
     def revoke_descendants_of_site(
-        self, site: str, reason: str, *, session: Session | None = None
+        self, site: str, reason: str, *, but: Collection[str] = (), session: Session | None = None
     ) -> list[ModelVersion]:
         """Revoke every version that has an update of ``site`` which was not unlearned since.
+
+        Parameters
+        ----------
+        site, reason
+            Whose descendants, and why.
+        but
+            Except versions that have forgotten all of these: of a site that stays, what some patients left in
+            it; see :attr:`server.persistence.WithdrawalRecord.marks`.
+        session
+            Transaction to take part in.
 
         Returns
         -------
@@ -182,7 +192,8 @@ class ModelRegistry:
         with self._state.session(session) as own:
             revoked = []
             for row in own.scalars(select(ModelRow).order_by(ModelRow.number)):
-                if row.status != VersionStatus.REVOKED and version_of(row).depends_on(site):
+                spared = bool(but) and set(but) <= set(row.forgotten)
+                if row.status != VersionStatus.REVOKED and version_of(row).depends_on(site) and not spared:
                     row.status, row.reason = VersionStatus.REVOKED.value, reason
                     revoked.append(version_of(row))
             if revoked:

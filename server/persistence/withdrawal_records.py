@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from server.persistence.tables import WithdrawalEventRow, WithdrawalRow
 from unlearning.intake import NAMES, Intake
-from unlearning.request import Ground
+from unlearning.request import PATIENTS_ONLY, Ground
 from unlearning.withdrawal import WithdrawalState
 
 
@@ -67,6 +67,24 @@ class WithdrawalRecord:
     intake: Intake
     in_part: bool
     cooperating: bool
+
+    @property
+    def site_stays(self) -> bool:
+        """Whether only patients leave: their site is not barred, and what it gave of the others is kept."""
+        return self.scope == PATIENTS_ONLY
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What a model version that has unlearned it says it has forgotten."""
+        if not self.site_stays:
+            return self.sites
+        return tuple(f"patients of {site} ({self.id})" for site in self.sites)
+
+    @property
+    def whom(self) -> str:
+        """Who leaves, in words."""
+        names = ", ".join(self.sites)
+        return f"patients of {names} (which stays)" if self.site_stays else names
 
     @property
     def awaits_answer(self) -> bool:

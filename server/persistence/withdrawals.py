@@ -26,7 +26,7 @@ from server.persistence.withdrawal_records import (
 )
 from unlearning.database import ContributionRow
 from unlearning.ledger.commitments import new_salt
-from unlearning.request import LONGEST_NAME, RequestDetails, checked_text, time_zone
+from unlearning.request import LONGEST_NAME, PATIENTS_ONLY, RequestDetails, checked_text, time_zone
 from unlearning.withdrawal import WithdrawalState, check_transition, deadline
 
 _BACK_IN = {WithdrawalState.REFUSED, WithdrawalState.CANCELLED}
@@ -42,7 +42,8 @@ class Withdrawals:
 
     Every change of state and its event are one transaction, in which the roster follows: *restricted* bars
     the sites and freezes their contributions, *refused* and *cancelled* let them back in, *completed* is
-    for good. Events can only be added; the database itself refuses to change or delete one.
+    for good; where only patients leave, the roster stays as it is. Events can only be added; the database
+    itself refuses to change or delete one.
 
     Parameters
     ----------
@@ -252,8 +253,11 @@ class Withdrawals:
         for row in filed:
             if WithdrawalState(row.state).closed:
                 continue
-            if _answers(row, names, how):
+            if (row.scope == PATIENTS_ONLY) == (asked.scope == PATIENTS_ONLY) and _answers(row, names, how):
                 return row
+            if row.scope == PATIENTS_ONLY and asked.scope != PATIENTS_ONLY:
+                # Nobody has to wait for that: the whole site includes them.
+                continue
             taken = [name for name in names if name in row.sites]
             if taken:
                 raise WithdrawalError(
@@ -270,6 +274,8 @@ class Withdrawals:
                 raise WithdrawalError(f"There is no site '{name}' to withdraw.", hint + known)
             if roster[name].status == SiteStatus.WITHDRAWN:
                 raise WithdrawalError(f"Site '{name}' has withdrawn already.", "There is nothing left to do.")
+        if asked.scope == PATIENTS_ONLY:
+            return None
         active = {name for name, row in roster.items() if row.status == SiteStatus.ACTIVE}
         if not active - leaving - set(names):
             raise WithdrawalError(
@@ -296,17 +302,22 @@ class Withdrawals:
         row.failed_in = old.value if new is WithdrawalState.FAILED else None
         if new is WithdrawalState.RESTRICTED:
             row.restricted_at = row.restricted_at or self._now()
-        if new in {WithdrawalState.RESTRICTED, WithdrawalState.LEGAL_HOLD}:
-            self._roster.bar(row.sites, session=session)
-            self._freeze(session, row.sites, frozen=True)
-        if new in _BACK_IN:
-            self._roster.readmit(row.sites, session=session)
-            self._freeze(session, row.sites, frozen=False)
-        if new is WithdrawalState.COMPLETED:
-            self._roster.withdraw(row.sites, session=session)
+        if not record_of(row).site_stays:
+            self._follow(session, row.sites, new)
         if new.closed:
             row.closed_at = self._now()
         self._log(session, row, old, actor, note)
+
+    def _follow(self, session: Session, sites: Sequence[str], new: WithdrawalState) -> None:
+        """Let the roster, and what is kept of the sites, follow a change of state."""
+        if new in {WithdrawalState.RESTRICTED, WithdrawalState.LEGAL_HOLD}:
+            self._roster.bar(sites, session=session)
+            self._freeze(session, sites, frozen=True)
+        if new in _BACK_IN:
+            self._roster.readmit(sites, session=session)
+            self._freeze(session, sites, frozen=False)
+        if new is WithdrawalState.COMPLETED:
+            self._roster.withdraw(sites, session=session)
 
     def _log(
         self, session: Session, row: WithdrawalRow, old: WithdrawalState | None, actor: str, note: str
