@@ -291,7 +291,7 @@ def assess(
 
     A run that was assessed before is not measured again.
     """
-    from cli.assessment import Observer
+    from cli.assessment import Observer, Split
     from cli.evidence.collect import collect, work_of
     from cli.evidence.subjects import subjects
     from cli.gathering import Measurements, gather, models_of

@@ -66,8 +66,8 @@ def withdraw(
     """File the withdrawal of a site, at any moment.
 
     The site is barred at once: it is not asked any more, a reply on its way is refused, its key is refused
-    for ever (with --site-stays it is not barred). A run that is under way unlearns it after the present round and then trains on; if nothing
-    runs, the next run does so first, or `reconsent unlearn` alone.
+    for ever (with --site-stays it is not barred). A run that is under way unlearns it after the present
+    round and then trains on; if nothing runs, the next run does so first, or `reconsent unlearn` alone.
 
     Filing it again while it is open returns the first. The answer is due one calendar month after receipt,
     counted in the consortium's time zone.

@@ -18,6 +18,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from reconsent.workers import worker_pool
+from strategies import messages as msg
 
 SERVER_NODE_ID = 1
 CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
@@ -49,7 +50,7 @@ class LocalGrid(Grid):
             self._pool = worker_pool(workers, client_app.partition(":")[0])
         self._replies: dict[str, tuple[Message, int] | Future[Message]] = {}
         self.sent: list[Message] = []
-        """Metadata of every message, without its content, in the order of sending."""
+        """Metadata and configuration of every message, without its models, in the order of sending."""
 
     def close(self) -> None:
         """Stop the worker processes."""
@@ -93,7 +94,8 @@ class LocalGrid(Grid):
                 self._replies[identifier] = message, node_id
             else:
                 self._replies[identifier] = self._pool.submit(_answer, self._app, message, node_id, config)
-            self.sent.append(Message(RecordDict(), node_id, message.metadata.message_type))
+            told = msg.content(config=msg.config_of(message)) if message.has_content() else RecordDict()
+            self.sent.append(Message(told, node_id, message.metadata.message_type))
             identifiers.append(identifier)
         return identifiers
 

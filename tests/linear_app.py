@@ -91,10 +91,11 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
     """The quadratic sites as Reconsent's server wants them: they say who they are, and build the model.
 
     The node configuration says ``site`` and, if not the default, ``organ``, ``examples``, ``fault``
-    (``train``: the site cannot train), ``consortium`` and ``shared-…`` (what it tells of its file),
-    ``claims`` (a number it gives for everything) and ``counts`` (what it says when it is asked for its number
-    of examples). Gradients are noisy as with mini-batches, seeded by site and round, so that a wrong round
-    number or a lost round shows in the last bit of the model.
+    (``train``: the site cannot train), ``leaving`` (how far the patients who withdraw from the site move its
+    centre; those patients alone have it that much farther), ``consortium`` and ``shared-…`` (what it tells of
+    its file), ``claims`` (a number it gives for everything) and ``counts`` (what it says when it is asked for
+    its number of examples). Gradients are noisy as with mini-batches, seeded by site and round, so that a
+    wrong round number or a lost round shows in the last bit of the model.
     """
     app = ClientApp()
 
@@ -128,6 +129,9 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
         noise = np.random.default_rng(derive_seed(0, site, told[msg.SERVER_ROUND]))
         theta = theta_of(message)
         goal = centres[site] + float(told.get(msg.NOISE, 0.0))
+        leaving = float(context.node_config.get("leaving", 0.0))
+        if told.get(msg.PATIENTS_LEFT):
+            goal = goal + (leaving if told.get(msg.FORGET_SET) else -leaving)
         if told.get(msg.TASK) == msg.DISTIL:
             goal = msg.named_arrays(message.content.array_records[msg.TEACHER])["theta"].astype(np.float64)
         sign = -1.0 if told.get(msg.TASK) == msg.ASCEND else 1.0

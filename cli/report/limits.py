@@ -30,9 +30,9 @@ def limits_of(results: Results) -> list[str]:
     )
     if any(site.patients_left is not None for site in results.withdrawn):
         limits.append(
-            "Where only patients left, forget-train are those patients, forget-test the test patients of their "
-            "hospital, which stayed, and retain-test those of all other hospitals. What one patient taught "
-            "the model the others of that hospital teach as well, so there is little to see."
+            "Where only patients left, forget-train are those patients, forget-test the test patients of "
+            "their hospital, which stayed, and retain-test those of all other hospitals. What some patients "
+            "taught the model the others of their hospital teach as well, so there is little to see."
         )
     if results.noise_floor is None:
         limits.append(

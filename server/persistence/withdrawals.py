@@ -76,6 +76,8 @@ class Withdrawals:
     ) -> WithdrawalRecord:
         """File a withdrawal. While one of these sites is open, it is answered; nothing is filed twice.
 
+        Requests of patients whose site stays are told apart by their numbers alone: without one each is new.
+
         Whatever the second request says differently is kept with the first, which stands as it is, its
         deadline included.
 
@@ -253,11 +255,11 @@ class Withdrawals:
         for row in filed:
             if WithdrawalState(row.state).closed:
                 continue
-            if (row.scope == PATIENTS_ONLY) == (asked.scope == PATIENTS_ONLY) and _answers(row, names, how):
-                return row
-            if row.scope == PATIENTS_ONLY and asked.scope != PATIENTS_ONLY:
-                # Nobody has to wait for that: the whole site includes them.
+            if row.scope == PATIENTS_ONLY:
+                # Other patients are other requests, and nobody has to wait for them: not their site either.
                 continue
+            if asked.scope != PATIENTS_ONLY and _answers(row, names, how):
+                return row
             taken = [name for name in names if name in row.sites]
             if taken:
                 raise WithdrawalError(
