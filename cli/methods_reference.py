@@ -28,7 +28,9 @@ own data and is barred from everything else; file its withdrawal so (`cooperatin
 `[[withdrawals]]`, `reconsent withdraw --cooperating`). A method that needs what is not kept is refused
 before anything starts: single updates are kept with `contributions.history-every = 1`, former models and
 the contributions up to them with `contributions.anchors = [0.2, 0.4]`; nobody can keep either afterwards.
-`retain-ft`, `full-ft`, `retrain`, `rapid-retrain` and `weight-negation` need nothing.
+`retain-ft`, `full-ft`, `retrain`, `rapid-retrain` and `weight-negation` need nothing. Where only
+[patients leave](withdrawals.md#patients-of-a-site-that-stays) and their site stays, whatever needs
+contributions is refused, and the site has both parts of a cooperating method.
 
 Under differential privacy a site does plain training only, since its accounting knows nothing else: the
 cooperating methods, `subtract-distil` and `rapid-retrain` are refused by it.

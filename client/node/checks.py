@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from client.code_digest import code_digest
@@ -121,6 +121,7 @@ def _check_data(
         report.problems.append(Finding.of("data", error))
         return
     report.problems += [Finding("data", f"{p.name}: {p.reason}", p.remedy) for p in found.problems]
+    _check_withdrawn_patients(settings, found.patients, report)
     report.facts["data"] = f"{len(found.patients)} patients, {found.slices} slices in {directory}"
     if site is not None and (foreign := sorted(set(found.organs) - {site.organ, ""})):
         report.notes.append(
@@ -136,6 +137,25 @@ def _check_data(
                 "data",
                 f"The consortium file names patients that are not there: {', '.join(missing)}.",
                 "Mend `patients` there; `reconsent data check` lists the patients of a directory.",
+            )
+        )
+
+
+def _check_withdrawn_patients(settings: NodeSettings, found: Collection[str], report: NodeReport) -> None:
+    """Whoever is misspelt in the policy is trained on: nothing else would ever tell."""
+    try:
+        policy = (
+            SitePolicy() if settings.policy is None else read_settings(settings.policy, SitePolicy, "policy")
+        )
+    except ConfigError:
+        return  # _check_policy says so.
+    if unknown := sorted(set(policy.withdrawn_patients) - set(found)):
+        report.notes.append(
+            Finding(
+                "policy",
+                f"withdrawn-patients names {', '.join(unknown)}, who are not among the data: misspelt, or "
+                "removed already.",
+                "`reconsent data check` lists the patients of a directory; who is misspelt is trained on.",
             )
         )
 

@@ -112,6 +112,11 @@ def _allowed(settings: NodeSettings, policy: SitePolicy | None) -> list[str]:
     return [
         "training: "
         + (("yes" if limit is None else f"at most {limit} rounds a day") if policy.may_train else "no"),
+        *(
+            [f"without {len(policy.withdrawn_patients)} patients who withdrew"]
+            if policy.withdrawn_patients
+            else []
+        ),
         "differential privacy: " + _privacy(policy),
         "evaluating models on the test patients: " + ("yes" if policy.may_be_evaluated else "no"),
         f"code: {len(policy.trusted_code)} accepted digests" if policy.trusted_code else "code: any",

@@ -34,6 +34,7 @@ POLICY_TOML = """\
 withdrawn = false         # true: refuse everything; then tell the operator
 may-train = true          # train on this site's scans
 may-be-evaluated = true   # measure models on this site's test patients
+# withdrawn-patients = []   # patients who withdrew while the site stays: left out from now on (docs/site.md)
 # max-rounds-a-day = 100  # trainings in 24 hours
 # With any of these three the site trains under differential privacy only (docs/privacy.md):
 # max-epsilon = 8.0       # most ε on a patient, in all consortia together; unit = "slice" would count slices

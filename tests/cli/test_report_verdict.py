@@ -155,7 +155,7 @@ def test_run_without_an_oracle(tmp_path: Path) -> None:
     assert judge(results).outcome == "no oracle"
     render_report(results, None, tmp_path / "report.html")
     text = Page((tmp_path / "report.html").read_text()).text
-    assert "whether it is forgotten was not measured" in text
+    assert "whether this is forgotten was not measured" in text
     assert "✓ within" not in text
 
 

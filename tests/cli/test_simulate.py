@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli.main import main
-from cli.simulate import override
+from cli.simulate import override, pseudonyms_in
 from cli.simulation import RunDirectory, prepare_data
+from client.site import site_split
 from mri.fastmri_file import write_volume
 from mri.phantoms import synthesise_volume
 from mri.site_data import synthesise_directory
@@ -27,7 +29,7 @@ from reconsent.errors import ConfigError, DataError
 
 NOTHING: dict[str, None] = dict.fromkeys(
     (
-        *("withdraw", "at_round", "cooperating", "method", "setting", "oracle"),
+        *("withdraw", "at_round", "cooperating", "patients", "method", "setting", "oracle"),
         *("rounds", "continue_rounds", "seed"),
     )
 )
@@ -144,10 +146,51 @@ def test_cooperation_is_asked_for_or_the_files_own() -> None:
     assert not overridden(asked, cooperating=False).withdrawals[0].cooperating
 
 
+def test_patients_of_a_site_that_stays(tmp_path: Path) -> None:
+    """A file names them, one a line; a file that names nobody or is not there is refused."""
+    listed = tmp_path / "leaving.txt"
+    listed.write_text("# two\nknee-000\n\n  knee-001  # the second\nknee-000\n")
+    names = pseudonyms_in(listed)
+    assert names == ("knee-000", "knee-001")
+    config = overridden(withdraw=["knee"], patients=names)
+    assert config.patients_leaving("knee") == set(names)
+    assert config.leavers() == []
+    assert parse_consortium(
+        tomllib.loads(dump_consortium(config)), where="again", base=tmp_path
+    ).withdrawals == (config.withdrawals)
+    listed.write_text("# nobody\n")
+    with pytest.raises(ConfigError, match="names no patient"):
+        pseudonyms_in(listed)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        pseudonyms_in(tmp_path / "missing.txt")
+    with pytest.raises(ConfigError, match="the one site"):
+        overridden(withdraw=["knee", "brain"], patients=names)
+    with pytest.raises(ConfigError, match="withdrawn twice"):
+        table = overridden().model_dump(by_alias=True)
+        table["withdrawals"] = [{"sites": ["knee"], "patients": names}, {"sites": ["knee"]}]
+        parse_consortium(table, where="a file", base=tmp_path)
+
+
+def test_patients_who_could_not_leave(tmp_path: Path) -> None:
+    """Unknown patients, ones nobody trained on, and all there are: refused before anything is trained."""
+    config = overridden(withdraw=["knee"], patients=("knee-000",))
+    with RunDirectory(tmp_path).environment():
+        prepare_data(config, lambda *_: None)
+        split = site_split(config.seed, config.site("knee"))
+        for patients, words in (
+            (("knee-999",), "has no patients knee-999"),
+            (split.test, "only tests on"),
+            (split.train, "none to train"),
+        ):
+            with pytest.raises(DataError, match=words):
+                prepare_data(overridden(withdraw=["knee"], patients=patients), lambda *_: None)
+        prepare_data(overridden(withdraw=["knee"], patients=split.train[:1]), lambda *_: None)
+
+
 def test_round_without_a_site() -> None:
     """A round alone does not say who leaves, if the file has nobody leave."""
     config = load_consortium("tiny").model_copy(update={"withdrawals": ()})
-    with pytest.raises(ConfigError, match="but not who leaves") as caught:
+    with pytest.raises(ConfigError, match="say more of a withdrawal") as caught:
         overridden(config, at_round=2)
     assert "--withdraw" in caught.value.remedy
 

@@ -202,6 +202,15 @@ def test_problem_keeps_the_node_from_starting(node: Path, monkeypatch: pytest.Mo
     assert invoke("run", node, "--skip-data").exit_code == 1
 
 
+def test_a_misspelt_patient_who_withdrew_is_named(node: Path) -> None:
+    """The list of the policy is compared with the data: who is misspelt there would be trained on."""
+    policy = node.parent / "policy.toml"
+    policy.write_text(policy.read_text() + '\nwithdrawn-patients = ["p-1", "p-9"]\n')
+    (note,) = report(node).notes
+    assert "p-9" in note.reason and "p-1" not in note.reason
+    assert "without 2 patients who withdrew" in invoke("run", node, "--explain").output
+
+
 def test_data_that_cannot_be_trained_on(node: Path) -> None:
     """A bad volume is found by the code of `reconsent data check`, before the node starts."""
     (node.parent / "scans").unlink()
