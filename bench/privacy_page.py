@@ -12,11 +12,16 @@ from typing import Any
 from reconsent.errors import DataError
 from reconsent.files import write_atomically
 
-BEGIN = "<!-- figures:begin (python -m bench.privacy_utility --page docs/privacy-utility.md) -->"
 END = "<!-- figures:end -->"
 
 Found = dict[str, Any]
 Columns = dict[str, Callable[[Found], float | None]]
+
+
+def begin(consortium: str) -> str:
+    """The mark before the figures of a consortium, which ends at :data:`END`."""
+    command = "python -m bench.privacy_utility --page docs/privacy-utility.md"
+    return f"<!-- figures:begin {consortium} ({command}) -->"
 
 
 def load(directory: Path) -> dict[str, list[Found]]:
@@ -124,19 +129,20 @@ def tables(directory: Path) -> str:
     return "\n\n".join(parts)
 
 
-def write_tables(page: Path, text: str) -> None:
-    """Put ``text`` between the marks of ``page``; the words around them stay.
+def write_tables(page: Path, consortium: str, text: str) -> None:
+    """Put ``text`` between the marks of a consortium on ``page``; the words around them stay.
 
     Raises
     ------
     DataError
         If the marks are not there.
     """
-    written = page.read_text()
-    if written.count(BEGIN) != 1 or written.count(END) != 1:
-        raise DataError(f"{page} lacks the marks between which its figures go.", f"Add {BEGIN} and {END}.")
-    before, after = written.split(BEGIN)[0], written.split(END)[1]
-    write_atomically(page, f"{before}{BEGIN}\n{text}\n{END}{after}".encode())
+    written, mark = page.read_text(), begin(consortium)
+    before, _, rest = written.partition(mark)
+    if written.count(mark) != 1 or END not in rest:
+        raise DataError(f"{page} lacks the marks between which its figures go.", f"Add {mark} and {END}.")
+    after = rest.partition(END)[2]
+    write_atomically(page, f"{before}{mark}\n{text}\n{END}{after}".encode())
 
 
 def _noise(private: Sequence[Found]) -> str:

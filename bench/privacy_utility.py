@@ -207,12 +207,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="default: a directory of the consortium in bench/results")
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument(
-        "--page", type=Path, help="write the tables of this page from --out, and do nothing else"
+        "--page", type=Path, help="write the tables of this page from the files, and do nothing else"
     )
     args = parser.parse_args(arguments)
-    out = args.out or results_of(load_consortium(args.preset).name)
+    config = load_consortium(args.preset)
+    out = args.out or results_of(config.name)
     if args.page:
-        write_tables(args.page, tables(out))
+        for name in [config.name] if args.out else [load_consortium(p).name for p in (str(SMALL), "demo")]:
+            write_tables(args.page, name, tables(args.out or results_of(name)))
         return
     for seed in args.seeds:
         for epsilon in args.epsilons:

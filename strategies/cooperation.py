@@ -12,7 +12,6 @@ from flwr.serverapp import Grid
 from pydantic import Field
 
 from reconsent.config import Settings
-from reconsent.errors import ContributionError
 from strategies import messages as msg
 from strategies.needs import Needs
 from strategies.outcomes import RoundOutcome
@@ -92,21 +91,11 @@ class Cooperating(RetainFineTuning):
             return not theirs, theirs
         return others, leavers
 
-    def check(self) -> None:
-        """As for every method; and two parts that take turns need two rounds.
-
-        Raises
-        ------
-        ContributionError
-            As said.
-        """
-        super().check()
-        if self.departure.staying and self.num_rounds < 2:
-            raise ContributionError(
-                f"{self.name} cannot begin: with patients of a site that stays its two parts take turns, and "
-                "there is one round.",
-                "Raise unlearning.rounds-fraction.",
-            )
+    @property
+    def num_rounds(self) -> int:
+        """The budget; where two parts take turns two at least, one for each."""
+        budget = super().num_rounds
+        return max(2, budget) if self.departure.staying else budget
 
     def begin(self, grid: Grid, arrays: ArrayRecord) -> ArrayRecord:
         """Check that the leaving sites cooperate; whether they are online shows in the first round."""

@@ -7,23 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from bench.privacy_page import BEGIN, END, load, tables, write_tables
+from bench.privacy_page import END, begin, load, tables, write_tables
 from bench.privacy_utility import EPSILONS, results_of
 from reconsent.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "privacy_utility"
+CONSORTIA = ("privacy-utility", "demo")
 
 
-def test_the_page_is_written_from_the_files() -> None:
+@pytest.mark.parametrize("consortium", CONSORTIA)
+def test_the_page_is_written_from_the_files(consortium: str) -> None:
     """Its figures are those of the files in the repository, character for character."""
     page = (ROOT / "docs" / "privacy-utility.md").read_text()
-    assert page.split(BEGIN)[1].split(END)[0].strip() == tables(RESULTS)
+    shown = page.partition(begin(consortium))[2].partition(END)[0]
+    assert shown.strip() == tables(ROOT / results_of(consortium))
 
 
-def test_every_private_result_kept_to_its_epsilon() -> None:
+@pytest.mark.parametrize("consortium", CONSORTIA)
+def test_every_private_result_kept_to_its_epsilon(consortium: str) -> None:
     """Every ε is there; what the ledgers say of training and unlearning is within it, and near it."""
-    found = load(RESULTS)
+    found = load(ROOT / results_of(consortium))
     assert {float(entries[0]["epsilon"]) for entries in found.values()} == set(EPSILONS)
     for entries in found.values():
         for entry in entries:
@@ -70,11 +74,13 @@ def test_every_consortium_has_results_of_its_own() -> None:
 def test_words_around_the_figures_stay(tmp_path: Path) -> None:
     """Writing the tables again leaves the discussion alone; a page without its marks is refused."""
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write_tables(page, "| new |")
-    assert page.read_text() == f"before\n{BEGIN}\n| new |\n{END}\nafter\n"
-    page.write_text("no marks")
-    with pytest.raises(DataError, match="lacks the marks"):
-        write_tables(page, "| new |")
+    one, two = begin("one"), begin("two")
+    page.write_text(f"before\n{one}\nold\n{END}\nbetween\n{two}\nold\n{END}\nafter\n")
+    write_tables(page, "two", "| new |")
+    assert page.read_text() == f"before\n{one}\nold\n{END}\nbetween\n{two}\n| new |\n{END}\nafter\n"
+    for broken in ("no marks", f"{one}\nno end", f"{one}\n{END}\n{one}\n{END}"):
+        page.write_text(broken)
+        with pytest.raises(DataError, match="lacks the marks"):
+            write_tables(page, "one", "| new |")
     with pytest.raises(DataError, match="no results"):
         tables(tmp_path)

@@ -48,10 +48,12 @@ def test_the_two_parts_take_turns(tmp_path: Path) -> None:
 
 
 def test_two_turns_need_two_rounds(tmp_path: Path) -> None:
-    """With one round there would be no forgetting, or nothing after it: refused before anything is asked."""
+    """With a budget of one round there are two all the same: one to forget, one to repair."""
     grid, models, cache = trained(tmp_path)
-    with pytest.raises(ContributionError, match=r"take turns.*rounds-fraction"):
-        unlearn("nl-ft", {}, grid, models, cache, budget=1, **STAYS)
+    strategy, outcomes, _ = unlearn("nl-ft", {}, grid, models, cache, budget=1, **STAYS)
+    assert strategy.num_rounds == 2
+    assert not outcomes[0].weights
+    assert LEAVER in outcomes[1].weights
 
 
 def test_a_site_that_withdraws_meanwhile_is_not_asked(tmp_path: Path) -> None:
