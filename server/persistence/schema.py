@@ -87,4 +87,9 @@ def check_schema(connection: Connection, *, where: str, upgrade: bool) -> None:
             f"{where} has the old schema '{revision}'; this release needs '{newest}'.",
             "Start the server once: it upgrades the database.",
         )
+    migrate(connection)
+
+
+def migrate(connection: Connection) -> None:
+    """Carry out the migrations that the database has not seen."""
     command.upgrade(alembic_config(connection), "head")

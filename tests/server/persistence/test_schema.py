@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -9,8 +13,16 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
 from reconsent.errors import StateError
-from server.persistence import Roster, StateDirectory, tables
+from server.persistence import Roster, StateDirectory, schema, tables
 from server.persistence.schema import alembic_config, current_revision, newest_revision
+from server.persistence.state import DATABASE
+from tests.conftest import MIGRATE, remade
+
+
+@pytest.fixture(autouse=True)
+def _all_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alembic itself works on each database of this file."""
+    monkeypatch.setattr(schema, "migrate", MIGRATE)
 
 
 def differences(state: StateDirectory) -> list[object]:
@@ -37,6 +49,22 @@ def test_migrations_make_the_declared_schema(state: StateDirectory) -> None:
     """Migrating an empty database leaves nothing to change, and nothing undeclared."""
     assert differences(state) == []
     assert set(inspect(state.engine).get_table_names()) == {*tables.Base.metadata.tables, "alembic_version"}
+
+
+def dump(path: Path) -> list[str]:
+    """A SQLite database, as statements."""
+    with closing(sqlite3.connect(path)) as database:
+        return list(database.iterdump())
+
+
+def test_other_tests_begin_with_what_migrations_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The databases that the other files' tests are given differ in nothing from a migrated one."""
+    with StateDirectory.open(tmp_path / "migrated", url="") as migrated:
+        pass
+    monkeypatch.setattr(schema, "migrate", remade([]))
+    with StateDirectory.open(tmp_path / "remade", url="") as other:
+        pass
+    assert dump(other.path / DATABASE) == dump(migrated.path / DATABASE) != []
 
 
 def test_the_comparison_can_fail(state: StateDirectory) -> None:
