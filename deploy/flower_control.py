@@ -14,11 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
 from flwr.proto.run_pb2 import RunStatus
 from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.error import FlowerError
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
-from httpx import HTTPError
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from httpx import HTTPError, HTTPStatusError
 
 from deploy.layout import CONNECTION, Layout
 from reconsent.errors import DeployError
@@ -125,9 +136,21 @@ class FlowerControl:
         DeployError
             If the key is registered already, or was; or the SuperLink cannot be reached.
         """
-        return int(
-            self._call("supernode", "register", str(public_key), CONNECTION, "--name", name)["node-id"]
-        )
+        # As Flower's command line does it, without starting Python for each site.
+        try:
+            key = load_ssh_public_key(public_key.read_bytes())
+        except (OSError, ValueError, UnsupportedAlgorithm) as error:
+            raise DeployError(
+                f"{public_key} is no public key in OpenSSH's format: {error}.", "Make the site's key again."
+            ) from None
+        if not isinstance(key, EllipticCurvePublicKey):
+            raise DeployError(
+                f"{public_key} is not a key on an elliptic curve, as Flower wants it.",
+                "Make the site's key again.",
+            )
+        request = RegisterNodeRequest(public_key=public_key_to_bytes(key), name=name)
+        with self._asking("told to let a node in") as client:
+            return int(client.RegisterNode(request).node_id)
 
     def unregister_node(self, node_id: int) -> None:
         """Refuse a node and its key for ever.
@@ -137,7 +160,8 @@ class FlowerControl:
         DeployError
             If there is no such node, or the SuperLink cannot be reached.
         """
-        self._call("supernode", "unregister", str(node_id), CONNECTION)
+        with self._asking("told to refuse a node") as client:
+            client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 
     def list_nodes(self) -> list[Node]:
         """Every node that was ever registered.
@@ -149,7 +173,7 @@ class FlowerControl:
         """
         # The command line does not print the keys, by which alone a node can be told; the client it uses
         # does return them.
-        with self._asking("nodes") as client:
+        with self._asking("asked for its nodes") as client:
             found = client.ListNodes(ListNodesRequest()).nodes_info
         return [Node(n.node_id, n.status, fingerprint(n.public_key), n.name) for n in found]
 
@@ -182,7 +206,7 @@ class FlowerControl:
             If the SuperLink cannot be reached.
         """
         # Whoever watches a run asks every few seconds: the command line takes as long to start alone.
-        with self._asking("runs") as client:
+        with self._asking("asked for its runs") as client:
             answer = client.ListRuns(ListRunsRequest(limit=limit))
         runs = sorted(answer.run_dict.values(), key=lambda run: run.pending_at, reverse=True)
         return [Run(run.run_id, _status_text(run.status), run.status.details) for run in runs]
@@ -195,7 +219,12 @@ class FlowerControl:
         DeployError
             If there is no such run, it has ended, or the SuperLink cannot be reached.
         """
-        self._call("stop", str(run_id), CONNECTION)
+        with self._asking("told to stop a run") as client:
+            stopped = client.StopRun(StopRunRequest(run_id=run_id)).success
+        if not stopped:
+            raise DeployError(
+                f"The SuperLink could not stop run {run_id}.", "Has it ended? `reconsent status` says so."
+            )
 
     def _call(self, *arguments: str) -> dict[str, Any]:
         command = " ".join(("flwr", *arguments[:2]))
@@ -244,8 +273,14 @@ class FlowerControl:
         try:
             yield client
         except (HTTPError, OSError) as error:
+            refused = isinstance(error, HTTPStatusError) and FlowerError.from_json(error.response.text)
+            if refused:
+                raise DeployError(
+                    f"The SuperLink could not be {what}: {' '.join(_sentences(refused))}",
+                    f"The SuperLink's log may say more: {self.home.parent / 'logs'}.",
+                ) from None
             raise DeployError(
-                f"The SuperLink at {connection['address']} cannot be asked for its {what}: {error}.",
+                f"The SuperLink at {connection['address']} cannot be {what}: {error}.",
                 f"Start the consortium: `{self._starter}`.",
             ) from None
         finally:
@@ -261,6 +296,13 @@ class FlowerControl:
                 f"Start the consortium: `{self._starter}`.",
             ) from None
         return connection
+
+
+def _sentences(error: FlowerError) -> Iterator[str]:
+    """What the SuperLink says in public of why it does not."""
+    for text in (error.message, error.public_details):
+        if text:
+            yield f"{text.rstrip('.')}."
 
 
 def _status_text(status: RunStatus) -> str:
