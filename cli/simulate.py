@@ -134,7 +134,7 @@ def play(
     config: ConsortiumConfig, path: Path, *, workers: int | None, json_output: bool, quiet: bool
 ) -> Results:
     """Simulate a consortium in the directory ``path``, and print what was found."""
-    from cli.simulation import RunDirectory, assess, prepare_data, run_consortium
+    from cli.simulation import RunDirectory, assess, found_before, prepare_data, run_consortium
     from strategies.methods import check_method, method_settings
 
     method_settings(config.unlearning.method, config.unlearning.settings)
@@ -162,9 +162,11 @@ def play(
         ProgressBoard(console, quiet=quiet or json_output) as board,
         listening(board.listen),
     ):
-        prepare_data(config, board.step)
-        run_consortium(config, workers=min(workers, len(config.sites)))
-        results = assess(config, directory, board.step, workers=workers)
+        results = found_before(directory)
+        if results is None:
+            prepare_data(config, board.step)
+            run_consortium(config, workers=min(workers, len(config.sites)))
+            results = assess(config, directory, board.step, workers=workers)
     if json_output:
         typer.echo(directory.results.read_text(encoding="utf-8"))
         return results

@@ -18,7 +18,7 @@ from reconsent.environment import (
     PHANTOMS_VARIABLE,
     STATE_VARIABLE,
 )
-from reconsent.errors import ConfigError, DataError, ReconsentError
+from reconsent.errors import ConfigError, DataError, ReconsentError, StateError
 from reconsent.files import write_atomically
 
 if TYPE_CHECKING:
@@ -342,6 +342,23 @@ def assess(
         # Only now that nothing more is to be measured.
         books.retention.prune_to(models.named().values())
     return results
+
+
+def found_before(directory: RunDirectory) -> Results | None:
+    """What an earlier run of the same command found, if it came to its end: then nothing is to be done."""
+    from cli.gathering import models_of
+    from server.bookkeeping import MAIN, Bookkeeping
+    from server.persistence import StateDirectory
+
+    if not directory.results.is_file():
+        return None
+    try:
+        with StateDirectory.open(directory.state, writable=False) as state:
+            books = Bookkeeping(state)
+            return _assessed(directory, models_of(books).named()) if books.registry.all(MAIN) else None
+    except StateError:
+        # Whatever is wrong with it, the server will say.
+        return None
 
 
 def _assessed(directory: RunDirectory, models: Mapping[str, ModelVersion]) -> Results | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import httpx
 import pytest
 
 from cli.results import Results
-from cli.simulation import RunDirectory, assess
+from cli.simulation import RunDirectory, assess, found_before
 from cli.trials import coordinating
 from deploy.ports import find_ports
 from reconsent.config import load_consortium
@@ -170,9 +171,28 @@ def test_withdrawal_is_completed(first: dict[str, Any], out: Path) -> None:
     assert len(kept) <= len(named) + 1, "those models and the initial one"
 
 
-def test_again_changes_nothing(first: dict[str, Any], out: Path) -> None:
-    """The same command with the same --out finds the run done, and prints the same again."""
+def test_again_changes_nothing(first: dict[str, Any], out: Path, tmp_path: Path) -> None:
+    """The same command with the same --out finds the run done, and prints the same again.
+
+    Only a run that is: of results beside no model, or beside others, nothing is taken.
+    """
     assert simulate(out) == first
+    directory = RunDirectory(out)
+    found = found_before(directory)
+    assert found is not None and json.loads(found.model_dump_json()) == first
+    for name in ("results.json", "report.html"):
+        (tmp_path / name).write_bytes((out / name).read_bytes())
+    assert found_before(RunDirectory(tmp_path)) is None, "there is no state"
+    with StateDirectory.open(tmp_path / "state"):
+        pass
+    assert found_before(RunDirectory(tmp_path)) is None, "there is no model"
+    other = found.model_copy(deep=True)
+    shutil.copytree(out / "state", tmp_path / "copied" / "state")
+    (tmp_path / "copied" / "report.html").write_bytes((out / "report.html").read_bytes())
+    model = other.models["unlearned"]
+    other.models["unlearned"] = model.model_copy(update={"sha256": other.models["original"].sha256})
+    other.save(tmp_path / "copied" / "results.json")
+    assert found_before(RunDirectory(tmp_path / "copied")) is None, "they are of another model"
 
 
 def test_a_run_can_be_watched(watched: str) -> None:
