@@ -38,9 +38,19 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Played]:
 def play(name: str, path: Path) -> Played:
     """Play a scenario without its oracle: rounds with who took part, and where all is at the end."""
     config = consortium_of(name, load_scenario(name), "tiny")
-    quick = config.training.model_copy(update={"local_steps": 1, "evaluate_every": 0})
-    assessment = config.assessment.model_copy(update={"oracle": False})
-    config = config.model_copy(update={"training": quick, "assessment": assessment})
+    changes = {
+        "training": config.training.model_copy(update={"local_steps": 1, "evaluate_every": 0}),
+        "assessment": config.assessment.model_copy(update={"oracle": False}),
+        # Nobody looks at the images.
+        "model": config.model.model_copy(update={"channels": 2, "pools": 1, "sensitivity_pools": 1}),
+        "sites": tuple(
+            site.model_copy(
+                update={"phantom": site.phantom.model_copy(update={"slices": 1, "matrix": (32, 32)})}
+            )
+            for site in config.sites
+        ),
+    }
+    config = config.model_copy(update=changes)
     directory = RunDirectory(path / name)
     directory.prepare(config)
     nodes = {number: {"partition-id": number - 1} for number in range(1, len(config.sites) + 1)}
