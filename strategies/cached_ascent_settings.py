@@ -10,7 +10,7 @@ from strategies.retain_fine_tuning import RetainFineTuningSettings
 
 
 class CachedAscentSettings(RetainFineTuningSettings):
-    """Settings of cached ascent; lengths are in units of R, the size of one update, or see unit."""
+    """Settings of cached ascent; lengths are in units of R, the size of one update, or as ``unit`` says."""
 
     rate: float = Field(
         default=1.5, gt=0, description="sites' learning rate in the first round, over that of the training"
@@ -21,7 +21,7 @@ class CachedAscentSettings(RetainFineTuningSettings):
     alpha: float | None = Field(
         default=1.85,
         ge=0,
-        description="length of all ascent steps together, in units of R; empty: found by probing the "
+        description="length of all ascent steps together, in what `unit` says; empty: found by probing the "
         "remaining sites' loss, see reach",
     )
     reach: float = Field(
@@ -75,7 +75,9 @@ class CachedAscentSettings(RetainFineTuningSettings):
     )
     guard_size: int = Field(default=40, ge=1, description="cached updates that make the span")
     norm_window: int = Field(default=10, ge=1, description="last updates whose median norm is R")
-    trust_radius: float = Field(default=10.0, gt=0, description="longest sum of all steps, in units of R")
+    trust_radius: float = Field(
+        default=10.0, gt=0, description="longest sum of all steps, in what `unit` says"
+    )
     tolerance: float | None = Field(
         default=0.5,
         ge=0,

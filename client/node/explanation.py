@@ -119,8 +119,14 @@ def _allowed(settings: NodeSettings, policy: SitePolicy | None) -> list[str]:
         ),
         "differential privacy: " + _privacy(policy),
         "evaluating models on the test patients: " + ("yes" if policy.may_be_evaluated else "no"),
-        f"code: {len(policy.trusted_code)} accepted digests" if policy.trusted_code else "code: any",
+        "code: " + _code(settings, policy),
     ]
+
+
+def _code(settings: NodeSettings, policy: SitePolicy) -> str:
+    if policy.trusted_code:
+        return f"one of {len(policy.trusted_code)} accepted digests"
+    return "what is installed here" if settings.code == "installed" else "whatever the server sends"
 
 
 def _privacy(policy: SitePolicy) -> str:
