@@ -169,8 +169,8 @@ class WithdrawalConfig(Settings):
     cooperating: bool = Field(
         default=False, description="the sites still compute their part of the unlearning before they go"
     )
-    patients: tuple[str, ...] = Field(
-        default=(),
+    patients: tuple[str, ...] | None = Field(
+        default=None,
         description="pseudonyms of patients who leave; their site stays. For simulations only: a real site "
         "names them in its own policy",
     )
@@ -288,7 +288,7 @@ class ConsortiumConfig(MayBePrivate):
 
     def patients_leaving(self, site: str) -> frozenset[str]:
         """Patients of ``site`` who leave while it stays; empty if there are none."""
-        return frozenset(p for w in self.withdrawals if site in w.sites for p in w.patients)
+        return frozenset(p for w in self.withdrawals if site in w.sites for p in w.patients or ())
 
     def privacy_of(self, site: SiteConfig) -> PrivacyConfig:
         """Differential privacy at ``site``: its own table, else the consortium's."""

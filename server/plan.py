@@ -37,7 +37,7 @@ def events_of(consortium: ConsortiumConfig) -> list[PlannedEvent]:
             planned.at_round or consortium.training.rounds,
             "withdrawal",
             planned.sites,
-            len(planned.patients),
+            len(planned.patients or ()),
         )
         for planned in consortium.withdrawals
     ]

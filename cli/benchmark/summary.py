@@ -60,6 +60,8 @@ class Summary:
         Records that were not used: of other consortia of the same names.
     versions
         Package → the versions that the records were made with.
+    attempts, hours
+        How many were made, and how long their unlearning took, one after the other, where it was.
     failures
         Method → why every setting of it failed.
     """
@@ -71,6 +73,8 @@ class Summary:
     unfinished: int
     foreign: int
     versions: dict[str, list[str]]
+    attempts: int
+    hours: float
     failures: dict[str, str]
 
 
@@ -81,6 +85,7 @@ def summarise(benchmark: Benchmark) -> Summary:
     searched = {method: benchmark.searched(method) for method in plan.config.methods}
     ablated = benchmark.ablated()
     used = [r for group in (reported, searched, ablated) for records in group.values() for r in records]
+    made = {id(r): r.attempt.seconds for r in used if r.attempt is not None}
     leavers = sorted({case.withdrawn for case in plan.report})
     return Summary(
         all=_group(reported, plan.report),
@@ -93,6 +98,8 @@ def summarise(benchmark: Benchmark) -> Summary:
         unfinished=benchmark.unfinished,
         foreign=benchmark.foreign,
         versions=_versions(used),
+        attempts=len(made),
+        hours=sum(made.values()) / 3600,
         failures={
             method: records[0].error
             for method, records in searched.items()
