@@ -30,7 +30,7 @@ from reconsent.errors import WithdrawalError
 from unlearning.intake import Intake
 
 if TYPE_CHECKING:
-    from server.persistence import PrivacyDesk
+    from server.persistence import PrivacyDesk, WithdrawalRecord
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -111,7 +111,7 @@ def refuse(
     with opened(state, writable=True) as directory:
         record = _desk(directory, by).refuse(full_id(directory, withdrawal), reason)
     typer.echo(f"Withdrawal {record.id}: refused. Tell the requester why, and where to complain.")
-    _say_how_back(record.sites)
+    _say_how_back(record)
 
 
 @app.command()
@@ -124,7 +124,7 @@ def hold(
     state: StateOption = None,
     by: ByOption = None,
 ) -> None:
-    """Put a withdrawal on legal hold: the site stays barred, nothing is unlearned or erased."""
+    """Put a withdrawal on legal hold: who leaves stays out, nothing is unlearned or erased."""
     with opened(state, writable=True) as directory:
         end = None if until is None else until.date()
         record = _desk(directory, by).hold(full_id(directory, withdrawal), reason, end)
@@ -150,14 +150,14 @@ def cancel(
     with opened(state, writable=True) as directory:
         record = _desk(directory, by).cancel(full_id(directory, withdrawal), reason)
     typer.echo(f"Withdrawal {record.id}: cancelled.")
-    _say_how_back(record.sites)
+    _say_how_back(record)
 
 
 @app.command("grant-in-part")
 def grant_in_part(
     withdrawal: WithdrawalArgument, reason: ReasonOption, state: StateOption = None, by: ByOption = None
 ) -> None:
-    """Grant in part: contributions are erased and the site stays barred, the models are kept.
+    """Grant in part: contributions are erased and who leaves stays out, the models are kept.
 
     The reason names the legal basis on which the models are kept.
     """
@@ -270,8 +270,11 @@ def _desk(directory: Any, by: str | None) -> PrivacyDesk:
     return PrivacyDesk(directory, actor(by))
 
 
-def _say_how_back(sites: tuple[str, ...]) -> None:
-    for site in sites:
+def _say_how_back(record: WithdrawalRecord) -> None:
+    if record.site_stays:
+        typer.echo(f"Tell {', '.join(record.sites)}, whose policy still leaves the patients out.")
+        return
+    for site in record.sites:
         typer.echo(
             f"The key of {site} stays refused: it takes part again once its node has a new key "
             f"(`reconsent site add {site} --public-key FILE`)."

@@ -88,7 +88,11 @@ class Site:
 
     def split(self) -> Split:
         """Which patients train and which test; fixed by the seed, whoever has withdrawn since."""
-        return _known_split(self.consortium.seed, self.config, self.phantoms)
+        return _known_split(self.consortium.seed, self.config, self.phantoms, self.withdrawn)
+
+    def left_out(self) -> frozenset[str]:
+        """Those of the patients who withdrew whom there still are data of."""
+        return self.withdrawn & _known_patients(self.consortium.seed, self.config, self.phantoms)
 
     def _remaining(self) -> Split:
         """Of the split, who is still there; or, to have them forgotten, who was trained on and is not.
@@ -101,7 +105,7 @@ class Site:
         split = self.split()
         test = tuple(p for p in split.test if p not in self.withdrawn)
         if self.forgetting:
-            return Split(train=tuple(p for p in split.train if p in self.withdrawn), test=test)
+            return Split(train=tuple(p for p in split.train if p in self.left_out()), test=test)
         train = tuple(p for p in split.train if p not in self.withdrawn)
         if not (train and test):
             raise DataError(
@@ -191,8 +195,14 @@ def _headers(seed: int, config: SiteConfig, root: Path | None) -> list[VolumeHea
     return [read_header(path) for path in list_volumes(site_directory(seed, config, root=root))]
 
 
-def _split(seed: int, config: SiteConfig, headers: list[VolumeHeader], root: Path | None) -> Split:
-    patients = sorted({header.patient for header in headers})
+def _split(
+    seed: int,
+    config: SiteConfig,
+    headers: list[VolumeHeader],
+    root: Path | None,
+    withdrawn: frozenset[str] = frozenset(),
+) -> Split:
+    patients = sorted({header.patient for header in headers} | withdrawn)
     if config.patients:
         missing = sorted(set(config.patients) - set(patients))
         if missing:
@@ -223,8 +233,14 @@ def _consortium(source: str) -> ConsortiumConfig:
 
 
 @lru_cache(maxsize=64)
-def _known_split(seed: int, config: SiteConfig, root: Path) -> Split:
-    return site_split(seed, config, root=root)
+def _known_split(seed: int, config: SiteConfig, root: Path, withdrawn: frozenset[str]) -> Split:
+    # Whoever withdrew keeps a place in it when the files are gone: or others would change sides.
+    return _split(seed, config, _headers(seed, config, root), root, withdrawn)
+
+
+@lru_cache(maxsize=64)
+def _known_patients(seed: int, config: SiteConfig, root: Path) -> frozenset[str]:
+    return frozenset(header.patient for header in _headers(seed, config, root))
 
 
 # Simulated sites share a process, so what is cached must be read-only and keyed by the site. The volumes are

@@ -116,6 +116,10 @@ def train(
         )
     seconds = time.perf_counter() - began - incoming.get(msg.EVALUATION_SECONDS, 0.0)
     metrics = {msg.NUM_EXAMPLES: dataset.examples, msg.SECONDS: seconds, **told_of, **incoming}
+    if left_out := site.left_out():
+        metrics[msg.LEFT_OUT] = len(left_out)
+    if missing := len(site.withdrawn) - len(left_out):
+        log(WARNING, "%d of the withdrawn-patients are not among the data: removed, or misspelt.", missing)
     return msg.content(arrays=_arrays(model), metrics=metrics)
 
 

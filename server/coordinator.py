@@ -20,7 +20,6 @@ from server.membership import Membership
 from server.persistence import Ledger, ModelVersion, StateDirectory, WithdrawalRecord
 from server.plan import events_of, returns_of
 from server.safekeeping import Safekeeping, cache_policy
-from server.unlearning_run import ELSEWHERE
 from server.withdrawing import Withdrawing
 from server.witnesses import Witnesses
 from strategies import (
@@ -39,6 +38,10 @@ from unlearning.contributions import ContributionCache
 from unlearning.withdrawal import WithdrawalState
 
 Evaluation = dict[str, dict[str, float]]
+
+
+BACK_IN = (WithdrawalState.REFUSED, WithdrawalState.CANCELLED)
+"""Where a withdrawal ends that is not carried out; on legal hold who leaves takes part no more."""
 
 
 class Coordinator:
@@ -308,7 +311,7 @@ class Coordinator:
         return frozenset(
             site
             for record in self.withdrawals.all()
-            if record.site_stays and record.restricted_at is not None and record.state not in ELSEWHERE
+            if record.site_stays and record.restricted_at is not None and record.state not in BACK_IN
             for site in record.sites
         )
 

@@ -51,7 +51,12 @@ def shaped_versions(state: StateDirectory, record: WithdrawalRecord) -> list[Mod
     revoked = {entry["version"] for act in erasures for entry in act.body["revoked"]}
     if revoked or record.state is WithdrawalState.COMPLETED:
         return [version for version in versions if version.id in revoked]
-    return [version for version in versions if any(version.depends_on(site) for site in record.sites)]
+    return [
+        version
+        for version in versions
+        if any(version.depends_on(site) for site in record.sites)
+        and not (record.site_stays and set(record.marks) <= set(version.forgotten))
+    ]
 
 
 def recipients_of(state: StateDirectory, record: WithdrawalRecord) -> list[Recipient]:

@@ -11,6 +11,7 @@ from server.names import MAIN
 from server.persistence import Enrolments, Roster, SiteStatus, StateDirectory, Withdrawals
 from unlearning.contributions import ContributionCache, discard
 from unlearning.key_store import Erasure, KeyStore
+from unlearning.request import PATIENTS_ONLY, RequestDetails
 from unlearning.withdrawal import WithdrawalState
 
 
@@ -21,7 +22,7 @@ class Reapplied:
     Attributes
     ----------
     site
-        Barred again, its contributions removed from the restored state.
+        Barred again, if it had left; its contributions removed from the restored state.
     former
         Id of the withdrawal by which it had been erased.
     withdrawal
@@ -38,6 +39,8 @@ class Reapplied:
 
 def reapply_erasures(state: StateDirectory, store: KeyStore, erased: Sequence[Erasure]) -> list[Reapplied]:
     """Bar every site again that was erased after the backup was made, and file its withdrawal anew.
+
+    One that only patients left is not barred; their withdrawal is filed anew.
 
     What the backup has of it cannot be decrypted (its key is no more) and is removed. The restored models
     still hold its part until the withdrawal is carried out; that needs a method without contributions, or
@@ -65,9 +68,10 @@ def reapply_erasures(state: StateDirectory, store: KeyStore, erased: Sequence[Er
             continue
         with state.session() as session:
             files = cache.erase({entry.site}, session=session)
-            if present[entry.site] is SiteStatus.ACTIVE:
-                roster.bar([entry.site], session=session)
-            Enrolments(state).revoke(entry.site, f"withdrawal {entry.withdrawal}", session=session)
+            if not entry.patients:
+                if present[entry.site] is SiteStatus.ACTIVE:
+                    roster.bar([entry.site], session=session)
+                Enrolments(state).revoke(entry.site, f"withdrawal {entry.withdrawal}", session=session)
         discard(files)
         found.append(_filed(register, entry))
     checkpoints = Checkpoints(state)
@@ -84,7 +88,7 @@ def reapply_erasures(state: StateDirectory, store: KeyStore, erased: Sequence[Er
 
 def _filed(register: Withdrawals, entry: Erasure) -> Reapplied:
     for record in register.open():
-        if entry.site in record.sites:
+        if entry.site in record.sites and record.site_stays == bool(entry.patients):
             return Reapplied(entry.site, entry.withdrawal, record.id)
     try:
         record = register.file(
@@ -93,6 +97,8 @@ def _filed(register: Withdrawals, entry: Erasure) -> Reapplied:
             "does not know",
             requested_by="reconsent restore",
             restrict=True,
+            cooperating=bool(entry.patients),
+            details=RequestDetails(scope=PATIENTS_ONLY, patients=entry.patients) if entry.patients else None,
         )
     except WithdrawalError as error:
         return Reapplied(entry.site, entry.withdrawal, problem=error.problem)

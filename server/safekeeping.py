@@ -103,7 +103,9 @@ class Safekeeping:
         EncryptionError
             If a key cannot be destroyed.
         """
-        unreached = self.store.erase(record.sites, record.id)
+        unreached = self.store.erase(
+            record.sites, record.id, patients=record.patients or 0 if record.site_stays else 0
+        )
         self._announce_copies(unreached)
         done = "contributions erased, keys destroyed"
         if unreached:

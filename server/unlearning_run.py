@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord
 
-from reconsent.errors import ContributionError, WithdrawalError
+from reconsent.errors import ContributionError, RoundError, WithdrawalError
 from reconsent.faults import reached
 from server.accountability import Accountability
 from server.bookkeeping import MAIN
@@ -14,7 +14,7 @@ from server.checkpoint import Checkpoint, Checkpoints
 from server.contribution_entries import ContributionEntries
 from server.events import Event, announce
 from server.persistence import ModelVersion, WithdrawalRecord, Withdrawals
-from strategies import UnlearningStrategy
+from strategies import RoundOutcome, UnlearningStrategy
 from strategies import messages as msg
 from unlearning.contributions import discard
 from unlearning.withdrawal import WithdrawalState
@@ -75,14 +75,7 @@ class UnlearningRun:
         latest = self.latest()
         if set(record.marks) <= set(latest.forgotten):
             return
-        strategy = self._of.method(
-            departed,
-            books.log.count(MAIN, "train"),
-            config.method,
-            config.settings,
-            bystanders=self.bystanders(departed, latest),
-            staying=departed if record.site_stays else frozenset(),
-        )
+        strategy = self._strategy(record)
         books.retention.protect(latest)
         checkpoint = self._checkpoints.load(departed)
         if checkpoint is None:
@@ -110,6 +103,8 @@ class UnlearningRun:
         for outcome in books.watched(rounds, MAIN):
             reached("unlearning-round-averaged")
             ended = self._of.simulated or checkpoint.done + 1 == total
+            if record.site_stays and not self._of.simulated:
+                self._check_left_out(record, outcome)
             evaluation = self._of.evaluate(strategy, outcome, checkpoint.done + 1, last=ended)
             with self._of.state.session() as session:
                 version = books.commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
@@ -123,12 +118,52 @@ class UnlearningRun:
             self._of.membership.refresh(outcome.round + 1)
         self._finish(record, strategy, version, arrays)
 
+    def _strategy(self, record: WithdrawalRecord) -> UnlearningStrategy:
+        departed, config = frozenset(record.sites), self._of.consortium.unlearning
+        return self._of.method(
+            departed,
+            self._of.books.log.count(MAIN, "train"),
+            config.method,
+            config.settings,
+            bystanders=self.bystanders(departed, self.latest()),
+            staying=departed if record.site_stays else frozenset(),
+        )
+
+    @staticmethod
+    def _check_left_out(record: WithdrawalRecord, outcome: RoundOutcome) -> None:
+        """Keep no round in which a site has not left its patients out: nobody else could tell."""
+        for told in outcome.sites:
+            if told.site in record.sites and told.outcome == "ok":
+                left_out = int(told.metrics.get(msg.LEFT_OUT, 0))
+                if left_out < (record.patients or 0):
+                    raise RoundError(
+                        f"{record.patients} patients of {told.site} have withdrawn, and it leaves out "
+                        f"{left_out} of those it has data of.",
+                        "Have the site name them in `withdrawn-patients` of its policy, as `reconsent data "
+                        "check` spells them; then run `reconsent resume`.",
+                    )
+
     def _check_wanted(self, record: WithdrawalRecord) -> None:
         current = self._register.get(record.id)
         if current.state in ELSEWHERE:
             raise WithdrawalError(
                 f"Withdrawal {record.id} is {current.state.value}; its unlearning ends here."
             )
+
+    def check(self, record: WithdrawalRecord) -> None:
+        """Refuse what the configured method cannot do, before anything is begun.
+
+        Raises
+        ------
+        ContributionError
+            As of :meth:`strategies.UnlearningStrategy.check`.
+        """
+        self._strategy(record).check()
+
+    def abandon(self, record: WithdrawalRecord) -> None:
+        """Drop what there is of an unfinished unlearning of these sites, whichever request it was of."""
+        if self._checkpoints.sites() == set(record.sites):
+            self._drop()
 
     def drop_stale(self) -> None:
         """Drop what is left of an unlearning nobody wants any more; it would be in the way of others'."""
@@ -137,8 +172,11 @@ class UnlearningRun:
             set(record.sites) == sites and WithdrawalState.UNLEARNING in (record.state, record.failed_in)
             for record in self._register.open()
         )
-        if not sites or wanted:
-            return
+        if sites and not wanted:
+            self._drop()
+
+    def _drop(self) -> None:
+        sites = self._checkpoints.sites()
         checkpoint, cache = self._checkpoints.load(frozenset(sites)), self._of.cache
         with self._of.state.session() as session:
             gone = []

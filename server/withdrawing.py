@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from reconsent.errors import (
     BarredError,
+    ContributionError,
     GuardError,
     ReconsentError,
     RoundError,
@@ -29,7 +30,9 @@ from unlearning.withdrawal import WithdrawalState
 if TYPE_CHECKING:
     from server.coordinator import Coordinator
 
-_OVERTAKEN = "the whole site withdraws, its patients with it: carried out as its own withdrawal"
+_OVERTAKEN = "the whole site was taken out of the model, its patients with it"
+_WAITS = "their site withdraws as a whole; it waits for what becomes of that"
+_OWN_AFFAIR = (RoundError, ContributionError)
 
 _ON_THE_WAY = (
     WithdrawalState.RECEIVED,
@@ -59,6 +62,8 @@ class Withdrawing:
             coordinator.state, coordinator.consortium, fab_sha256=coordinator.fab_sha256
         )
         self._entries = ContributionEntries(coordinator.state)
+        self._aside: set[str] = set()
+        """Requests of patients that this run could not carry out; it goes on without them."""
         self.run = UnlearningRun(coordinator, self.register, self.accountability, self._entries)
 
     def carry_out(self, sites: Sequence[str], patients: int = 0) -> WithdrawalRecord:
@@ -96,6 +101,8 @@ class Withdrawing:
             record
             for record in self.register.open()
             if record.state is not WithdrawalState.LEGAL_HOLD
+            and record.id not in self._aside
+            and not self._waits(record)
             and (record.state is not WithdrawalState.RECEIVED or (record.at_round or 0) <= trained)
         ]
 
@@ -109,6 +116,10 @@ class Withdrawing:
             record = self._move(record, record.failed_in, "taken up again")
         try:
             while (step := self._next_step(record.state)) is not None:
+                if self._waits(record):
+                    self.run.abandon(record)
+                    announce(Event("notice", f"Withdrawal {record.id} of {record.whom}: {_WAITS}."))
+                    return record
                 record = step(record)
         except ReconsentError as error:
             current = self.register.get(record.id)
@@ -121,6 +132,12 @@ class Withdrawing:
                 # On a full disk this cannot be noted; it is then found on its way by the next run.
                 with suppress(ReconsentError):
                     self._move(current, WithdrawalState.FAILED, str(error))
+            if record.site_stays and not self._of.simulated and isinstance(error, _OWN_AFFAIR):
+                # What one site must see to, as a name in its policy, does not stop everybody's training.
+                self.run.abandon(record)
+                self._aside.add(record.id)
+                announce(Event("notice", f"Withdrawal {record.id} of {record.whom} is left aside: {error}"))
+                return self.register.get(record.id)
             raise
         if record.state is not WithdrawalState.COMPLETED:
             self._explain(record)
@@ -146,8 +163,12 @@ class Withdrawing:
             return self._move(record, WithdrawalState.PROPAGATING, "took part in no round")
         if self._overtaken(record):
             return self._move(record, WithdrawalState.PROPAGATING, _OVERTAKEN)
+        # Of another request about this site, which was not finished and is not due any more.
+        self.run.abandon(record)
         if self.register.get(record.id).in_part:
             return self._move(record, WithdrawalState.PROPAGATING, "granted in part: the models stay")
+        if record.site_stays:
+            self.run.check(record)
         self.accountability.fix_policy(record, self.run.latest())
         moved = self._move(record, WithdrawalState.UNLEARNING, f"by {self._of.consortium.unlearning.method}")
         reached("unlearning-begun")
@@ -156,9 +177,9 @@ class Withdrawing:
     def _unlearn(self, record: WithdrawalRecord) -> WithdrawalRecord:
         while True:
             if self._overtaken(record):
-                moved = self._move(record, WithdrawalState.VERIFYING, _OVERTAKEN)
-                self.run.drop_stale()
-                return moved
+                return self._move(record, WithdrawalState.VERIFYING, _OVERTAKEN)
+            if self._waits(record):
+                return record
             self._of.membership.wait(self._of.books.log.last_round(MAIN) + 1)
             try:
                 with self._of.safekeeping.counting():
@@ -168,20 +189,40 @@ class Withdrawing:
                 # Another site was barred after its update was averaged: gone on with from the last round.
                 announce(Event("notice", f"A round is repeated: {error.problem}"))
             except RoundError as error:
-                if self._overtaken(record):
-                    continue
+                if self._waits(record):
+                    return record
                 if self._of.simulated or self._of.membership.enough():
                     raise
                 # Sites left in the middle of it: whoever comes back is waited for.
                 announce(Event("notice", str(error)))
         return self._move(record, WithdrawalState.VERIFYING, MEASURED)
 
+    def _done(self, record: WithdrawalRecord) -> bool:
+        """Whether there was a model that has unlearned it."""
+        return any(set(record.marks) <= set(v.forgotten) for v in self._of.books.registry.all(MAIN))
+
     def _overtaken(self, record: WithdrawalRecord) -> bool:
-        """Whether the whole site withdraws, too, before the patients who asked are unlearned."""
+        """Whether the whole site was taken out of the model after some of its patients asked."""
+        return (
+            record.site_stays
+            and not self._done(record)
+            and any(
+                other.state is WithdrawalState.COMPLETED
+                and not (other.site_stays or other.in_part)
+                and set(record.sites) <= set(other.sites)
+                and other.closed_at is not None
+                and other.closed_at >= record.filed_at
+                for other in self.register.all()
+            )
+        )
+
+    def _waits(self, record: WithdrawalRecord) -> bool:
+        """Whether patients must wait for what becomes of their site, which withdraws as well."""
         return (
             record.site_stays
             and bool(set(record.sites) & self._of.membership.barred())
-            and not set(record.marks) <= set(self.run.latest().forgotten)
+            and not self._done(record)
+            and not self._overtaken(record)
         )
 
     def _verified(self, record: WithdrawalRecord) -> WithdrawalRecord:

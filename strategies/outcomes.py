@@ -62,7 +62,10 @@ class SiteOutcome:
 
 
 _QUALITY = (msg.PSNR, msg.SSIM, msg.NMSE)
-_NOT_OF_TRAINING = {msg.NUM_EXAMPLES, msg.TEST_EXAMPLES, msg.EVALUATION_SECONDS, msg.WITNESSED, *_QUALITY}
+_NOT_OF_TRAINING = {
+    *(msg.NUM_EXAMPLES, msg.TEST_EXAMPLES, msg.EVALUATION_SECONDS, msg.WITNESSED, msg.LEFT_OUT),
+    *_QUALITY,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,14 @@ class Erasure:
         Whose, and by which withdrawal.
     at
         When, ISO 8601, UTC.
+    patients
+        How many patients had left a site that stayed; 0: the site left.
     """
 
     site: str
     withdrawal: str
     at: str
+    patients: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,10 @@ class KeyStore:
         self.directory = directory
         self.sites = None if policy is None else SiteKeys(directory, policy)
 
-    def erase(self, sites: Iterable[str], withdrawal: str) -> list[str]:
+    def erase(self, sites: Iterable[str], withdrawal: str, *, patients: int = 0) -> list[str]:
         """Destroy the keys of ``sites`` here and in every copy, and note that they were erased.
+
+        With ``patients`` the sites stay, and will have new keys: so many of their patients left.
 
         Returns
         -------
@@ -114,7 +119,7 @@ class KeyStore:
         leaving = sorted(set(sites))
         with self._alone():
             # Noted first: a note without a destroyed key is made good by the next attempt, the reverse not.
-            self._add([Erasure(site, withdrawal, _now()) for site in leaving])
+            self._add([Erasure(site, withdrawal, _now(), patients) for site in leaving])
             # Also if nothing is sealed any more: it may have been.
             (self.sites or SiteKeys(self.directory, KeyPolicy())).destroy(leaving)
             return self._write_copies()

@@ -67,8 +67,9 @@ def render(plan: Plan, summary: Summary, page: Path, command: str) -> str:
         "it, and first makes the attempts that are not in the file yet; without the file it makes all of "
         "them:",
         f"    {command}",
-        f"The unlearning in its {summary.attempts} attempts took {summary.hours:.1f} hours on the machine that "
-        "they were made on, whatever else that had to do; training the consortia, and measuring, comes on top.",
+        f"The unlearning in its {summary.attempts} attempts took {summary.hours:.1f} hours on the machine "
+        "that they were made on, whatever else that had to do; training the consortia, and measuring, comes "
+        "on top.",
         _design(plan),
         _COLUMNS,
     ]

@@ -69,7 +69,7 @@ DECISIONS: Mapping[str, Decision] = {
     ),
     "hold": Decision(
         "Put on legal hold",
-        "The site stays barred, nothing is unlearned or erased until it is released.",
+        "Who leaves stays out, nothing is unlearned or erased until it is released.",
         _leads_to(_S.LEGAL_HOLD),
         "On legal hold. Tell the requester why.",
     ),
@@ -81,8 +81,8 @@ DECISIONS: Mapping[str, Decision] = {
     ),
     "grant-in-part": Decision(
         "Grant in part",
-        "The site stays barred and its contributions are erased; the models are kept. The reason names the "
-        "legal basis on which they are kept.",
+        "Who leaves stays out and the site's contributions are erased; the models are kept. The reason names "
+        "the legal basis on which they are kept.",
         lambda record: (
             (record.failed_in or record.state) in (_S.RECEIVED, _S.RESTRICTED, _S.LEGAL_HOLD)
             and not record.in_part

@@ -132,6 +132,11 @@ def _covers(limit: str, check: str) -> bool:
     return limit in (check, check.partition("/")[0])
 
 
+def staying(consortium: ConsortiumConfig, left: Sequence[str]) -> list[str]:
+    """The sites that take part in every further training, those among them that only patients left."""
+    return [s.name for s in consortium.sites if s.name not in left or consortium.patients_leaving(s.name)]
+
+
 def _prepare(
     consortium: ConsortiumConfig, observer: Observer, subjects: Subjects, progress: Callable[[], None]
 ) -> Material:
@@ -139,9 +144,8 @@ def _prepare(
     material = Material()
     if "oracle" in subjects.models:
         material.oracles["oracle"] = subjects.models["oracle"]
-    # A site that only some patients left takes part in every further training, without them.
     losing = {name: consortium.patients_leaving(name) for name in subjects.left}
-    stayed = [site.name for site in consortium.sites if not losing.get(site.name, True)]
+    stayed = staying(consortium, subjects.left)
     budget = subjects.trained
     seeds = wanted.noise_floor_seeds if "oracle" in subjects.models else 0
     if consortium.privacy.mode != "none" or any(site.privacy for site in consortium.sites):

@@ -76,7 +76,8 @@ class Models:
             samples.set(INFO, 1, latest.id, latest.kind, latest.status.value)
             samples.set(ROUND, latest.round)
             samples.set(CONTRIBUTORS, sum(latest.depends_on(site) for site in latest.lineage))
-            samples.set(FORGOTTEN, len(latest.forgotten))
+            # Of a site that only patients left there is a mark, and no name of a site.
+            samples.set(FORGOTTEN, len(set(latest.forgotten) & latest.lineage.keys()))
         newest = view.session.scalar(select(func.max(ModelRow.created_at)))
         samples.set(WRITTEN, None if newest is None else newest.timestamp())
         by_status = select(ModelRow.status, func.count()).group_by(ModelRow.status)

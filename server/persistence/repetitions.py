@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.persistence.tables import WithdrawalActRow
-from server.persistence.withdrawal_records import WithdrawalRecord
+from reconsent.errors import WithdrawalError
+from server.persistence.tables import WithdrawalActRow, WithdrawalRow
+from server.persistence.withdrawal_records import WithdrawalRecord, record_of
 from unlearning.intake import NAMES
-from unlearning.request import Ground, RequestDetails, time_zone
-from unlearning.withdrawal import deadline
+from unlearning.request import PATIENTS_ONLY, Ground, RequestDetails, time_zone
+from unlearning.withdrawal import WithdrawalState, deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,3 +132,42 @@ def _shown(value: Any, zone: dt.tzinfo) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "not said" if value is None else str(value)
+
+
+def refuse_other_scope(row: WithdrawalRow, asked: RequestDetails) -> None:
+    """Let nobody who withdraws a site be answered by what some of its patients asked under that number.
+
+    Raises
+    ------
+    WithdrawalError
+        If one of the two is about patients whose site stays and the other is not, or about as many.
+    """
+    if (row.scope == PATIENTS_ONLY) == (asked.scope == PATIENTS_ONLY) and (
+        asked.scope != PATIENTS_ONLY or row.patients == asked.patients
+    ):
+        return
+    raise WithdrawalError(
+        f"The request number {row.request_id} belongs to withdrawal {row.id}, which is about "
+        f"{record_of(row).whom}.",
+        "Give the new request a number of its own.",
+    )
+
+
+def same_number(
+    row: WithdrawalRow, names: tuple[str, ...], number: str, before: Sequence[str]
+) -> WithdrawalRow:
+    """The withdrawal that was filed or repeated under a number, if the request is that one and still open.
+
+    ``before`` are the sites that the request with this number named.
+    """
+    if tuple(before) != names:
+        raise WithdrawalError(
+            f"The request number {number} belongs to withdrawal {row.id} of {', '.join(row.sites)}.",
+            "Give the new request a number of its own.",
+        )
+    if WithdrawalState(row.state).closed:
+        raise WithdrawalError(
+            f"Request {number} was filed before, as {row.id}, and is {row.state}: this is a replay.",
+            "If the site really asks again, file it under a new number.",
+        )
+    return row

@@ -13,7 +13,12 @@ from sqlalchemy.orm import Session
 from reconsent.errors import WithdrawalError
 from server.persistence.ledger import Ledger
 from server.persistence.ledger_entries import WITHDRAWAL, withdrawal_body
-from server.persistence.repetitions import Repetition, answered_under
+from server.persistence.repetitions import (
+    Repetition,
+    answered_under,
+    refuse_other_scope,
+    same_number,
+)
 from server.persistence.roster import Roster, SiteStatus
 from server.persistence.state import StateDirectory
 from server.persistence.tables import SiteRow, WithdrawalEventRow, WithdrawalRow
@@ -244,13 +249,20 @@ class Withdrawals:
         rows = session.scalars(select(SiteRow).order_by(SiteRow.name).with_for_update())
         roster = {row.name: row for row in rows}
         filed = _in_order(session)
+        if asked.scope == PATIENTS_ONLY and len(names) != 1:
+            raise WithdrawalError(
+                f"Patients of {', '.join(names)} cannot leave by one request.",
+                "File one for each site: each does its part by itself.",
+            )
         if asked.request_id is not None:
             for row in filed:
                 if row.request_id == asked.request_id:
-                    return _same_number(row, names, asked.request_id, row.sites)
+                    refuse_other_scope(row, asked)
+                    return same_number(row, names, asked.request_id, row.sites)
             if (answered := answered_under(session, asked.request_id)) is not None:
                 row = next(row for row in filed if row.id == answered[0])
-                return _same_number(row, names, asked.request_id, answered[1] or row.sites)
+                refuse_other_scope(row, asked)
+                return same_number(row, names, asked.request_id, answered[1] or row.sites)
         leaving: set[str] = set()
         for row in filed:
             if WithdrawalState(row.state).closed:
@@ -350,26 +362,6 @@ class Withdrawals:
                 f"There is no withdrawal '{id_}'.", "`reconsent withdrawals list` names them."
             )
         return row
-
-
-def _same_number(
-    row: WithdrawalRow, names: tuple[str, ...], number: str, before: Sequence[str]
-) -> WithdrawalRow:
-    """The withdrawal that was filed or repeated under a number, if the request is that one and still open.
-
-    ``before`` are the sites that the request with this number named.
-    """
-    if tuple(before) != names:
-        raise WithdrawalError(
-            f"The request number {number} belongs to withdrawal {row.id} of {', '.join(row.sites)}.",
-            "Give the new request a number of its own.",
-        )
-    if WithdrawalState(row.state).closed:
-        raise WithdrawalError(
-            f"Request {number} was filed before, as {row.id}, and is {row.state}: this is a replay.",
-            "If the site really asks again, file it under a new number.",
-        )
-    return row
 
 
 def _answers(row: WithdrawalRow, names: tuple[str, ...], how: tuple[str | None, int | None, bool]) -> bool:

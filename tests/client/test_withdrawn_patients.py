@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord
 
+import client.site
 from client.site import Site, identify_site
 from reconsent.errors import DataError
 from strategies import messages as msg
@@ -112,3 +113,29 @@ def test_a_misspelt_list_forbids_everything(hospital: Hospital, model: ArrayReco
     bad.write_text("withdrawn-patient = ['p-0']\n")
     reply = hospital.ask("train", arrays=model, node={"policy": str(bad)})
     assert "policy-unreadable" in (reply.error.reason or "")
+
+
+def test_who_is_gone_with_the_files_keeps_a_place_in_the_split(tmp_path: Path) -> None:
+    """Nobody changes sides when the files of a patient who withdrew are removed; they are counted no more."""
+    hospital = Hospital.built(tmp_path, [f"p-{number}" for number in range(9)])
+    before = site_of(hospital).split()
+    for gone in (before.train[0], before.test[0]):
+        left = site_of(hospital).without([gone])
+        assert left.left_out() == {gone}
+        (hospital.data / f"{gone}.h5").rename(tmp_path / "away.h5")
+        client.site._known_split.cache_clear()
+        client.site._known_patients.cache_clear()
+        left = site_of(hospital).without([gone])
+        assert left.split() == before
+        assert left.left_out() == frozenset()
+        assert set(left.dataset("train").patients) == set(before.train) - {gone}
+        (tmp_path / "away.h5").rename(hospital.data / f"{gone}.h5")
+        client.site._known_patients.cache_clear()
+
+
+def test_the_site_says_how_many_it_leaves_out(hospital: Hospital, model: ArrayRecord) -> None:
+    """Those it has data of, by their number; who is misspelt is not among them."""
+    split = site_of(hospital).split()
+    reply = hospital.ask("train", arrays=model, node=policy(hospital, split.train[0], "misspelt"))
+    assert msg.metrics_of(reply)[msg.LEFT_OUT] == 1
+    assert msg.LEFT_OUT not in msg.metrics_of(hospital.ask("train", arrays=model))

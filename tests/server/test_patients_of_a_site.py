@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from server.bookkeeping import MAIN, ORACLE
 from server.certifying import draft
 from server.persistence import SiteStatus, VersionStatus
 from server.persistence.verification import verify_ledger
+from server.restoring import reapply_erasures
 from server.unlearning_run import UnlearningRun
 from strategies import messages as msg
 from strategies.local_grid import LocalGrid
 from tests.server.hospitals import SITES, Run, consortium, grid, opened
 from tests.server.test_certifying import SIGNERS
+from unlearning.key_store import Erasure
 from unlearning.request import PATIENTS_ONLY, RequestDetails
 from unlearning.withdrawal import WithdrawalState
 
@@ -119,29 +122,49 @@ def test_the_whole_site_may_withdraw_afterwards(tmp_path: Path) -> None:
         assert run.books.roster.get("delta").status is SiteStatus.WITHDRAWN
 
 
+def ask(run: Run, *, number: str | None = None, patients: int = 2, site: str = "delta") -> str:
+    """A request of patients whose site stays; its id."""
+    asked = RequestDetails(scope=PATIENTS_ONLY, patients=patients, request_id=number)
+    register = run.coordinator.withdrawals
+    found = register.file(
+        [site], reason="they ask", requested_by="dpo", cooperating=True, details=asked, restrict=True
+    )
+    return found.id
+
+
+def leave(run: Run) -> str:
+    """The whole site asks; its id."""
+    register = run.coordinator.withdrawals
+    return register.file(["delta"], reason="leaves", requested_by="dpo", restrict=True, cooperating=True).id
+
+
+def carry_out(run: Run) -> None:
+    """What a run does between its rounds."""
+    while due := run.coordinator.withdrawing.due():
+        run.coordinator.withdrawing.go_on(due[0])
+
+
+@contextmanager
+def trained(path: Path, **how: Any) -> Iterator[Run]:
+    """A consortium after six rounds, before anybody asks."""
+    own = {"unlearning": ASCENT, **how.pop("changes", {})}
+    with opened(path, consortium(**own), how.pop("sites", None) or nodes(), **how) as run:
+        run.coordinator.meet()
+        run.coordinator.initialise()
+        run.coordinator.train(6)
+        yield run
+
+
 @pytest.mark.parametrize("when", ["before", "_start", "_check_wanted"])
 def test_the_whole_site_withdraws_meanwhile(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the patients' part is done their withdrawal ends without a model; the site's takes all out."""
-    with opened(tmp_path, consortium(unlearning=ASCENT), nodes()) as run:
+    """Before their part is done their request waits, and ends with that of the site, which takes all out."""
+    with trained(tmp_path) as run:
         register = run.coordinator.withdrawals
-        run.coordinator.meet()
-        run.coordinator.initialise()
-        run.coordinator.train(6)
-        register.file(
-            ["delta"],
-            reason="asked",
-            requested_by="dpo",
-            cooperating=True,
-            details=RequestDetails(scope=PATIENTS_ONLY, patients=2),
-        )
-
-        def leave(*_: object) -> None:
-            register.file(["delta"], reason="leaves", requested_by="dpo", restrict=True, cooperating=True)
-
+        ask(run)
         if when == "before":
-            leave()
+            leave(run)
         else:
             real = getattr(UnlearningRun, when)
             done: list[bool] = []
@@ -149,14 +172,11 @@ def test_the_whole_site_withdraws_meanwhile(
             def then(self: UnlearningRun, *given: Any) -> Any:
                 if not done:
                     done.append(True)
-                    leave()
+                    leave(run)
                 return real(self, *given)
 
             monkeypatch.setattr(UnlearningRun, when, then)
-        for record in run.coordinator.withdrawing.due():
-            run.coordinator.withdrawing.go_on(record)
-        for record in run.coordinator.withdrawing.due():
-            run.coordinator.withdrawing.go_on(record)
+        carry_out(run)
         patients, site = register.all()
         assert patients.state is site.state is WithdrawalState.COMPLETED
         finished = when == "_check_wanted"
@@ -165,6 +185,83 @@ def test_the_whole_site_withdraws_meanwhile(
         assert marks == [*([set(patients.marks)] if finished else []), {"delta", *patients.marks * finished}]
         assert not run.books.version(MAIN, "unlearned").depends_on("delta")
         assert not run.coordinator.cache.shares("delta")
+        if not finished:
+            assert site.closed_at is not None and patients.closed_at is not None
+            assert site.closed_at <= patients.closed_at
+
+
+@pytest.mark.parametrize("fate", [WithdrawalState.CANCELLED, WithdrawalState.LEGAL_HOLD])
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_becomes_of_patients_whose_site_thinks_better_of_it(
+    begun: bool, fate: WithdrawalState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait; if the site stays after all they are unlearned, and if it is on hold they wait on."""
+    with trained(tmp_path) as run:
+        register = run.coordinator.withdrawals
+        patients = ask(run)
+        if begun:
+            real = UnlearningRun._start
+
+            def then(self: UnlearningRun, *given: Any) -> Any:
+                checkpoint = real(self, *given)
+                leave(run)
+                return checkpoint
+
+            monkeypatch.setattr(UnlearningRun, "_start", then)
+            run.coordinator.withdrawing.go_on(register.get(patients))
+            monkeypatch.undo()
+        else:
+            leave(run)
+            run.coordinator.withdrawing.go_on(register.get(patients))
+        assert not register.get(patients).state.closed
+        site = register.all()[-1].id
+        register.advance(site, fate, note="thought better of it")
+    with opened(tmp_path, consortium(unlearning=ASCENT), nodes()) as run:
+        run.coordinator.meet()
+        carry_out(run)
+        found = run.coordinator.withdrawals.get(patients)
+        usable = [v for v in run.books.registry.all(MAIN) if v.status is not VersionStatus.REVOKED]
+        if fate is WithdrawalState.CANCELLED:
+            assert found.state is WithdrawalState.COMPLETED
+            assert [v.kind for v in usable] == ["initial", "unlearned"]
+            assert set(found.marks) <= set(usable[-1].forgotten)
+        else:
+            assert not found.state.closed
+            assert [v.round for v in usable if v.kind == "train"] == list(range(1, 7))
+
+
+@pytest.mark.parametrize("cause", ["method", "site"])
+def test_what_one_site_must_see_to_stops_nobody(cause: str, tmp_path: Path) -> None:
+    """A method that cannot, or a site that leaves nobody out: the request is left aside, training goes on."""
+    changes = {"unlearning": {"method": "cached-ascent", "settings": {}}} if cause == "method" else {}
+    if cause == "site":
+        changes = {"unlearning": {"method": "retain-ft", "settings": {}}}
+    with trained(tmp_path, simulated=False, changes=changes) as run:
+        run.coordinator.membership._simulated = True  # LocalGrid has no node keys to wait for
+        patients = ask(run)
+        before = run.books.version(MAIN, "train").id
+        carry_out(run)
+        found = run.coordinator.withdrawals.get(patients)
+        assert found.state is WithdrawalState.FAILED
+        last = run.coordinator.withdrawals.events(patients)[-1].note
+        assert ("as a whole" if cause == "method" else "leaves out 0") in last
+        assert [text for text in run.texts("notice") if "left aside" in text]
+        run.coordinator.train(7)
+        assert run.books.version(MAIN, "train").parent == before
+        assert run.books.log.count(MAIN, "retain") == 0
+
+
+def test_a_restored_backup_lets_the_site_stay(tmp_path: Path) -> None:
+    """Their withdrawal is filed anew, the site's contributions go, and neither site nor key is barred."""
+    with trained(tmp_path) as run:
+        state, cache = run.coordinator.state, run.coordinator.cache
+        assert cache.shares("delta")
+        erased = Erasure("delta", "W-20261101-abcdef", "2026-11-01T00:00:00+00:00", 2)
+        (found,) = reapply_erasures(state, run.coordinator.safekeeping.store, [erased])
+        record = run.coordinator.withdrawals.get(found.withdrawal)
+        assert (record.scope, record.patients) == (PATIENTS_ONLY, 2)
+        assert run.books.roster.get("delta").status is SiteStatus.ACTIVE
+        assert not cache.shares("delta")
 
 
 def test_requests_do_not_hide_each_other(tmp_path: Path) -> None:
@@ -172,15 +269,17 @@ def test_requests_do_not_hide_each_other(tmp_path: Path) -> None:
     with opened(tmp_path, consortium(), nodes()) as run:
         run.coordinator.meet()
         register = run.coordinator.withdrawals
-
-        def ask(number: str | None = None) -> str:
-            asked = RequestDetails(scope=PATIENTS_ONLY, patients=2, request_id=number)
-            return register.file(["delta"], reason="a", requested_by="b", details=asked).id
-
-        first, second, third = ask("n-1"), ask("n-2"), ask()
-        assert ask("n-1") == first
-        assert len({first, second, third, ask()}) == 4
-        whole = register.file(["delta"], reason="a", requested_by="b")
-        assert whole.id not in (first, second, third)
+        first, second, third = ask(run, number="n-1"), ask(run, number="n-2"), ask(run)
+        assert ask(run, number="n-1") == first
+        assert len({first, second, third, ask(run)}) == 4
+        with pytest.raises(WithdrawalError, match="number of its own"):
+            ask(run, number="n-1", patients=3)
+        with pytest.raises(WithdrawalError, match="number of its own"):
+            details = RequestDetails(request_id="n-1")
+            register.file(["delta"], reason="all", requested_by="dpo", details=details)
+        with pytest.raises(WithdrawalError, match="by one request"):
+            asked = RequestDetails(scope=PATIENTS_ONLY, patients=2)
+            register.file(["gamma", "delta"], reason="both", requested_by="dpo", details=asked)
+        assert leave(run) not in (first, second, third)
         with pytest.raises(WithdrawalError, match="withdrawn already"):
-            ask("n-3")
+            ask(run, number="n-3")
