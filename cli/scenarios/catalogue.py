@@ -109,6 +109,9 @@ def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     for key, value in changes.items():
         if key == "sites" and isinstance(value, Mapping):
             result[key] = _sites(result.get(key, []), value)
+        elif key == "unlearning" and "method" in value:
+            # Settings are one method's own.
+            result[key] = {**result.get(key, {}), "settings": {}, **value}
         elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
             result[key] = _merged(result[key], value)
         else:

@@ -19,6 +19,7 @@ from server.bookkeeping import MAIN, Bookkeeping
 from server.coordinator import Coordinator
 from server.persistence import SiteStatus, StateDirectory, Withdrawals
 from strategies.local_grid import LocalGrid
+from strategies.methods import check_method
 from tests.cli.results_builder import build_results
 from unlearning.withdrawal import WithdrawalState
 
@@ -163,9 +164,19 @@ def put(table: dict[str, Any], model: str, other: str) -> dict[str, Any]:
 
 
 def test_every_scenario_fits_the_default_consortium() -> None:
-    """A scenario that is no consortium at the size it is judged at would be of no use."""
+    """A scenario whose consortium or method does not fit the size it is judged at would be of no use."""
     for name in names():
-        assert consortium_of(name, load_scenario(name), "demo").withdrawals
+        for preset in ("demo", "tiny"):
+            config = consortium_of(name, load_scenario(name), preset)
+            assert config.withdrawals
+            for planned in config.withdrawals:
+                check_method(
+                    config.unlearning.method,
+                    config.unlearning.settings,
+                    config.contributions,
+                    cooperating=planned.cooperating or bool(planned.patients),
+                    patients=bool(planned.patients),
+                )
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
