@@ -32,7 +32,7 @@ def limits_of(results: Results) -> list[str]:
         limits.append(
             "Where only patients left, forget-train are those patients, forget-test the test patients of "
             "their hospital, which stayed, and retain-test those of all other hospitals. What some patients "
-            "taught the model the others of their hospital teach as well, so there is little to see."
+            "taught the model the others of their hospital teach as well, so there is less to see."
         )
     if results.noise_floor is None:
         limits.append(
