@@ -135,17 +135,9 @@ def play(
 ) -> Results:
     """Simulate a consortium in the directory ``path``, and print what was found."""
     from cli.simulation import RunDirectory, assess, found_before, prepare_data, run_consortium
-    from strategies.methods import check_method, method_settings
+    from strategies.methods import check_plan
 
-    method_settings(config.unlearning.method, config.unlearning.settings)
-    for planned in config.withdrawals:
-        check_method(
-            config.unlearning.method,
-            config.unlearning.settings,
-            config.contributions,
-            cooperating=planned.cooperating or bool(planned.patients),
-            patients=bool(planned.patients),
-        )
+    check_plan(config)
     directory = RunDirectory(path)
     directory.prepare(config)
 

@@ -175,6 +175,11 @@ class WithdrawalConfig(Settings):
         "names them in its own policy",
     )
 
+    @property
+    def answering(self) -> bool:
+        """Whether the sites still answer: cooperating, or staying without some of their patients."""
+        return self.cooperating or bool(self.patients)
+
 
 class ReturnConfig(Settings):
     """A withdrawn site that comes back in a simulation, as a newcomer."""

@@ -31,7 +31,7 @@ from strategies import (
     build_method,
 )
 from strategies import messages as msg
-from strategies.methods import check_method
+from strategies.methods import check_plan
 from strategies.schedules import scheduled
 from strategies.site_privacy import noised_at_site, server_noise
 from unlearning.contributions import ContributionCache
@@ -101,15 +101,7 @@ class Coordinator:
         """Do what the consortium file says: train, withdraw and unlearn, go on, retrain the oracle."""
         config = self.consortium
         rounds = config.training.rounds
-        for planned in config.withdrawals:
-            unlearning = config.unlearning
-            check_method(
-                unlearning.method,
-                unlearning.settings,
-                config.contributions,
-                cooperating=planned.cooperating or bool(planned.patients),
-                patients=bool(planned.patients),
-            )
+        check_plan(config)
         self.meet()
         self.initialise(leaving={site for withdrawal in config.withdrawals for site in withdrawal.sites})
         gone: set[str] = set()

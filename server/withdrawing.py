@@ -287,7 +287,7 @@ class Withdrawing:
             at_round=self._of.books.log.count(MAIN, "train"),
             simulated=simulated,
             cooperating=any(
-                (planned.cooperating or planned.patients) and set(planned.sites) == set(sites)
+                planned.answering and set(planned.sites) == set(sites)
                 for planned in self._of.consortium.withdrawals
             ),
             details=RequestDetails(scope=PATIENTS_ONLY, patients=patients) if patients else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reconsent.config import ContributionConfig, Settings
+from reconsent.config import ConsortiumConfig, ContributionConfig, Settings
 from reconsent.errors import ConfigError
 from strategies.cached_ascent import CachedAscent
 from strategies.fast_fedul import FastFedUL
@@ -119,6 +119,26 @@ def check_method(
     if problems:
         said = " ".join(problems)
         raise ConfigError(f"The method '{name}' cannot be used as things are configured. {said}")
+
+
+def check_plan(consortium: ConsortiumConfig) -> None:
+    """Refuse a consortium file whose method cannot carry out its own withdrawals.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`check_method`; of the settings also if nobody withdraws.
+    """
+    unlearning = consortium.unlearning
+    method_settings(unlearning.method, unlearning.settings)
+    for planned in consortium.withdrawals:
+        check_method(
+            unlearning.method,
+            unlearning.settings,
+            consortium.contributions,
+            cooperating=planned.answering,
+            patients=bool(planned.patients),
+        )
 
 
 def build_method(

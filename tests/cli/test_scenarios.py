@@ -19,11 +19,11 @@ from server.bookkeeping import MAIN, Bookkeeping
 from server.coordinator import Coordinator
 from server.persistence import SiteStatus, StateDirectory, Withdrawals
 from strategies.local_grid import LocalGrid
-from strategies.methods import check_method
+from strategies.methods import check_plan
 from tests.cli.results_builder import build_results
 from unlearning.withdrawal import WithdrawalState
 
-NOTHING_TO_FORGET = {"same-organ", "two-in-a-row", "under-privacy", "readmitted", "patients-of-a-site"}
+NOTHING_TO_FORGET = {"same-organ", "two-in-a-row", "under-privacy", "readmitted"}
 """Scenarios in which the original model is no control; each file says why."""
 
 Rounds = list[tuple[str, frozenset[str]]]
@@ -169,14 +169,7 @@ def test_every_scenario_fits_the_default_consortium() -> None:
         for preset in ("demo", "tiny"):
             config = consortium_of(name, load_scenario(name), preset)
             assert config.withdrawals
-            for planned in config.withdrawals:
-                check_method(
-                    config.unlearning.method,
-                    config.unlearning.settings,
-                    config.contributions,
-                    cooperating=planned.cooperating or bool(planned.patients),
-                    patients=bool(planned.patients),
-                )
+            check_plan(config)
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
