@@ -4,6 +4,7 @@
     python -m bench.method_search try --root /tmp/search --seeds 0 --method cached-ascent alpha=2.5 guard=none
     python -m bench.method_search try --root /tmp/search --file trials.txt
     python -m bench.method_search prepare --root /tmp/search --preset consortium.toml --withdraw heart
+    python -m bench.method_search try --root /tmp/search --withdraw knee --patients leaving.txt --method nl-ft
 
 ``prepare`` trains the consortium and its oracle with each seed and keeps the state with all contributions.
 ``try`` unlearns from there, without changing that state, and prints the gaps to the oracle: on retain-test,
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.assessment import default_workers
-from cli.simulate import setting_value
+from cli.simulate import pseudonyms_in, setting_value
 from cli.trials import Attempt, leaving, trained
 from reconsent.config import ConsortiumConfig, WithdrawalConfig, load_consortium
 
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--preset", default="demo")
     parser.add_argument("--withdraw", metavar="SITE", help="another site than the consortium file says")
+    parser.add_argument("--patients", type=Path, help="a file of the patients who leave; their site stays")
     parser.add_argument("--anchors", type=float, nargs="+", default=[], help="models kept, for a rollback")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--method", default="cached-ascent")
@@ -92,7 +94,8 @@ def main() -> None:
     for seed in args.seeds:
         config = load_consortium(args.preset).model_copy(update={"seed": seed})
         if args.withdraw is not None:
-            leaves = WithdrawalConfig(sites=(config.site(args.withdraw).name,))
+            patients = None if args.patients is None else pseudonyms_in(args.patients)
+            leaves = WithdrawalConfig(sites=(config.site(args.withdraw).name,), patients=patients)
             config = config.model_copy(update={"withdrawals": (leaves,)})
         if args.anchors:
             kept = config.contributions.model_copy(update={"anchors": tuple(args.anchors)})

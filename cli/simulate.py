@@ -12,9 +12,11 @@ from rich.console import Console
 from cli.metrics import serving
 from reconsent.config import ConsortiumConfig, load_consortium, parse_consortium
 from reconsent.errors import ConfigError
+from reconsent.workers import import_beforehand
 
 if TYPE_CHECKING:
     from cli.results import Results
+    from cli.simulation import RunDirectory
 
 
 def simulate(
@@ -134,38 +136,44 @@ def play(
     config: ConsortiumConfig, path: Path, *, workers: int | None, json_output: bool, quiet: bool
 ) -> Results:
     """Simulate a consortium in the directory ``path``, and print what was found."""
-    from cli.simulation import RunDirectory, assess, found_before, prepare_data, run_consortium
+    from cli.simulation import RunDirectory, found_before
     from strategies.methods import check_plan
 
     check_plan(config)
     directory = RunDirectory(path)
     directory.prepare(config)
-
-    # These take seconds to import; whoever mistyped something need not wait for them.
-    from cli.assessment import default_workers
-    from cli.progress import ProgressBoard
-    from cli.report.terminal import render_table
-    from server.events import listening
-
-    workers = workers or default_workers()
     console = Console(stderr=json_output)
-    with (
-        directory.environment(),
-        ProgressBoard(console, quiet=quiet or json_output) as board,
-        listening(board.listen),
-    ):
+    with directory.environment():
         results = found_before(directory)
         if results is None:
-            prepare_data(config, board.step)
-            run_consortium(config, workers=min(workers, len(config.sites)))
-            results = assess(config, directory, board.step, workers=workers)
+            # While this process imports what it needs, and makes phantoms: it has one core for that.
+            import_beforehand("cli.assessment")
+            results = _run(config, directory, console, workers=workers, quiet=quiet or json_output)
     if json_output:
         typer.echo(directory.results.read_text(encoding="utf-8"))
         return results
     if not quiet:
+        from cli.report.terminal import render_table
+
         console.print(render_table(results))
     typer.echo(f"Report: {directory.report}")
     return results
+
+
+def _run(
+    config: ConsortiumConfig, directory: RunDirectory, console: Console, *, workers: int | None, quiet: bool
+) -> Results:
+    # These take seconds to import; whoever mistyped something need not wait for them.
+    from cli.assessment import default_workers
+    from cli.progress import ProgressBoard
+    from cli.simulation import assess, prepare_data, run_consortium
+    from server.events import listening
+
+    workers = workers or default_workers()
+    with ProgressBoard(console, quiet=quiet) as board, listening(board.listen):
+        prepare_data(config, board.step)
+        run_consortium(config, workers=min(workers, len(config.sites)))
+        return assess(config, directory, board.step, workers=workers)
 
 
 def override(

@@ -23,7 +23,6 @@ from cli.assessment import Observer, Split
 from cli.gathering import watching
 from cli.simulation import RunDirectory, prepare_data
 from reconsent.config import ConsortiumConfig
-from reconsent.errors import ConfigError
 from reconsent.files import write_atomically
 from server.bookkeeping import MAIN, ORACLE
 from server.coordinator import Coordinator
@@ -118,7 +117,8 @@ class TrainedConsortium:
         c = self.coordinator
         left = frozenset(self.left)
         # All sites are there, also those that leave: a cooperating method may ask them for its part.
-        strategy = c.method(left, c.consortium.training.rounds, method, settings, cooperating=left)
+        rounds = c.consortium.training.rounds
+        strategy = c.method(left, rounds, method, settings, cooperating=left, staying=staying(c.consortium))
         began = time.time()
         arrays = strategy.begin(c.grid, c.books.arrays(c.books.version(MAIN, "train")))
         outcomes = []
@@ -191,6 +191,11 @@ def leaving(consortium: ConsortiumConfig) -> list[str]:
     return sorted({site for withdrawal in consortium.withdrawals for site in withdrawal.sites})
 
 
+def staying(consortium: ConsortiumConfig) -> frozenset[str]:
+    """The sites that only some of their patients leave."""
+    return frozenset(leaving(consortium)) - set(consortium.leavers())
+
+
 @contextmanager
 def trained(
     path: Path, consortium: ConsortiumConfig, *, workers: int, like: Path | None = None
@@ -202,7 +207,7 @@ def trained(
     path
         Directory of the run.
     consortium
-        What is trained; its withdrawals name the sites that leave.
+        What is trained; its withdrawals name the sites that leave, or the patients who leave one that stays.
     workers
         Processes; 0 does everything in this one.
     like
@@ -213,11 +218,6 @@ def trained(
     ConfigError
         If ``path`` holds a run of another consortium.
     """
-    if any(withdrawal.patients for withdrawal in consortium.withdrawals):
-        raise ConfigError(
-            "Methods are compared on sites that leave, and patients leave one that stays.",
-            "Remove `patients` from [[withdrawals]].",
-        )
     directory = RunDirectory(path)
     if like is not None and not path.exists():
         _take_over(like, path)
@@ -225,7 +225,9 @@ def trained(
     with coordinating(directory, consortium, workers) as coordinator:
         coordinator.initialise(left)
         coordinator.train(rounds)
-        coordinator.retrain_oracle(left, rounds)
+        # From here on their sites leave them out, in the oracle's training and in every attempt.
+        coordinator.patients_left = lambda: staying(consortium)
+        coordinator.retrain_oracle(set(consortium.leavers()), rounds)
         with Observer(directory.consortium, coordinator.books.registry, workers=workers) as observer:
             yield TrainedConsortium(coordinator, observer, directory)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 
 # The command line's own library goes first: some of the others turn deprecation warnings on, and a worker
 # that imported it after them would print those of its imports. Optimisers want dynamo. A module that is not
@@ -32,6 +32,18 @@ def worker_pool(workers: int, module: str) -> ProcessPoolExecutor:
     context = get_context("forkserver")
     context.set_forkserver_preload([*_FIRST, module, *_LAST])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_settle, initargs=(dict(os.environ),))
+
+
+def import_beforehand(module: str) -> None:
+    """Have that one process begin with its imports now, beside whatever this one does next.
+
+    Parameters
+    ----------
+    module
+        What the first pool will work with.
+    """
+    forkserver.set_forkserver_preload([*_FIRST, module, *_LAST])
+    forkserver.ensure_running()
 
 
 def _settle(environment: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -62,6 +62,11 @@ class Coordinator:
         Marks withdrawals as simulated: no evidence.
     fab_sha256
         Hash of the bundle that Flower ships to the sites, for the record; empty: it is not known.
+
+    Attributes
+    ----------
+    patients_left
+        Sites of a simulation that leave patients out from now on; by default those of the withdrawals filed.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Coordinator:
         self.state = state
         self.simulated = simulated
         self.fab_sha256 = fab_sha256
+        self.patients_left: Callable[[], Collection[str]] = self._patients_left
         policy = cache_policy(consortium)
         self.safekeeping = Safekeeping(state, consortium)
         self.books = Bookkeeping(state, policy.anchor_rounds, self.safekeeping)
@@ -230,7 +236,7 @@ class Coordinator:
         strategy.members = lambda _grid: {
             n: site for n, site in self._present(done + 1).items() if back.get(site, 0) <= done
         }
-        without = [*sorted(departed), *(f"patients of {site}" for site in sorted(self._patients_left()))]
+        without = [*sorted(departed), *(f"patients of {site}" for site in sorted(self.patients_left()))]
         title = f"Retraining without {', '.join(without)}: the oracle"
         self._announce_stage(title, "oracle", done, trained)
         version = self.books.registry.latest(ORACLE) or self.initialise()
@@ -298,7 +304,7 @@ class Coordinator:
         last = {name: site.last_round or training_round for name, site in sites.items()}
         return {n: s for n, s in nodes.items() if sites[s].first_round <= training_round <= last[s]}
 
-    def _patients_left(self) -> frozenset[str]:
+    def _patients_left(self) -> Collection[str]:
         """Sites that patients have left while they stay; asked for in a simulation only."""
         return frozenset(
             site
@@ -323,7 +329,7 @@ class Coordinator:
             "members": lambda _grid: self.active_nodes(),
             "barred_now": self.membership.refused_now,
             # A real site knows by itself, by its own policy.
-            "patients_left": self._patients_left if self.simulated else frozenset,
+            "patients_left": self.patients_left if self.simulated else frozenset,
             # The simulation engine keeps every message it was sent: only as many as will soon be worked on.
             "window": 2 * (os.cpu_count() or 1) if self.simulated else None,
             "min_sites": training.min_sites,
