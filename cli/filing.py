@@ -119,19 +119,16 @@ def file_withdrawal(deployment: Deployment, request: WithdrawalRequest, also: Al
                 Enrolments(opened).revoke(name, f"withdrawal {record.id}", session=session)
             if also is not None:
                 also(opened, session, record, record.id in known)
+        keys, running = "The keys of the sites are refused from now on.", None
         try:
             unregister_revoked(deployment.control, opened)
             running = deployment.running()
-            keys = (
-                "The site stays, and its key is good."
-                if record.site_stays
-                else "The sites answer for their part of the unlearning only; then their keys are refused."
-                if record.cooperating
-                else "The keys of the sites are refused from now on."
-            )
         except DeployError as error:
-            running = None
             keys = f"Their keys are refused once the SuperLink can be told: {error.problem}"
+        if record.site_stays:
+            keys = "The site stays, and its key is good."
+        elif record.cooperating:
+            keys = "The sites answer for their part of the unlearning only; then their keys are refused."
     return Filed(
         record=record,
         repeated=record.id in known,

@@ -17,7 +17,15 @@ from cli.filing import WithdrawalRequest, file_withdrawal, moment_of
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import WithdrawalError
 from server.persistence import PrivacyDesk, Roster, SiteStatus, StateDirectory, WithdrawalRecord
-from unlearning.request import LONGEST_NAME, Attachment, Ground, RequestDetails, checked_text, time_zone
+from unlearning.request import (
+    LONGEST_NAME,
+    PATIENTS_ONLY,
+    Attachment,
+    Ground,
+    RequestDetails,
+    checked_text,
+    time_zone,
+)
 from unlearning.withdrawal import deadline
 
 
@@ -61,7 +69,8 @@ def file(visit: Visit) -> Response:
         for line in filed.differing:
             visit.say(line, "bad")
     else:
-        visit.say(f"Filed as {record.id}. {', '.join(record.sites)} is barred from now on. {filed.keys}")
+        now = "leaves them out" if record.site_stays else "is barred"
+        visit.say(f"Filed as {record.id}. {', '.join(record.sites)} {now} from now on. {filed.keys}")
         then = (
             "The run under way carries it out after its present round."
             if filed.running is not None
@@ -110,14 +119,19 @@ def _request(visit: Visit, config: ConsortiumConfig) -> WithdrawalRequest:
             raise WithdrawalError(f"Site '{site}' has withdrawn already.", "There is nothing left to do.")
     try:
         ground = Ground(visit.text("ground") or Ground.UNSTATED)
-        patients = int(visit.text("patients")) if visit.text("scope") == "patients" else None
+        scope = visit.text("scope") or "site"
+        if scope not in ("site", "patients", PATIENTS_ONLY):
+            raise ValueError(scope)
+        patients = None if scope == "site" else int(visit.text("patients"))
     except ValueError:
-        raise WithdrawalError("Ground or number of patients cannot be read.", "Correct it.") from None
+        raise WithdrawalError(
+            "Ground, how much is withdrawn, or the number of patients cannot be read.", "Correct it."
+        ) from None
     zone = config.compliance.time_zone
     now = dt.datetime.now(dt.UTC)
     details = RequestDetails(
         ground=ground,
-        scope="site" if patients is None else "patients",
+        scope=scope,
         patients=patients,
         received_at=moment_of(visit.text("received") or None, zone) or now,
         zone=zone,
@@ -133,7 +147,7 @@ def _request(visit: Visit, config: ConsortiumConfig) -> WithdrawalRequest:
         requested_by=visit.line("requested_by", "Who asks"),
         filed_by=visit.who.name,
         details=details,
-        cooperating=visit.text("cooperating") == "yes",
+        cooperating=visit.text("cooperating") == "yes" or details.scope == PATIENTS_ONLY,
         documents=tuple(documents_of(visit)),
         notes=tuple(notes),
     )
@@ -153,6 +167,7 @@ def _confirmation(visit: Visit, config: ConsortiumConfig, request: WithdrawalReq
         due=due,
         late=due < dt.datetime.now(dt.UTC),
         method=config.unlearning.method,
+        stays=details.scope == PATIENTS_ONLY,
         draft=visit.session.keep_draft(request),
     )
 

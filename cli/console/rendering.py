@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 STATES = {
     "received": "received",
-    "restricted": "site barred",
+    "restricted": "restricted",
     "unlearning": "unlearning",
     "verifying": "verifying",
     "propagating": "erasing",

@@ -166,7 +166,7 @@ def test_a_withdrawal_from_request_to_verified_certificate(browser: Browser, pla
     assert id_.startswith("W-")
     assert "delta is barred from now on" in browser.text
     step = browser.find("[aria-current=step]").text
-    assert step == "site barred"
+    assert step == "restricted"
 
     carry_out(place, "unlearn")
     # The page has not been touched: it finds out by itself.

@@ -103,6 +103,33 @@ def test_whatever_a_user_tries_in_vain_is_on_record(officer: Visitor, place: Pat
     assert len(entries(place / "state", "console-action")) == before + len(tried)
 
 
+def test_patients_leave_and_their_site_stays(officer: Visitor, place: Path) -> None:
+    """The confirmation says what happens to whom; the site is not barred, and its key stays good."""
+    page = officer.file("delta", scope="patients-only", patients="2")
+    asked = text_of(page)
+    assert "2 patients; they alone are taken out, and the site stays" in asked
+    assert "its key is refused" not in asked
+    where = officer.confirm(page).headers["location"]
+    shown = text_of(officer.get(where))
+    assert "delta leaves them out from now on. The site stays, and its key is good." in shown
+    assert "2 patients of the site, which stays" in shown
+    assert "(the site leaves them out since then)" in shown
+    assert "barred" not in shown
+    with StateDirectory.open(place / "state", url="", writable=False) as opened:
+        (record,) = Withdrawals(opened).all()
+        assert (record.scope, record.patients, record.cooperating) == ("patients-only", 2, True)
+        assert Enrolments(opened).valid("delta") is not None
+
+
+@pytest.mark.parametrize("fields", [{"scope": "some"}, {"scope": "patients-only", "patients": ""}])
+def test_how_much_must_be_said(officer: Visitor, place: Path, fields: dict[str, str]) -> None:
+    """A scope that the form does not have, or no number of patients."""
+    asked = {"site": "delta", "reason": "asked", "requested_by": "dpo", **fields}
+    answer = officer.send("/withdrawals/new", "/withdrawals/new", asked, status=400)
+    assert "the number of patients cannot be read" in text_of(answer)
+    assert records(place) == []
+
+
 def test_a_request_without_a_number_gets_one(officer: Visitor, place: Path) -> None:
     """So that the same confirmation, sent again later, is known for what it is."""
     page = officer.file("delta")
