@@ -20,6 +20,7 @@ from reconsent.environment import (
 )
 from reconsent.errors import ConfigError, DataError, ReconsentError, StateError
 from reconsent.files import write_atomically
+from reconsent.log_lines import FORMAT_VARIABLE, NOTHING
 
 if TYPE_CHECKING:
     from cli.results import Results
@@ -122,6 +123,8 @@ class RunDirectory:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # The sites' lines would come between the pictures of the progress.
+            FORMAT_VARIABLE: os.environ.get(FORMAT_VARIABLE) or NOTHING,
             # Ray starts its workers with niceness 15: on a busy machine they would hardly ever run.
             "RAY_worker_niceness": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

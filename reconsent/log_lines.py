@@ -23,7 +23,8 @@ from pathlib import Path
 from reconsent.errors import ConfigError
 
 FORMAT_VARIABLE = "RECONSENT_LOG_FORMAT"
-FORMATS = ("human", "json")
+NOTHING = "none"
+FORMATS = ("human", "json", NOTHING)
 
 FIELDS = (
     "correlation",
@@ -144,6 +145,9 @@ def start_logging(
     """
     wanted = wanted_format(environment) or default
     if not wanted:
+        return
+    if wanted == NOTHING:
+        _LOGGER.disabled = True
         return
     # Whoever sets logging up by a file, as Flower's database does, switches off all loggers there were.
     _LOGGER.disabled = logging.getLogger("flwr").disabled = False

@@ -59,7 +59,7 @@ _TAIL = """## The environment
 | `RECONSENT_SITE` | set for the commands of a key management service: whose key it is |
 | `RECONSENT_PHANTOMS` | phantoms of sites without data; default: `phantoms` in the state directory |
 | `RECONSENT_SITE_POLICY` | a site's policy file; goes before its node configuration ([sites](site.md)) |
-| `RECONSENT_LOG_FORMAT` | `human` or `json`: the form of [log lines](logs.md) |
+| `RECONSENT_LOG_FORMAT` | `human` or `json`: the form of [log lines](logs.md); `none`: there are none |
 | `RECONSENT_SITE_LOG` | a site's log; goes before its node configuration; default: beside the policy |
 | `RECONSENT_PRIVACY_LEDGERS` | directory of a site's [privacy ledgers](privacy.md), which is kept; \
 goes before its node configuration; default: `privacy` beside the policy or the log |

@@ -54,6 +54,17 @@ def test_json_lines_say_what_they_belong_to(capsys: pytest.CaptureFixture[str]) 
     assert second["at"].endswith("+00:00")
 
 
+def test_none_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where lines were written before; and they can be wanted again."""
+    start_logging({})
+    start_logging({FORMAT_VARIABLE: "none"})
+    tell(logging.WARNING, "notice", "unwanted")
+    start_logging({})
+    tell(logging.WARNING, "notice", "wanted")
+    said = capsys.readouterr().err
+    assert "wanted" in said and "unwanted" not in said
+
+
 def test_another_librarys_set_up_does_not_silence_it(capsys: pytest.CaptureFixture[str]) -> None:
     """A logger that was switched off by a logging configuration of others writes again."""
     logging.getLogger("reconsent").disabled = True
