@@ -81,6 +81,7 @@ def synth(
         field_strength=field_strength,
         noise=noise,
     )
+    there = {path.name for path in directory.glob("*.h5")}
     with _progress("making phantoms", quiet=quiet or as_json) as progress:
         paths = synthesise_directory(
             directory, organ, config, seed=seed, prefix=prefix or organ, progress=progress
@@ -88,7 +89,9 @@ def synth(
     if as_json:
         _print_json({"directory": str(directory), "volumes": [path.name for path in paths]})
     elif not quiet:
-        Console().print(f"{len(paths)} phantoms ({organ}) are in {directory}.", highlight=False)
+        gone = len(there - {path.name for path in paths})
+        removed = f" {gone} of other options were removed." if gone else ""
+        Console().print(f"{len(paths)} phantoms ({organ}) are in {directory}.{removed}", highlight=False)
 
 
 @app.command("import")

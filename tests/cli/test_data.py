@@ -42,6 +42,8 @@ def test_synth_then_check(tmp_path: Path) -> None:
     assert checked.exit_code == 0
     assert "can be trained on" in " ".join(checked.output.split())
     assert "32x40 (2)" in checked.output
+    fewer = run("synth", tmp_path / "knees", "--organ", "knee", *SYNTH, "--patients", "1")
+    assert "1 of other options were removed" in " ".join(fewer.output.split())
 
 
 def test_check_as_json(tmp_path: Path) -> None:
