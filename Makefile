@@ -14,6 +14,10 @@ WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) 
 # What tests write is flushed to disk thousands of times; in memory, where there is room, that costs nothing.
 MEMORY := $(shell [ -w /dev/shm ] && [ $$(df -Pk /dev/shm | awk 'END {print $$4}') -gt 4000000 ] && echo /dev/shm)
 
+# Of the libraries, what nothing here imports and is large; compiled when it is imported after all.
+UNUSED := (tests|_tests|testing|SelfTest|rllib|numba|networkx|pip|mypy|mypyc|devtools|torchvision|torchmetrics|coverage)
+UNUSED_PARTS := (torch/_inductor|torch/_vendor|sympy/(physics|stats|vector)|ray/(data|serve|tune|train|llm|dashboard))
+
 # One thread a process: simulated clients run side by side, and a fixed order of sums gives the same bits.
 export OMP_NUM_THREADS := 1
 export FLWR_TELEMETRY_ENABLED := 0
@@ -35,9 +39,9 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "Python cannot make a virtual environment. On Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
-	@# pip compiles on one core only, and the tests of all packages. Some packages hold files for other versions of
-	@# Python, which is no error.
-	@$(BIN)/python -m compileall -q -q -j 0 -x '/(tests|testing|rllib|torch/_inductor)/' $(VENV)/lib || true
+	@# pip compiles on one core only, and everything. Some packages hold files for other versions of Python, which is no
+	@# error.
+	@$(BIN)/python -m compileall -q -q -j 0 -x '/$(UNUSED)/|/$(UNUSED_PARTS)/' $(VENV)/lib || true
 	@$(BIN)/python -m compileall -q -q -j 0 $(PACKAGES) || true
 	@touch $@
 
