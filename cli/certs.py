@@ -17,6 +17,11 @@ from cli.deployment import StateOption
 if TYPE_CHECKING:
     from deploy.certificates import CertificateStatus
 
+_WHEN = (
+    "A running SuperLink uses it once it is started anew: by `reconsent down` and `reconsent up`, or by its "
+    "supervisor, if that is `reconsent server run`."
+)
+
 app = typer.Typer(
     name="certs",
     help="Make, renew and check the certificates under which sites and SuperLink talk.",
@@ -73,7 +78,7 @@ def renew(
 ) -> None:
     """Give the server a new key and certificate. The authority stays, so the sites need nothing new.
 
-    A running SuperLink uses it after `reconsent down` and `reconsent up`.
+    A running SuperLink uses it once it is started anew.
 
     Examples
     --------
@@ -85,7 +90,7 @@ def renew(
 
     _show(renew_certificates(_directory(state, directory), host or (), days=days), as_json=as_json)
     if not as_json:
-        typer.echo("A running SuperLink uses it after `reconsent down` and `reconsent up`.")
+        typer.echo(_WHEN)
 
 
 @app.command()

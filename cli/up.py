@@ -108,7 +108,7 @@ def down(state: StateOption = None, as_json: JsonFlag = False, quiet: QuietFlag 
 def _chosen(local: LocalConsortium, source: str | None, sites: int | None) -> ConsortiumConfig:
     from deploy.scaling import with_sites
 
-    last = local.config() if source is None and sites is None else None
+    last = local.config() if source is None else None
     config = last or load_consortium(source or DEFAULT)
     return config if sites is None else with_sites(config, sites)
 

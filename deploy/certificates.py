@@ -138,6 +138,12 @@ def renew_certificates(
         )
     if not hosts and (directory / SERVER).is_file():
         hosts = _hosts(_read_certificate(directory / SERVER))
+    if not (directory / AUTHORITY_KEY).is_file():
+        raise DeployError(
+            f"There is no private key {directory / AUTHORITY_KEY}; with it the authority signs.",
+            "Bring it back from where it is kept, for as long as this takes. If it is lost, make a new "
+            "authority in another directory, and hand its ca.crt to every site.",
+        )
     with explaining_os_errors(f"The directory of certificates {directory}"):
         _make_server(directory, hosts, days, now)
     return certificate_statuses(directory, now)

@@ -100,7 +100,8 @@ def superlink_environment(layout: Layout) -> dict[str, str]:
 
 def supernode_environment(layout: Layout, site: str) -> dict[str, str]:
     """What the ClientApp of ``site`` finds in its environment."""
-    # All named here: one that the environment had before is that of another consortium.
+    # What the environment may have of another consortium is named here. A policy or a device in it, though,
+    # is the wish of whoever types, for all sites.
     own = {
         PHANTOMS_VARIABLE: str(layout.sites),
         LOG_VARIABLE: str(layout.site_log(site)),

@@ -27,7 +27,7 @@ class Layout:
     Attributes
     ----------
     state
-        The state directory, absolute.
+        The state directory; absolute, without symbolic links: processes are known by it.
     """
 
     state: Path
@@ -81,6 +81,11 @@ class Layout:
     def processes(self) -> Path:
         """What was started, with its ports."""
         return self.root / "processes.json"
+
+    @property
+    def superlink_lock(self) -> Path:
+        """Held by ``reconsent server run`` for as long as its SuperLink lives."""
+        return self.root / "superlink.lock"
 
     @property
     def health_address(self) -> Path:

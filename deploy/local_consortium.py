@@ -14,6 +14,7 @@ from deploy import commands, exporters, processes, readiness
 from deploy.admission import Admission, admit
 from deploy.certificates import AUTHORITY, check_certificates, make_certificates
 from deploy.component import Component, Report, silent
+from deploy.continuity import check_continuity, check_no_server
 from deploy.flower_control import FlowerControl
 from deploy.housekeeping import tidy
 from deploy.keeper import KEEPER, keeper_command, keeper_names
@@ -56,7 +57,7 @@ class LocalConsortium:
     """
 
     def __init__(self, state: Path) -> None:
-        self.layout = Layout(Path(state).absolute())
+        self.layout = Layout(Path(state).resolve())
         self.control = FlowerControl(self.layout.flower_home)
         self._mark = str(self.layout.root)
 
@@ -91,7 +92,8 @@ class LocalConsortium:
         ------
         DeployError
             If a process does not start (what was started is stopped again), a certificate has expired,
-            another consortium runs here, or another ``up`` or ``down`` is at work.
+            another consortium runs here or trained the models, ``reconsent server run`` has the state, or
+            another ``up`` or ``down`` is at work.
         StateError
             If the state directory cannot be used.
         """
@@ -99,7 +101,9 @@ class LocalConsortium:
         with self._locked():
             table = ProcessTable.load(self.layout.processes)
             now = _Start(running=self._running(table), metrics=metrics)
+            check_no_server(self.layout)
             self._check_same(config, table, now.running, insecure=insecure)
+            check_continuity(self.layout, config)
             self._stop_silent(now.running, table, report)
             self._end_strays(now.running, report)
             if not insecure:

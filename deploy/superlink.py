@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deploy import commands
 from deploy.certificates import AUTHORITY, SERVER, SERVER_KEY, certificate_statuses, check_certificates
+from deploy.continuity import check_continuity, check_no_server, hold_superlink
 from deploy.flower_control import FlowerControl, executable
 from deploy.housekeeping import tidy
 from deploy.layout import SUPERLINK, Layout
@@ -71,6 +72,8 @@ class SuperLinkStart:
         What deserves attention before long.
     layout, consortium
         Where the messages of former runs are, and for how long contributions are kept.
+    settings, tls
+        What it was made of, and where the certificates are.
     """
 
     command: tuple[str, ...]
@@ -78,10 +81,12 @@ class SuperLinkStart:
     warnings: tuple[str, ...]
     layout: Layout
     consortium: ConsortiumConfig
+    settings: SuperLinkSettings
+    tls: Path
 
 
 def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
-    """Check everything, and write down what ``reconsent train`` and the like will look for.
+    """Check everything; nothing is written.
 
     Certificates are not made here: whoever makes them decides by which names the sites reach the server.
 
@@ -90,13 +95,11 @@ def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
     ConfigError
         If the consortium file is wrong.
     DeployError
-        If the certificates are missing, expired or not good for the loopback, a port is taken, or
-        ``reconsent up`` runs a SuperLink on the same state.
-    StateError
-        If the state directory cannot be used.
+        If the certificates are missing, expired or not good for the loopback, a port is taken, a SuperLink
+        runs on the same state, or the state holds another consortium's models.
     """
     config = load_consortium(settings.consortium)
-    layout = Layout(settings.state.absolute())
+    layout = Layout(settings.state.resolve())
     tls = layout.tls if settings.tls is None else settings.tls.absolute()
     warnings = check_certificates(tls)
     if LOCAL not in certificate_statuses(tls)[1].hosts:
@@ -109,20 +112,33 @@ def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
         raise DeployError(
             f"`reconsent up` runs a consortium in {layout.state}.", "Stop it first: `reconsent down`."
         )
+    check_no_server(layout)
     for address in (f"{LOCAL}:{settings.api_port}", settings.fleet_address, settings.health_address):
         _check_free(address)
-    layout.make()
-    with explaining_os_errors(f"The state directory {layout.state}"):
-        write_atomically(layout.consortium, dump_consortium(config).encode())
-        write_atomically(layout.health_address, f"{settings.health_address}\n".encode())
-        # Of an earlier `reconsent up`; without it, hints name the command that is in use here now.
-        layout.processes.unlink(missing_ok=True)
-        FlowerControl(layout.flower_home).connect(f"{LOCAL}:{settings.api_port}", tls / AUTHORITY)
+    check_continuity(layout, config)
     # Without the mark of `reconsent up` neither it nor `reconsent down` takes this for a leftover.
     environment = commands.superlink_environment(layout)
     environment.pop(MARK, None)
     command = _command(layout, tls, settings)
-    return SuperLinkStart(command, environment, tuple(warnings), layout, config)
+    return SuperLinkStart(command, environment, tuple(warnings), layout, config, settings, tls)
+
+
+def settle_superlink(start: SuperLinkStart) -> None:
+    """Write down what ``reconsent train`` and the like will look for.
+
+    Raises
+    ------
+    StateError
+        If the state directory cannot be used.
+    """
+    layout, settings = start.layout, start.settings
+    layout.make()
+    with explaining_os_errors(f"The state directory {layout.state}"):
+        write_atomically(layout.consortium, dump_consortium(start.consortium).encode())
+        write_atomically(layout.health_address, f"{settings.health_address}\n".encode())
+        # Of an earlier `reconsent up`; without it, hints name the command that is in use here now.
+        layout.processes.unlink(missing_ok=True)
+        FlowerControl(layout.flower_home).connect(f"{LOCAL}:{settings.api_port}", start.tls / AUTHORITY)
 
 
 def run_superlink(start: SuperLinkStart) -> None:
@@ -133,8 +149,14 @@ def run_superlink(start: SuperLinkStart) -> None:
     Raises
     ------
     DeployError
-        If the program cannot be executed, or the database not be purged; otherwise this does not return.
+        If another SuperLink was started here meanwhile, the program cannot be executed, or the database not
+        be purged; otherwise this does not return.
+    StateError
+        If the state directory cannot be used.
     """
+    start.layout.make()
+    hold_superlink(start.layout)
+    settle_superlink(start)
     tidy(start.layout, start.consortium)
     try:
         os.execve(start.command[0], start.command, dict(start.environment))  # noqa: S606 - no shell wanted

@@ -44,7 +44,7 @@ def state_path(given: object = None, environment: Mapping[str, str] = os.environ
 
     Empty counts as not given.
     """
-    return Path(str(given or environment.get(STATE_VARIABLE) or DEFAULT_STATE)).absolute()
+    return Path(str(given or environment.get(STATE_VARIABLE) or DEFAULT_STATE)).resolve()
 
 
 def phantoms_path(run_config: Mapping[str, object], environment: Mapping[str, str] = os.environ) -> Path:

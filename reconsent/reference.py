@@ -65,7 +65,6 @@ _TAIL = """## The environment
 goes before its node configuration; default: `privacy` beside the policy or the log |
 | `RECONSENT_DEVICE` | device a site computes on, `cpu` (the default), `cuda` or `cuda:0`; \
 goes before its node configuration ([sites](site.md#a-gpu)) |
-| `RECONSENT_SIMULATION` | `1`, the default: withdrawals are marked as simulated; `0`: the sites are real |
 | `RECONSENT_DEPLOYMENT` | set by `reconsent up` for its processes, to know them again; leave it alone |
 | `RECONSENT_KILL_AT` | for tests: a point of `reconsent.faults` at which the process kills itself |
 

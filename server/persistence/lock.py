@@ -73,6 +73,12 @@ class DirectoryLock:
             raise
         _held.add(self)
 
+    def survive_exec(self) -> None:
+        """Keep the lock for whatever program this process becomes; it ends with that."""
+        if self._file is not None:
+            os.set_inheritable(self._file.fileno(), True)
+            _kept.append(self)
+
     def release(self) -> None:
         """Let another server in. A second call does nothing."""
         if self._file is not None:
@@ -127,6 +133,8 @@ def is_held(path: Path) -> bool:
 
 
 _held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+_kept: list[DirectoryLock] = []
+"""Locks that nobody else may hold on to: a file that is forgotten is closed."""
 
 
 def _drop_after_fork() -> None:

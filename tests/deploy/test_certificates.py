@@ -116,6 +116,12 @@ def test_renewing_keeps_authority_and_names(tmp_path: Path) -> None:
     """Sites that trust the old authority accept the renewed certificate under the old names."""
     make_certificates(tmp_path, ["superlink.clinic.example"], days=1)
     before = contents(tmp_path)
+    kept = tmp_path / "elsewhere"
+    (tmp_path / "ca.key").rename(kept)
+    with pytest.raises(DeployError, match="no private key") as caught:
+        renew_certificates(tmp_path)
+    assert "Bring it back" in caught.value.remedy
+    kept.rename(tmp_path / "ca.key")
     renew_certificates(tmp_path, days=100)
     after = contents(tmp_path)
     assert after[AUTHORITY] == before[AUTHORITY] and after[AUTHORITY_KEY] == before[AUTHORITY_KEY]

@@ -11,6 +11,7 @@ import time
 import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,12 +20,14 @@ from deploy.certificates import make_certificates
 from deploy.flower_control import FlowerControl
 from deploy.health import status
 from deploy.layout import Layout
+from deploy.local_consortium import LocalConsortium
 from deploy.ports import find_ports
 from deploy.processes import MARK
-from deploy.superlink import SuperLinkSettings, prepare_superlink
+from deploy.superlink import SuperLinkSettings, prepare_superlink, settle_superlink
 from deploy.superlink_health import SuperLinkHealth, superlink_health
-from reconsent.config import load_consortium
+from reconsent.config import dump_consortium, load_consortium
 from reconsent.errors import ConfigError, DeployError, StateError
+from server.persistence.lock import is_held
 from tests.deploy.deployment_files import flower_options
 from tests.integration.operator_at_work import Operator
 
@@ -60,7 +63,7 @@ def test_commands_without_password_stay_on_the_loopback(settings: SuperLinkSetti
 
 def test_later_commands_find_consortium_and_connection(settings: SuperLinkSettings) -> None:
     """The consortium file and Flower's configuration are where `reconsent train` looks for them."""
-    prepare_superlink(settings)
+    settle_superlink(prepare_superlink(settings))
     layout = Layout(settings.state)
     assert load_consortium(layout.consortium) == load_consortium("tiny")
     table = tomllib.loads((layout.flower_home / "config.toml").read_text(encoding="utf-8"))
@@ -75,7 +78,7 @@ def test_health_is_asked_where_it_listens(settings: SuperLinkSettings) -> None:
     assert superlink_health(layout) == SuperLinkHealth(None, "unknown")
     for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 - nothing listens there
         (port,) = find_ports([None])
-        prepare_superlink(replace(settings, health_address=f"{host}:{port}"))
+        settle_superlink(prepare_superlink(replace(settings, health_address=f"{host}:{port}")))
         assert superlink_health(layout) == SuperLinkHealth(f"127.0.0.1:{port}", "unreachable")
     layout.health_address.write_bytes(b"\xff")
     with pytest.raises(StateError, match="health-address cannot be read"):
@@ -87,6 +90,38 @@ def test_up_and_down_do_not_take_it_for_a_leftover(settings: SuperLinkSettings) 
     assert MARK not in prepare_superlink(settings).environment
 
 
+def test_a_check_changes_nothing(settings: SuperLinkSettings) -> None:
+    """What is looked for on disk stays that of the server that was started."""
+    settle_superlink(prepare_superlink(settings))
+    layout = Layout(settings.state)
+    before = {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()}
+    prepare_superlink(replace(settings, consortium="demo", health_address="127.0.0.1:1"))
+    assert {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"model": {"channels": 6}}])
+def test_models_of_another_consortium_are_not_trained_on(
+    settings: SuperLinkSettings, change: dict[str, Any]
+) -> None:
+    """By either command; as long as there is no model, any consortium may begin."""
+    settle_superlink(prepare_superlink(settings))
+    tiny = load_consortium("tiny")
+    model = tiny.model.model_copy(update=change.get("model", {}))
+    other = tiny.model_copy(update={**change, "model": model})
+    file = settings.state.parent / "other.toml"
+    file.write_text(dump_consortium(other), encoding="utf-8")
+    changed = replace(settings, consortium=str(file))
+    prepare_superlink(changed)
+    (settings.state / "models").mkdir()
+    (settings.state / "models" / "M-1.safetensors").touch()
+    what = "seed differ" if "seed" in change else r"\[model\] differ"
+    with pytest.raises(DeployError, match=what):
+        prepare_superlink(changed)
+    with pytest.raises(DeployError, match=what):
+        LocalConsortium(settings.state).up(other)
+    prepare_superlink(settings)
+
+
 def test_hints_name_the_command_that_is_in_use(settings: SuperLinkSettings) -> None:
     """Whoever cannot reach the SuperLink is told to start it as it was started last."""
     layout = Layout(settings.state)
@@ -95,7 +130,7 @@ def test_hints_name_the_command_that_is_in_use(settings: SuperLinkSettings) -> N
     control = FlowerControl(layout.flower_home)
     with pytest.raises(DeployError, match="reconsent up"):
         control.list_nodes()
-    prepare_superlink(settings)
+    settle_superlink(prepare_superlink(settings))
     for ask in (control.list_nodes, control.list_runs):
         with pytest.raises(DeployError, match="reconsent server run"):
             ask()
@@ -162,10 +197,19 @@ def test_it_becomes_a_superlink_that_serves_and_ends_when_told(settings: SuperLi
         link = asdict(SuperLinkHealth(settings.health_address, "serving"))
         assert operator.status()["superlink"] == link
         assert f"SuperLink serving ({settings.health_address})" in operator("status")
+        with pytest.raises(AssertionError, match="`reconsent server run` runs a SuperLink in"):
+            operator("up", "--no-metrics")
+        again = [
+            *command[:-6],
+            *("--api-port", "1", "--fleet-address", "127.0.0.1:2", "--health-address", "127.0.0.1:3"),
+        ]
+        second = subprocess.run(again, capture_output=True, text=True, check=False)
+        assert "runs a SuperLink in" in second.stderr and second.returncode == 1
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
         assert probe.main([settings.health_address]) == 1
         assert operator.status()["superlink"] == {**link, "health": "unreachable"}
+        assert not is_held(Layout(settings.state).superlink_lock)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
