@@ -274,6 +274,7 @@ class Coordinator:
             cooperating=departed & (self.membership.cooperating() if cooperating is None else cooperating),
             staying=staying,
             models=self._kept_models() if cached else {},
+            touched=self._touched(departed),
         )
         how = self._common()
         if departure.cooperating:
@@ -322,6 +323,11 @@ class Coordinator:
             for round_, version in kept.items()
             if round_ == newest or self.cache.can_rewind(round_)
         }
+
+    def _touched(self, departed: frozenset[str]) -> frozenset[int]:
+        """Rounds of the kept models that something of a leaving site is in."""
+        kept = self.books.kept_models()
+        return frozenset(t for t, version in kept.items() if any(version.depends_on(s) for s in departed))
 
     def _common(self) -> dict[str, Any]:
         training = self.consortium.training

@@ -104,7 +104,7 @@ class UnlearningRun:
             reached("unlearning-round-averaged")
             ended = self._of.simulated or checkpoint.done + 1 == total
             if record.site_stays and not self._of.simulated:
-                self._check_left_out(record, outcome)
+                self._check_left_out(record, outcome, last=checkpoint.done + 1 == total)
             evaluation = self._of.evaluate(strategy, outcome, checkpoint.done + 1, last=ended)
             with self._of.state.session() as session:
                 version = books.commit(strategy, outcome, MAIN, version, evaluation, method=config.method)
@@ -129,19 +129,32 @@ class UnlearningRun:
             staying=departed if record.site_stays else frozenset(),
         )
 
-    @staticmethod
-    def _check_left_out(record: WithdrawalRecord, outcome: RoundOutcome) -> None:
-        """Keep no round in which a site has not left its patients out: nobody else could tell."""
-        for told in outcome.sites:
-            if told.site in record.sites and told.outcome == "ok":
-                left_out = int(told.metrics.get(msg.LEFT_OUT, 0))
-                if left_out < (record.patients or 0):
-                    raise RoundError(
-                        f"{record.patients} patients of {told.site} have withdrawn, and it leaves out "
-                        f"{left_out} of those it has data of.",
-                        "Have the site name them in `withdrawn-patients` of its policy, as `reconsent data "
-                        "check` spells them; then run `reconsent resume`.",
-                    )
+    def _check_left_out(self, record: WithdrawalRecord, outcome: RoundOutcome, *, last: bool) -> None:
+        """Keep no round in which a site has not left its patients out, and not the last without its word for
+        it: nobody else could tell.
+        """  # noqa: D205 - one sentence
+        (site,) = record.sites
+        # Of every request under way: they are in its policy together.
+        wanted = sum(
+            other.patients or 0
+            for other in self._register.open()
+            if other.site_stays and other.sites == record.sites and other.restricted_at is not None
+        )
+        told = next((told for told in outcome.sites if told.site == site and told.outcome == "ok"), None)
+        if told is None and last:
+            raise RoundError(
+                f"No usable reply came from {site} in the last round of its patients' unlearning, and only "
+                "that site can say whether it leaves them out.",
+                "`reconsent status` says what became of its replies; then run `reconsent resume`.",
+            )
+        left_out = wanted if told is None else int(told.metrics.get(msg.LEFT_OUT, 0))
+        if left_out < wanted:
+            raise RoundError(
+                f"{wanted} patients of {site} have withdrawn, and it leaves out {left_out} of those it has "
+                "data of.",
+                "Have the site name them in `withdrawn-patients` of its policy, as `reconsent data check` "
+                "spells them; then run `reconsent resume`.",
+            )
 
     def _check_wanted(self, record: WithdrawalRecord) -> None:
         current = self._register.get(record.id)

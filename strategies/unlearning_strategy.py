@@ -46,6 +46,9 @@ class Departure:
     models
         Round → the model after it, of those that are kept with the contributions up to it, the newest and
         the initial one (round 0) among them; for methods that go back.
+    touched
+        Rounds of ``models`` by whose lineage something of ``sites`` is in the model, whatever is left of their
+        contributions.
     """
 
     sites: frozenset[str]
@@ -57,6 +60,7 @@ class Departure:
     cooperating: frozenset[str] = frozenset()
     staying: frozenset[str] = frozenset()
     models: Mapping[int, Callable[[], ArrayRecord]] = field(default_factory=dict)
+    touched: frozenset[int] = frozenset()
 
     @property
     def contributors(self) -> list[str]:

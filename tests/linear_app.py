@@ -92,8 +92,8 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
 
     The node configuration says ``site`` and, if not the default, ``organ``, ``examples``, ``fault``
     (``train``: the site cannot train), ``leaving`` (how far the patients who withdraw from the site move its
-    centre; those patients alone have it that much farther), ``consortium`` and ``shared-…`` (what it tells of
-    its file), ``claims`` (a number it gives for everything) and ``counts`` (what it says when it is asked for
+    centre; those patients alone have it that much farther), ``left-out`` (how many of them it says it leaves
+    out), ``consortium`` and ``shared-…`` (what it tells of its file), ``claims`` (a number it gives for everything) and ``counts`` (what it says when it is asked for
     its number of examples). Gradients are noisy as with mini-batches, seeded by site and round, so that a
     wrong round number or a lost round shows in the last bit of the model.
     """
@@ -144,6 +144,8 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
             msg.TRAIN_LOSS: float(0.5 * np.sum((theta - centres[site]) ** 2)),
             msg.SECONDS: 0.01,
         }
+        if "left-out" in context.node_config:
+            metrics[msg.LEFT_OUT] = int(context.node_config["left-out"])
         if "claims" in context.node_config:
             metrics = dict.fromkeys(metrics, float(context.node_config["claims"]))
         return Message(msg.content(arrays=msg.array_record(arrays), metrics=metrics), reply_to=message)

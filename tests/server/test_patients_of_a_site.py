@@ -122,6 +122,31 @@ def test_the_whole_site_may_withdraw_afterwards(tmp_path: Path) -> None:
         assert run.books.roster.get("delta").status is SiteStatus.WITHDRAWN
 
 
+def test_going_back_before_the_site_joined_is_exact_afterwards(tmp_path: Path) -> None:
+    """The contributions of before its patients' withdrawal are erased, and yet it was in the models then."""
+    longer = {"training": {"rounds": 12}, "contributions": {"anchors": [0.67]}}
+    with trained(tmp_path, changes=longer) as run:
+        ask(run)
+        carry_out(run)
+        run.coordinator.train(12)
+        kept = run.books.kept_models()
+        assert min(run.coordinator.cache.shares("delta")) == 9
+        assert 8 in kept and kept[8].depends_on("delta")
+    back = consortium(**longer, unlearning={"method": "rollback", "settings": {}})
+    with opened(tmp_path, back, nodes()) as run:
+        run.coordinator.meet()
+        run.coordinator.withdraw(["delta"])
+        lost = [r for r in run.books.log.all(MAIN) if r.kind == "retain" and r.round > 14]
+        assert len(lost) == 14, "all there were, those of the patients' unlearning too"
+        initial = run.books.registry.initial(MAIN)
+        assert initial is not None
+        version, parents = run.books.version(MAIN, "unlearned"), set()
+        while version.parent is not None:
+            version = run.books.registry.get(version.parent)
+            parents.add(version.depends_on("delta"))
+        assert parents == {False}
+
+
 def ask(run: Run, *, number: str | None = None, patients: int = 2, site: str = "delta") -> str:
     """A request of patients whose site stays; its id."""
     asked = RequestDetails(scope=PATIENTS_ONLY, patients=patients, request_id=number)
@@ -230,25 +255,58 @@ def test_what_becomes_of_patients_whose_site_thinks_better_of_it(
             assert [v.round for v in usable if v.kind == "train"] == list(range(1, 7))
 
 
-@pytest.mark.parametrize("cause", ["method", "site"])
-def test_what_one_site_must_see_to_stops_nobody(cause: str, tmp_path: Path) -> None:
-    """A method that cannot, or a site that leaves nobody out: the request is left aside, training goes on."""
-    changes = {"unlearning": {"method": "cached-ascent", "settings": {}}} if cause == "method" else {}
-    if cause == "site":
-        changes = {"unlearning": {"method": "retain-ft", "settings": {}}}
-    with trained(tmp_path, simulated=False, changes=changes) as run:
+def deployed(path: Path, method: str, **node: Any) -> Any:
+    """A consortium after six rounds that is no simulation; ``node`` changes the configuration of delta's."""
+    sites = grid(delta={"leaving": 2.0, **node})
+    changes = {"unlearning": {"method": method, "settings": {}}}
+    return trained(path, simulated=False, changes=changes, sites=sites)
+
+
+def test_a_site_that_leaves_all_of_them_out(tmp_path: Path) -> None:
+    """Of two requests at once as many as of both; then each is carried out."""
+    with deployed(tmp_path, "retain-ft", **{"left-out": 5}) as run:
         run.coordinator.membership._simulated = True  # LocalGrid has no node keys to wait for
+        asked = [ask(run, number="n-1"), ask(run, number="n-2", patients=3)]
+        carry_out(run)
+        for id_ in asked:
+            record, *_, last = (run.coordinator.withdrawals.get(id_), *run.coordinator.withdrawals.events(id_))
+            assert record.state is WithdrawalState.COMPLETED, last.note
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"), [("method", "as a whole"), ("site", "leaves out 0"), ("silent", "No usable reply")]
+)
+def test_what_one_site_must_see_to_stops_nobody(cause: str, said: str, tmp_path: Path) -> None:
+    """A method that cannot, a site that leaves nobody out or says nothing: the request is left aside, and
+    training goes on from the model there was.
+    """  # noqa: D205 - one sentence
+    method = "cached-ascent" if cause == "method" else "retain-ft"
+    with deployed(tmp_path, method) as run:
+        run.coordinator.membership._simulated = True  # LocalGrid has no node keys to wait for
+        if cause == "silent":
+            run.coordinator.grid._nodes[4]["fault"] = "train"  # type: ignore[attr-defined]
         patients = ask(run)
         before = run.books.version(MAIN, "train").id
         carry_out(run)
         found = run.coordinator.withdrawals.get(patients)
         assert found.state is WithdrawalState.FAILED
         last = run.coordinator.withdrawals.events(patients)[-1].note
-        assert ("as a whole" if cause == "method" else "leaves out 0") in last
+        assert said in last
         assert [text for text in run.texts("notice") if "left aside" in text]
         run.coordinator.train(7)
         assert run.books.version(MAIN, "train").parent == before
-        assert run.books.log.count(MAIN, "retain") == 0
+        # Before the last round that it has to answer in, one is done without it, and dropped.
+        assert run.books.log.count(MAIN, "retain") == (cause == "silent")
+
+
+def test_those_of_two_requests_are_not_one_and_the_same(tmp_path: Path) -> None:
+    """A site that leaves out as many as one of them asks for has not done what both ask for."""
+    with deployed(tmp_path, "retain-ft", **{"left-out": 3}) as run:
+        run.coordinator.membership._simulated = True
+        first = ask(run, number="n-1")
+        ask(run, number="n-2", patients=3)
+        carry_out(run)
+        assert "5 patients of delta have withdrawn" in run.coordinator.withdrawals.events(first)[-1].note
 
 
 def test_a_restored_backup_lets_the_site_stay(tmp_path: Path) -> None:
