@@ -24,7 +24,7 @@ from typing import Any
 
 from cli.assessment import default_workers
 from cli.simulate import pseudonyms_in, setting_value
-from cli.trials import Attempt, leaving, trained
+from cli.trials import Attempt, leaving, staying, trained
 from reconsent.config import ConsortiumConfig, WithdrawalConfig, load_consortium
 
 WORKERS = default_workers()
@@ -82,6 +82,8 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="a method and its settings a line")
     parser.add_argument("settings", nargs="*")
     args = parser.parse_intermixed_args()
+    if args.patients and args.withdraw is None:
+        parser.error("--patients needs --withdraw: the site that they leave")
     lines = [[args.method, *args.settings]]
     if args.file:
         lines = [
@@ -109,7 +111,8 @@ def main() -> None:
 
 
 def _place(root: Path, config: ConsortiumConfig) -> Path:
-    return root / "-".join([config.name, str(config.seed), *leaving(config)])
+    some = ["patients"] if staying(config) else []
+    return root / "-".join([config.name, str(config.seed), *leaving(config), *some])
 
 
 if __name__ == "__main__":

@@ -151,7 +151,9 @@ class Withdrawing:
 
     def _restrict(self, record: WithdrawalRecord) -> WithdrawalRecord:
         what = (
-            "their site leaves them out" if record.site_stays else "barred everywhere; contributions frozen"
+            "their site is to leave them out"
+            if record.site_stays
+            else "barred everywhere; contributions frozen"
         )
         moved = self._move(record, WithdrawalState.RESTRICTED, what)
         reached("withdrawal-restricted")

@@ -77,7 +77,10 @@ class FedEraser(UnlearningStrategy):
 
     @classmethod
     def needs(cls, settings: Settings) -> Needs:
-        """Updates of all sites in the first replayed round; of the others the lengths, always kept."""
+        """Updates of all remaining sites in the first replayed round; of the others the lengths, always kept.
+
+        The leaving sites' say which rounds were kept.
+        """
         del settings
         return Needs(contributions=True, history="some")
 

@@ -36,8 +36,8 @@ class RollbackSettings(RetainFineTuningSettings):
 def round_before(departure: Departure, cache: ContributionCache) -> int:
     """The newest round of which a model is kept that nothing of the leaving sites is in; 0 is the initial.
 
-    Before the first contribution that is kept, which need not be their first: those before a withdrawal of some
-    of a site's patients were erased. So the model's lineage is asked, too.
+    Before the first contribution that is kept, which need not be their first: those before a withdrawal of
+    some of a site's patients were erased. So the model's lineage is asked, too.
     """
     joined = min(
         (min(cache.shares(site)) for site in departure.contributors if cache.shares(site)), default=0

@@ -47,8 +47,8 @@ class Departure:
         Round → the model after it, of those that are kept with the contributions up to it, the newest and
         the initial one (round 0) among them; for methods that go back.
     touched
-        Rounds of ``models`` by whose lineage something of ``sites`` is in the model, whatever is left of their
-        contributions.
+        Rounds of ``models`` by whose lineage something of ``sites`` is in the model, whatever is left of
+        their contributions.
     """
 
     sites: frozenset[str]

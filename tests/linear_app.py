@@ -93,8 +93,9 @@ def hospital_app(centres: dict[str, np.ndarray], rate: float = 0.2, steps: int =
     The node configuration says ``site`` and, if not the default, ``organ``, ``examples``, ``fault``
     (``train``: the site cannot train), ``leaving`` (how far the patients who withdraw from the site move its
     centre; those patients alone have it that much farther), ``left-out`` (how many of them it says it leaves
-    out), ``consortium`` and ``shared-…`` (what it tells of its file), ``claims`` (a number it gives for everything) and ``counts`` (what it says when it is asked for
-    its number of examples). Gradients are noisy as with mini-batches, seeded by site and round, so that a
+    out), ``consortium`` and ``shared-…`` (what it tells of its file), ``claims`` (a number it gives for
+    everything) and ``counts`` (what it says when it is asked for its number of examples). Gradients are noisy
+    as with mini-batches, seeded by site and round, so that a
     wrong round number or a lost round shows in the last bit of the model.
     """
     app = ClientApp()

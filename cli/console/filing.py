@@ -69,7 +69,7 @@ def file(visit: Visit) -> Response:
         for line in filed.differing:
             visit.say(line, "bad")
     else:
-        now = "leaves them out" if record.site_stays else "is barred"
+        now = "is to leave them out" if record.site_stays else "is barred"
         visit.say(f"Filed as {record.id}. {', '.join(record.sites)} {now} from now on. {filed.keys}")
         then = (
             "The run under way carries it out after its present round."
@@ -112,6 +112,10 @@ def _request(visit: Visit, config: ConsortiumConfig) -> WithdrawalRequest:
     known = _statuses(visit, config)
     if not sites:
         raise WithdrawalError("No site is chosen.", "Say who leaves.")
+    if visit.text("scope") == PATIENTS_ONLY and len(sites) > 1:
+        raise WithdrawalError(
+            f"Patients of {', '.join(sites)} cannot leave by one request.", "File one for each site."
+        )
     for site in sites:
         if site not in known:
             raise WithdrawalError(f"There is no site {site[:80]!r}.", "Choose from the list.")

@@ -92,15 +92,17 @@ DECISIONS: Mapping[str, Decision] = {
     ),
     "refuse": Decision(
         "Refuse",
-        "The site may take part again, with a new key. The requester must be told why, and where to complain "
-        "(GDPR Art. 12(4)).",
+        "A site that was barred may take part again, with a new key; one that stayed still leaves its "
+        "patients out, by its own policy. The requester must be told why, and where to complain (GDPR Art. "
+        "12(4)).",
         _leads_to(_S.REFUSED),
         "Refused. Tell the requester why, and where to complain.",
         grave=True,
     ),
     "cancel": Decision(
         "Cancel",
-        "Because who asked wants it no more. The site may take part again, with a new key.",
+        "Because who asked wants it no more. A site that was barred may take part again, with a new key; one "
+        "that stayed still leaves its patients out, by its own policy.",
         _leads_to(_S.CANCELLED),
         "Cancelled.",
         grave=True,

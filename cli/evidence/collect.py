@@ -177,7 +177,11 @@ def _prepare(
             list(subjects.left),
             rounds=budget,
             salt="query",
-            patients={name: sorted(patients) for name, patients in losing.items() if patients},
+            patients={
+                name: sorted(patients & set(Site(consortium, consortium.site(name)).split().train))
+                for name, patients in losing.items()
+                if patients
+            },
         )
     shadows = _shadow_plans(consortium, subjects, material) if wanted.membership == "lira" else []
     for number, patients in enumerate(shadows):

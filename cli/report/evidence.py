@@ -28,6 +28,19 @@ _QUESTIONS = {
     "changed/forget-train": "did it get worse on the hospital's own scans at all?",
 }
 
+_OF_PATIENTS = {
+    "gap/forget-test": "as accurate for the hospital that stays as a retrained model?",
+    "gap/forget-train": "as accurate on the scans of the patients who left?",
+    "relearn": "as fast to learn more images of that hospital's organ?",
+    "continuation": "the same after further training without the patients?",
+    "membership/loss": "can an attacker tell the patients who left by how well they are reconstructed?",
+    "membership/lira": "can an attacker with models of their own tell the patients who left?",
+    "error-distribution": "errors on those patients' scans spread as a retrained model's?",
+    "kept/forget-test": "did the hospital that stays lose?",
+    "changed/forget-train": "did the model get worse on those patients' scans at all?",
+}
+"""The same where patients leave a hospital that stays."""
+
 _MARKS = {"passed": "✓ passed", "failed": "✗ failed", "undecided": "○ undecided"}
 _SETS = {"retain_test": "remaining hospitals", "forget_test": "withdrawn organ"}
 
@@ -79,7 +92,7 @@ def section(results: Results) -> Section | None:
             (_MARKS[finding.verdict].split()[0], _typeset(finding.words))
             for finding in _of(evidence, "unlearned")
         ),
-        rows=tuple(_rows(evidence)),
+        rows=tuple(_rows(evidence, patients=any(s.patients_left is not None for s in results.withdrawn))),
         roc=_roc(evidence),
         attacks=_attacks(evidence),
         hallucination=_hallucination(evidence),
@@ -132,7 +145,8 @@ def _of_them(number: int) -> str:
     return f"{count(number, 'of them', 'of them')}" if number else "none"
 
 
-def _rows(evidence: Evidence) -> list[Row]:
+def _rows(evidence: Evidence, *, patients: bool) -> list[Row]:
+    questions = {**_QUESTIONS, **_OF_PATIENTS} if patients else _QUESTIONS
     names: list[str] = []
     for finding in evidence.findings:
         if finding.check not in names:
@@ -144,7 +158,7 @@ def _rows(evidence: Evidence) -> list[Row]:
         rows.append(
             Row(
                 name=name,
-                question=_QUESTIONS.get(name, ""),
+                question=questions.get(name, ""),
                 original=_cell(cells.get("original")),
                 unlearned=_cell(cells.get("unlearned")),
                 reference="" if known.reference is None else _number(known.reference, known.unit),

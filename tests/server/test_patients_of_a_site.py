@@ -269,7 +269,10 @@ def test_a_site_that_leaves_all_of_them_out(tmp_path: Path) -> None:
         asked = [ask(run, number="n-1"), ask(run, number="n-2", patients=3)]
         carry_out(run)
         for id_ in asked:
-            record, *_, last = (run.coordinator.withdrawals.get(id_), *run.coordinator.withdrawals.events(id_))
+            record, *_, last = (
+                run.coordinator.withdrawals.get(id_),
+                *run.coordinator.withdrawals.events(id_),
+            )
             assert record.state is WithdrawalState.COMPLETED, last.note
 
 

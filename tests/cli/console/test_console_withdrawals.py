@@ -111,10 +111,10 @@ def test_patients_leave_and_their_site_stays(officer: Visitor, place: Path) -> N
     assert "its key is refused" not in asked
     where = officer.confirm(page).headers["location"]
     shown = text_of(officer.get(where))
-    assert "delta leaves them out from now on. The site stays, and its key is good." in shown
+    assert "delta is to leave them out from now on. The site stays, and its key is good." in shown
     assert "2 patients of the site, which stays" in shown
-    assert "(the site leaves them out since then)" in shown
-    assert "barred" not in shown
+    assert "(the site is to leave them out since then)" in shown
+    assert "is barred" not in shown
     with StateDirectory.open(place / "state", url="", writable=False) as opened:
         (record,) = Withdrawals(opened).all()
         assert (record.scope, record.patients, record.cooperating) == ("patients-only", 2, True)
@@ -127,6 +127,10 @@ def test_how_much_must_be_said(officer: Visitor, place: Path, fields: dict[str, 
     asked = {"site": "delta", "reason": "asked", "requested_by": "dpo", **fields}
     answer = officer.send("/withdrawals/new", "/withdrawals/new", asked, status=400)
     assert "the number of patients cannot be read" in text_of(answer)
+    both = {**asked, "site": ["gamma", "delta"], "scope": "patients-only", "patients": "2"}
+    answer = officer.send("/withdrawals/new", "/withdrawals/new", both, status=400)
+    assert "cannot leave by one request" in text_of(answer)
+    assert len(re.findall(r'name="scope"[^>]*checked', answer.text)) == 1
     assert records(place) == []
 
 
