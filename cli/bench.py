@@ -47,8 +47,9 @@ def bench(
 ) -> None:
     """Compare the methods of unlearning, each at its own best settings.
 
-    Settings are chosen on other seeds and other organs than those reported, with the same number of trials
-    for every method. Each attempt is kept as it is made: the same command goes on where it was stopped.
+    Settings are chosen on other seeds and other organs than those reported, with at most the same number of
+    trials for every method. Each attempt is kept as it is made: the same command goes on where it was
+    stopped.
 
     Examples
     --------

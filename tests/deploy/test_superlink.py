@@ -211,6 +211,8 @@ def test_it_becomes_a_superlink_that_serves_and_ends_when_told(settings: SuperLi
         assert operator.status()["superlink"] == {**link, "health": "unreachable"}
         assert not is_held(Layout(settings.state).superlink_lock)
     finally:
+        # In case that `up` did start something.
+        operator.local.down()
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=10)
