@@ -26,6 +26,10 @@ from reconsent.errors import DeployError
 from reconsent.files import write_atomically
 from server.persistence.state import explaining_os_errors
 
+_ALONE = (
+    "training.min-sites is 1: a round that one hospital alone answers hands its very parameters to all others. "
+    "Set it to 2 or more."
+)
 API_PORT, FLEET_ADDRESS, HEALTH_ADDRESS = 8000, "0.0.0.0:9092", "127.0.0.1:9099"
 
 
@@ -116,6 +120,8 @@ def prepare_superlink(settings: SuperLinkSettings) -> SuperLinkStart:
     for address in (f"{LOCAL}:{settings.api_port}", settings.fleet_address, settings.health_address):
         _check_free(address)
     check_continuity(layout, config)
+    if config.training.min_sites < 2:
+        warnings.append(_ALONE)
     # Without the mark of `reconsent up` neither it nor `reconsent down` takes this for a leftover.
     environment = commands.superlink_environment(layout)
     environment.pop(MARK, None)

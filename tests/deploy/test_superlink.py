@@ -154,6 +154,17 @@ def test_without_certificates_it_says_how_to_make_them(settings: SuperLinkSettin
     assert not (tmp_path / "other").exists()
 
 
+def test_rounds_of_one_hospital_are_warned_of(settings: SuperLinkSettings) -> None:
+    """Their average would be that hospital's own parameters."""
+    (warning,) = prepare_superlink(settings).warnings
+    assert warning.startswith("training.min-sites is 1")
+    tiny = load_consortium("tiny")
+    file = settings.state.parent / "two.toml"
+    two = tiny.model_copy(update={"training": tiny.training.model_copy(update={"min_sites": 2})})
+    file.write_text(dump_consortium(two), encoding="utf-8")
+    assert prepare_superlink(replace(settings, consortium=str(file))).warnings == ()
+
+
 def test_an_occupied_port_is_named(settings: SuperLinkSettings) -> None:
     """A second server on the same ports is refused before it starts."""
     taken = f"127.0.0.1:{settings.api_port} cannot"
