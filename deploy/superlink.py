@@ -27,8 +27,8 @@ from reconsent.files import write_atomically
 from server.persistence.state import explaining_os_errors
 
 _ALONE = (
-    "training.min-sites is 1: a round that one hospital alone answers hands its very parameters to all others. "
-    "Set it to 2 or more."
+    "training.min-sites is 1: a round that one hospital alone answers hands its very parameters to all "
+    "others. Set it to 2 or more."
 )
 API_PORT, FLEET_ADDRESS, HEALTH_ADDRESS = 8000, "0.0.0.0:9092", "127.0.0.1:9099"
 
