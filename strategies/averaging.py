@@ -335,10 +335,9 @@ class ContributionAveraging(Correspondence):
         mean = self._mean
         if self.site_noise is not None:
             mean = self.site_noise.noised(server_round, mean, weights)
-        after = self._layout.flatten(self._sent)
-        after += self.combine(server_round, after, mean)
-        averaged = msg.array_record(self._layout.unflatten(after, self._sent))
-        # Of a large model there shall be no more copies than needed while the round is kept.
+        mean = self.combine(server_round, self._layout.flatten(self._sent), mean)
+        # Of a large model there shall be no more copies than needed, here and while the round is kept.
+        averaged = msg.array_record(self._layout.shifted(self._sent, mean))
         self._begun, self._sent = None, {}
         return averaged
 

@@ -7,7 +7,7 @@ below; everything else in it is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
 import numpy as np
@@ -168,9 +168,10 @@ FAILED_AT_SITE: Final = "failed-at-site"
 NamedArrays = Mapping[str, npt.NDArray[np.generic]]
 
 
-def array_record(arrays: NamedArrays) -> ArrayRecord:
-    """Named numpy arrays as an ArrayRecord, in their order."""
-    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+def array_record(arrays: NamedArrays | Iterable[tuple[str, npt.NDArray[np.generic]]]) -> ArrayRecord:
+    """Named numpy arrays, all there or coming one after the other, as an ArrayRecord, in their order."""
+    items = arrays.items() if isinstance(arrays, Mapping) else arrays
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in items})
 
 
 def named_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -97,6 +97,31 @@ class ParameterLayout:
                 vector[offset : offset + count] -= base[name].reshape(-1).astype(np.float32, copy=False)
                 offset += count
         return vector
+
+    def shifted(self, arrays: Arrays, update: Vector) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
+        """``arrays`` moved by ``update`` ``(P,)``, one array at a time; what is no parameter stays.
+
+        Bit for bit ``unflatten(flatten(arrays) + update, arrays)``, without a second model in memory.
+
+        Raises
+        ------
+        ContributionError
+            If ``update`` has another size.
+        """
+        if update.shape != (self.size,):
+            raise ContributionError(
+                f"An update of {update.shape} values does not fit a model of {self.size} parameters."
+            )
+        offset = 0
+        for name, shape, dtype in self.entries:
+            if _is_float(dtype):
+                count = _count(shape)
+                moved = arrays[name].reshape(-1).astype(np.float32)
+                moved += update[offset : offset + count]
+                yield name, moved.reshape(shape).astype(dtype, copy=False)
+                offset += count
+            else:
+                yield name, np.array(arrays[name])
 
     def unflatten(self, vector: Vector, buffers: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         """The named arrays of ``vector`` ``(P,)``; what is no parameter comes from ``buffers``.

@@ -74,6 +74,26 @@ def test_no_direction_in_nothing(vector: np.ndarray) -> None:
         unit(vector)
 
 
+def test_shifted_is_the_sum_bit_for_bit() -> None:
+    """Array by array as in one vector, half precision and doubles included; another size is refused."""
+    rng = np.random.default_rng(2)
+    arrays = {
+        "w": rng.standard_normal((5, 7)).astype(np.float32),
+        "n": np.array(5, dtype=np.int64),
+        "h": rng.standard_normal(9).astype(np.float16),
+        "b": rng.standard_normal(3),
+    }
+    layout = ParameterLayout.of(arrays)
+    update = rng.standard_normal(layout.size).astype(np.float32)
+    whole = layout.unflatten(layout.flatten(arrays) + update, arrays)
+    found = dict(layout.shifted(arrays, update))
+    assert list(found) == list(arrays)
+    for name, array in found.items():
+        assert array.dtype == arrays[name].dtype and array.tobytes() == whole[name].tobytes()
+    with pytest.raises(ContributionError, match="does not fit"):
+        dict(layout.shifted(arrays, update[:-1]))
+
+
 def test_layout_round_trip_keeps_buffers_apart() -> None:
     """Flatten and unflatten restore floats exactly and take integers from the buffers."""
     arrays = {
