@@ -92,7 +92,7 @@ def _print(found: dict[str, Any], console: Console) -> None:
         for process in found["processes"]:
             table.add_row(process["name"], process["status"], str(process["pid"] or ""))
         console.print(table)
-    table = Table("site", "organ", "status", "node", "slices", "rounds", "refused", box=box.SIMPLE)
+    table = Table("site", "organ", "status", "node", "slices", "rounds", "unusable", box=box.SIMPLE)
     for site in found["sites"]:
         rounds = f"{site['first_round']}-{site['last_round']}" if site["first_round"] else "none"
         table.add_row(
