@@ -112,6 +112,17 @@ def test_shipped_plans_load() -> None:
     assert {case.consortium.contributions.history_every for case in paper.report} == {1}
 
 
+def test_the_papers_plan_can_be_tried_dry(tmp_path: Path) -> None:
+    """It says what there is to do at the paper's sizes, and does nothing."""
+    arguments = ["bench", "--preset", "paper", "--out", str(tmp_path / "out"), "--dry-run"]
+    found = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    said = " ".join(found.output.split())
+    plan = load_plan("paper")
+    assert f"{len(plan.search) + len(plan.report)} oracles to train" in said
+    assert f"{len(plan.config.methods) * len(plan.report)} attempts to report" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_score_counts_both_directions() -> None:
     """Forgetting 0.4 dB too much is as far from the oracle as 0.4 dB too little; relearning adds."""
     assert score(attempt(-0.4)) == pytest.approx(0.4)
