@@ -134,7 +134,7 @@ def exchange(
     about = {m.metadata.dst_node_id: _about(m) for m in messages}
     waiting = deque(messages)
     del messages
-    pending: dict[str, tuple[int, float]] = {}
+    pending: dict[str, tuple[int, float, float]] = {}
     arrived_at = looked_at = time.monotonic()
     gone: Collection[str] = ()
     while waiting or pending:
@@ -149,7 +149,7 @@ def exchange(
                 grid, [m for m in group if m.metadata.dst_node_id not in late_leavers], timeout
             )
             pending |= sent
-            for message_id, (node_id, _) in sent.items():
+            for message_id, (node_id, _, _) in sent.items():
                 tell(INFO, "asked", "", site=allowed[node_id], message=message_id, **about[node_id])
             for node_id in lost:
                 not_taken = Reply(node_id, allowed[node_id], "node_unavailable", _NOT_TAKEN, None, sent=False)
@@ -158,14 +158,16 @@ def exchange(
                 not_asked = Reply(node_id, allowed[node_id], "withdrawn", _NOT_ASKED, None, sent=False)
                 yield _told(not_asked, about)
         anything = False
-        for message_id, (node_id, deadline) in list(pending.items()):
+        for message_id, (node_id, deadline, expiry) in list(pending.items()):
             late = time.monotonic() >= deadline
             found = _pull(grid, message_id, node_id, allowed[node_id])
             if allowed[node_id] in (gone if found is None else barred()):
                 came = 0 if found is None else found.received
                 found = Reply(node_id, allowed[node_id], "withdrawn", _WITHDRAWN, None, received=came)
-            if late and (found is None or found.status == "message_unavailable"):
-                # A message that has outlived its time is called unavailable.
+            missing = found is not None and found.status == "message_unavailable"
+            if (late and found is None) or (missing and (late or time.time() >= expiry)):
+                # A message that has outlived its time is called unavailable; Flower counts by the clock on
+                # the wall, which may be ahead of this one.
                 found = Reply(node_id, allowed[node_id], "timeout", f"no answer within {timeout:g} s", None)
             if found is not None:
                 del pending[message_id]
@@ -175,7 +177,7 @@ def exchange(
         if anything:
             arrived_at = time.monotonic()
         elif pending:
-            next_deadline = min(deadline for _, deadline in pending.values())
+            next_deadline = min(deadline for _, deadline, _ in pending.values())
             pause = min(poll_seconds(time.monotonic() - arrived_at), next_deadline - time.monotonic())
             time.sleep(max(pause, 0.0))
 
@@ -227,14 +229,19 @@ def as_reply(message: Message, node_id: int, site: str) -> Reply:
     return Reply(node_id, site, status, reason, None)
 
 
-def _push(grid: Grid, group: list[Message], timeout: float) -> tuple[dict[str, tuple[int, float]], list[int]]:
-    """Send a group; returns message id → (node id, deadline), and nodes whose message was not taken."""
-    deadline = time.monotonic() + timeout
+def _push(
+    grid: Grid, group: list[Message], timeout: float
+) -> tuple[dict[str, tuple[int, float, float]], list[int]]:
+    """Send a group; returns message id → (node id, deadline, expiry), and nodes that were not sent theirs.
+
+    The deadline is of the monotonic clock, the expiry, which is Flower's, of the wall's.
+    """
+    deadline, expiry = time.monotonic() + timeout, time.time() + timeout
     for message in group:
         # A message's time to live counts from here, not from when it was made: it may have waited its turn.
         message.metadata.created_at = time.time()
     taken = set(grid.push_messages(group))
-    sent = {m.metadata.message_id: (m.metadata.dst_node_id, deadline) for m in group}
+    sent = {m.metadata.message_id: (m.metadata.dst_node_id, deadline, expiry) for m in group}
     lost = [m.metadata.dst_node_id for m in group if m.metadata.message_id not in taken]
     return {message_id: where for message_id, where in sent.items() if message_id in taken}, lost
 
