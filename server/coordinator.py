@@ -274,7 +274,7 @@ class Coordinator:
             cooperating=departed & (self.membership.cooperating() if cooperating is None else cooperating),
             staying=staying,
             models=self._kept_models() if cached else {},
-            touched=self._touched(departed),
+            touched=self._touched(departed) if cached else frozenset(),
         )
         how = self._common()
         if departure.cooperating:
