@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service as Driver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -85,8 +86,9 @@ class Browser:
         self.wait(lambda: self.find("html") != old)
 
     def wait(self, until: object) -> None:
-        """Wait until something holds."""
-        WebDriverWait(self.driver, 60).until(lambda _: until())  # type: ignore[operator]
+        """Wait until something holds; what it looks at may be replaced while it looks."""
+        stale = [StaleElementReferenceException]
+        WebDriverWait(self.driver, 60, ignored_exceptions=stale).until(lambda _: until())  # type: ignore[operator]
 
     def log_in(self, name: str) -> None:
         """Log in, by the keyboard."""

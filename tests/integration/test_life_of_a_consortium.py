@@ -102,7 +102,7 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     assert found["model"]["forgotten"] == ["knee"]
     assert found["contributions"]["sites"] == ["abdomen", "brain"]
     assert not list((operator.state / "contributions").glob("knee*"))
-    assert pieces and found_in(operator, pieces) == []
+    assert pieces and found_in(operator, pieces) == {}
     versions = json.loads(operator("model", "list", "--json"))
     held = [v for v in versions if "knee" in v["lineage"] and "knee" not in v["forgotten"]]
     assert held and {v["status"] for v in held} == {"revoked"}

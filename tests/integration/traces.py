@@ -17,7 +17,10 @@ REPLY = """
 """
 LEAST_BYTES = 10_000
 """A reply with a model is larger, and no other is."""
-PIECES, PIECE_BYTES = 12, 48
+PIECES, PIECE_BYTES = 12, 480
+"""Of 120 parameters each: Adam's first step moves each by the learning rate, up or down, so that of a dozen
+in a row an average over sites can be the same as one site's.
+"""
 
 
 def pieces_of_an_update(operator: Operator, site: str) -> list[bytes]:
@@ -39,7 +42,7 @@ def pieces_of_an_update(operator: Operator, site: str) -> list[bytes]:
                     pieces = [update[i * step :][:PIECE_BYTES] for i in range(1, PIECES + 1)]
                     there = found(operator, pieces)
                     assert len(there) > PIECES // 2, "what the database holds is in its files"
-                    return there
+                    return list(there)
                 time.sleep(0.1)
         finally:
             held.resume()
@@ -47,15 +50,17 @@ def pieces_of_an_update(operator: Operator, site: str) -> list[bytes]:
     raise AssertionError(f"no update of {site} has come")
 
 
-def found(operator: Operator, pieces: list[bytes]) -> list[bytes]:
-    """Those that are in any file of the state directory, the SuperLink's among them."""
-    content = []
+def found(operator: Operator, pieces: list[bytes]) -> dict[bytes, list[str]]:
+    """Those that are in files of the state directory, the SuperLink's among them, and in which."""
+    where: dict[bytes, list[str]] = {}
     for path in sorted(operator.state.rglob("*")):
         if path.is_file():
             with suppress(FileNotFoundError):
-                content.append(path.read_bytes())
-    everything = b"\0".join(content)
-    return [piece for piece in pieces if piece in everything]
+                content = path.read_bytes()
+                for piece in pieces:
+                    if (at := content.find(piece)) >= 0:
+                        where.setdefault(piece, []).append(f"{path} at {at} of {len(content)}")
+    return where
 
 
 def _reply(operator: Operator, node: int) -> bytes:
