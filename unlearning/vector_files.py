@@ -26,10 +26,14 @@ _BLOCK = 2**18
 """Numbers to convert at a time."""
 
 
-def encode(vectors: Mapping[str, Vector], dtype: VectorType) -> list[Part]:
-    """The pieces of a safetensors file of ``vectors``, each ``(P,)``; float32 data are views of them."""
-    head = header({name: vector.size for name, vector in vectors.items()}, dtype)
-    return [head, *(_stored(vectors[name], dtype).view(np.uint8).data for name in sorted(vectors))]
+def encode(vectors: Mapping[str, Vector], dtype: VectorType) -> Iterator[Part]:
+    """The pieces of a safetensors file of ``vectors``, each ``(P,)``.
+
+    float32 data are views of them; bfloat16 are converted block by block, never a whole vector at once.
+    """
+    yield header({name: vector.size for name, vector in vectors.items()}, dtype)
+    for name in sorted(vectors):
+        yield from _stored(vectors[name], dtype)
 
 
 def header(counts: Mapping[str, int], dtype: VectorType) -> bytes:
@@ -96,13 +100,12 @@ def blocks(pieces: Iterable[bytes]) -> Iterator[tuple[str, Vector]]:
         raise ValueError("a file of vectors is longer than they are")
 
 
-def _stored(vector: Vector, dtype: VectorType) -> np.ndarray:
+def _stored(vector: Vector, dtype: VectorType) -> Iterator[Part]:
     if dtype == "float32":
-        return np.ascontiguousarray(vector, dtype="<f4")
-    stored = np.empty(vector.size, "<u2")
+        yield np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data
+        return
     for begin in range(0, vector.size, _BLOCK):
-        stored[begin : begin + _BLOCK] = _rounded(vector[begin : begin + _BLOCK])
-    return stored
+        yield _rounded(vector[begin : begin + _BLOCK]).view(np.uint8).data
 
 
 def _rounded(numbers: Vector) -> np.ndarray:

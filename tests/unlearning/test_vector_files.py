@@ -49,6 +49,14 @@ def test_what_is_no_number_stays_none() -> None:
     assert found["b"].tolist() == [np.inf, -np.inf]
 
 
+def test_bfloat16_is_made_in_blocks() -> None:
+    """A long vector is converted piece by piece, to what the library gives."""
+    vector = np.random.default_rng(0).standard_normal(600_000, dtype=np.float32)
+    _, *data = (bytes(piece) for piece in encode({"update": vector}, "bfloat16"))
+    assert max(map(len, data)) <= 2**19 < vector.size * 2
+    assert b"".join(data) == torch.from_numpy(vector).to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
+
+
 def test_float32_is_not_copied() -> None:
     """The pieces of a float32 file are the vectors' own memory."""
     vector = np.zeros(4, dtype=np.float32)
