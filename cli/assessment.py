@@ -59,12 +59,12 @@ class Observer:
     consortium
         Path of the resolved consortium file; workers read it again.
     registry
-        Where the models are; revoked ones are measured too, for comparison.
+        Where the models are; revoked ones are measured too, for comparison. Not needed for arrays.
     workers
         Processes; 0 does everything in this one.
     """
 
-    def __init__(self, consortium: Path, registry: ModelRegistry, *, workers: int) -> None:
+    def __init__(self, consortium: Path, registry: ModelRegistry | None = None, *, workers: int) -> None:
         self.source = str(consortium)
         self._registry = registry
         self._pool: Executor
@@ -132,7 +132,11 @@ class Observer:
 
     def load(self, model: ModelVersion | Arrays) -> Arrays:
         """A model's named arrays, revoked or not."""
-        return self._registry.load(model.id, force=True) if isinstance(model, ModelVersion) else model
+        if not isinstance(model, ModelVersion):
+            return model
+        if self._registry is None:
+            raise ValueError("an observer without a registry measures arrays only")
+        return self._registry.load(model.id, force=True)
 
 
 class _Here(Executor):

@@ -92,7 +92,8 @@ def bench(
         console.print(
             f"{plan.config.title}: {bases} consortia and {len(cases)} oracles to train, "
             f"{trials * len(plan.search)} settings to try, "
-            f"{len(plan.report) * len(plan.config.methods)} attempts to report; "
+            f"{len(plan.report) * len(plan.config.methods)} attempts to report, "
+            f"{len(plan.report) * plan.config.other_oracles} further oracles for the noise floor; "
             f"{benchmark.unfinished} attempts are still to be made.",
             highlight=False,
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from cli.assessment import Observer, Split
+from cli.assessment import Observer
 from cli.gathering import watching
+from cli.gauge import Figures, Gauge
 from cli.simulation import RunDirectory, prepare_data
 from reconsent.config import ConsortiumConfig
 from reconsent.files import write_atomically
@@ -31,23 +31,6 @@ from strategies import messages as msg
 from strategies.local_grid import LocalGrid
 
 BASELINE = "baseline.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the observer finds of one model.
-
-    Attributes
-    ----------
-    psnr, ssim
-        ``retain_test``, ``forget_test`` and ``forget_train``: means over volumes, in dB and without unit.
-    relearn
-        Steps of fine-tuning on fresh data of the withdrawn organs → PSNR on their test volumes, in dB.
-    """
-
-    psnr: dict[str, float]
-    ssim: dict[str, float]
-    relearn: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +75,8 @@ class TrainedConsortium:
 
     def __init__(self, coordinator: Coordinator, observer: Observer, directory: RunDirectory) -> None:
         self.coordinator = coordinator
-        self._observer = observer
         self.left = leaving(coordinator.consortium)
+        self._gauge = Gauge(observer, coordinator.consortium, self.left)
         known = directory.path / BASELINE
         if not known.exists():
             books = coordinator.books
@@ -161,29 +144,11 @@ class TrainedConsortium:
 
     def measure(self, arrays: ArrayRecord) -> Figures:
         """Measure a model on all test volumes, the leavers' training data, and by relearning."""
-        psnr, ssim = self._quality(arrays)
-        curve = self._observer.relearn({"m": msg.named_arrays(arrays)}, self.left, lambda: None)
-        relearn = {str(steps): value for steps, value in curve.get("m", {}).items()}
-        return Figures(psnr=psnr, ssim=ssim, relearn=relearn)
+        return self._gauge.measure(msg.named_arrays(arrays))
 
     def accuracy(self, arrays: ArrayRecord) -> dict[str, float]:
         """PSNR in dB on ``retain_test``, ``forget_test`` and ``forget_train``, means over volumes."""
-        return self._quality(arrays)[0]
-
-    def _quality(self, arrays: ArrayRecord) -> tuple[dict[str, float], dict[str, float]]:
-        model = msg.named_arrays(arrays)
-        splits: list[tuple[str, Split]] = [(s.name, "test") for s in self.coordinator.consortium.sites]
-        splits += [(site, "train") for site in self.left]
-        rows = self._observer.quality([("m", model, *split) for split in splits], lambda: None)
-        groups = {
-            "retain_test": [r for r in rows if r.split == "test" and r.site not in self.left],
-            "forget_test": [r for r in rows if r.split == "test" and r.site in self.left],
-            "forget_train": [r for r in rows if r.split == "train"],
-        }
-        return (
-            {name: statistics.fmean(r.psnr for r in group) for name, group in groups.items()},
-            {name: statistics.fmean(r.ssim for r in group) for name, group in groups.items()},
-        )
+        return self._gauge.accuracy(msg.named_arrays(arrays))
 
 
 def leaving(consortium: ConsortiumConfig) -> list[str]:

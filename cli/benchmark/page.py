@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli.benchmark.figures import pareto, radar
+from cli.benchmark.floor import ANOTHER
 from cli.benchmark.plan import Case, CasesConfig, Plan
 from cli.benchmark.run import Benchmark
 from cli.benchmark.searching import fixed_table, search_table
@@ -34,8 +35,11 @@ _COLUMNS = (
 _SETTLED = (
     "The cases share consortium and data; seeds and leavers differ. They are few and correlated: ± is no "
     "confidence interval, and a verdict over them no test.",
+)
+
+_NO_FLOOR = (
     "One oracle was trained for each case, so how far two oracles of different seeds are apart (the noise "
-    "floor, see {evidence}) is not measured here. Distances below it would mean nothing.",
+    "floor, see {evidence}) is not measured here. Distances below it would mean nothing."
 )
 
 
@@ -112,6 +116,7 @@ def _results(plan: Plan, summary: Summary) -> list[str]:
             "been busy with other things; gaps of SSIM are over that of the oracle, without unit.",
             cost_table([*summary.all.references, *summary.all.rows]),
         ]
+    parts += _floor(summary)
     groups = {"All cases": summary.all} | {f"`{site}` leaves": g for site, g in summary.by_withdrawn.items()}
     if failures := failure_list(summary.all.rows, summary.all.failed):
         parts += ["### Failures", failures]
@@ -126,6 +131,34 @@ def _results(plan: Plan, summary: Summary) -> list[str]:
             list(summary.ablation.values()), expected=summary.all.cases, names=list(summary.ablation)
         )
         parts += [f"## `{varied.setting}` of `{varied.method}`", "All else as chosen.", table]
+    return parts
+
+
+def _floor(summary: Summary) -> list[str]:
+    """What other oracles say of the methods' distances; empty if none was trained."""
+    other = next((row for row in summary.all.references if row.method == ANOTHER), None)
+    if other is None:
+        return []
+    parts = [
+        "### How far two oracles are apart",
+        f"`{ANOTHER}` was retrained without the leaver as well, from another start and with its batches in "
+        f"another order: {other.cases} of them. Its distance from the oracle that all are compared with is "
+        f"{other.score.mean:.2f} dB in the mean, {min(other.all_scores):.2f} to {max(other.all_scores):.2f} "
+        "one by one. So far is one who does the only exact thing twice: differences between methods that "
+        "are smaller than that decide nothing.",
+    ]
+    if (mean := summary.mean_oracle) is not None:
+        table = gap_table(
+            mean.rows,
+            expected=summary.all.cases,
+            references=[mean.other],
+        )
+        parts += [
+            f"Any one oracle is an accident of its seed, so here is the same against the mean of the figures "
+            f"of all {mean.oracles} oracles of a case; `{ANOTHER}` is each of them against the mean of the "
+            "rest. Methods that failed somewhere are left out.",
+            table,
+        ]
     return parts
 
 
@@ -188,7 +221,8 @@ def _limits(plan: Plan, page: Path) -> str:
     evidence = "[evidence](evidence.md)" if page.parent.name == "docs" else "`docs/evidence.md`"
     points = [
         f"Settings were searched on {_count(len(plan.search))} only; another would choose others.",
-        *(text.format(evidence=evidence) for text in _SETTLED),
+        *_SETTLED,
+        *([] if plan.config.other_oracles else [_NO_FLOOR.format(evidence=evidence)]),
         *plan.config.limits,
     ]
     return "\n".join(f"- {point}" for point in points)

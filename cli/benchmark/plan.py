@@ -82,6 +82,11 @@ class PlanConfig(Settings):
     methods: dict[str, dict[str, tuple[Value, ...]]] = Field(
         description="method → setting → values to choose from"
     )
+    other_oracles: int = Field(
+        default=0,
+        ge=0,
+        description="oracles trained besides in each reported case, from other starts: how far two are apart",
+    )
     limits: tuple[str, ...] = Field(default=(), description="what else the page holds against its figures")
     ablation: AblationConfig | None = Field(
         default=None, description="of one setting, on the cases that are reported"

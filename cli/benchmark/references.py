@@ -1,12 +1,13 @@
-"""What every method is held against, as rows of the same tables: nothing done, and retrained."""
+"""What every method is held against, as rows of the same tables: nothing done, retrained, retrained anew."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from cli.benchmark.floor import ANOTHER
 from cli.benchmark.plan import Case
 from cli.benchmark.score import GAPS, Row, row
-from cli.benchmark.sizes import training_slices
+from cli.benchmark.sizes import remaining_share
 from cli.benchmark.store import Record
 from cli.trials import Attempt
 
@@ -14,8 +15,8 @@ ORIGINAL = "(nothing done: G)"
 RETRAINED = "(`retrain`: the oracle)"
 
 
-def references(records: Sequence[Record], cases: Sequence[Case]) -> list[Row]:
-    """G, and the oracle itself, over the given cases; empty if none of them has a record.
+def references(records: Sequence[Record], cases: Sequence[Case], others: Sequence[Record]) -> list[Row]:
+    """G, the oracle itself, and other oracles, over the given cases; empty if none of them has a record.
 
     Parameters
     ----------
@@ -23,6 +24,8 @@ def references(records: Sequence[Record], cases: Sequence[Case]) -> list[Row]:
         Of any method: each tells its case's G and oracle.
     cases
         Those that are summed up.
+    others
+        Of oracles that were trained besides; may be several for a case.
     """
     told = {record.case: record for record in records}
     kept = [case for case in cases if case.name in told]
@@ -35,6 +38,8 @@ def references(records: Sequence[Record], cases: Sequence[Case]) -> list[Row]:
         )
         for name, make in makers.items()
     ]
+    names = {case.name for case in kept}
+    rows.append(row(ANOTHER, [other for other in others if other.case in names], cooperating=False))
     return [found for found in rows if found is not None]
 
 
@@ -58,12 +63,4 @@ def _retrained(record: Record, case: Case) -> Attempt:
     """No gap by definition; as many rounds as the training, without the leaver's slices."""
     gaps = dict.fromkeys(GAPS, 0.0)
     relearn: Mapping[str, float] = dict.fromkeys(record.oracle.relearn, 0.0)
-    return Attempt(record.oracle, gaps, dict(relearn), {"slices": _remaining(case), "rounds": 1.0})
-
-
-def _remaining(case: Case) -> float:
-    counts = {site.name: training_slices(site) for site in case.consortium.sites}
-    known = {name: count for name, count in counts.items() if count is not None}
-    if len(known) < len(counts):
-        return 1.0
-    return 1 - known[case.withdrawn] / sum(known.values())
+    return Attempt(record.oracle, gaps, dict(relearn), {"slices": remaining_share(case), "rounds": 1.0})

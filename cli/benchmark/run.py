@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cli.benchmark.floor import ANOTHER, other_oracles, settings_of
 from cli.benchmark.plan import Case, Plan
 from cli.benchmark.score import best
 from cli.benchmark.store import Record, Stage, Store
@@ -61,7 +62,9 @@ class Benchmark:
         if self.plan.config.ablation is not None:
             wanted += [(self.plan.config.ablation.method, settings) for settings in self.varied().values()]
         report = [(case, m, s) for case in self.plan.report for m, s in wanted if s is not None]
-        self._attempts("report", report, progress, len(search), len(search) + len(report))
+        total = len(search) + len(report) + len(self._floor_missing()) * bool(report)
+        self._attempts("report", report, progress, len(search), total)
+        self._others(progress, len(search) + len(report), total)
 
     @property
     def unfinished(self) -> int:
@@ -73,7 +76,37 @@ class Benchmark:
         for method, found in expected:
             if self._untried(method) or self.chosen(method) is not None:
                 missing += len(self.plan.report) - len(found)
-        return missing
+        return missing + len(self._floor_missing())
+
+    def other_oracles(self) -> list[Record]:
+        """What was found of oracles that were trained besides those that methods are compared with."""
+        return self._found("floor", self._floor())
+
+    def _floor(self) -> list[tuple[Case, str, dict[str, Any]]]:
+        numbers = range(1, self.plan.config.other_oracles + 1)
+        return [(case, ANOTHER, settings_of(number)) for case in self.plan.report for number in numbers]
+
+    def _floor_missing(self) -> list[tuple[Case, str, dict[str, Any]]]:
+        return [attempt for attempt in self._floor() if self._find("floor", attempt) is None]
+
+    def _others(self, progress: Progress, done: int, total: int) -> None:
+        """Train them in the cases of which the oracle is known."""
+        missing = self._floor_missing()
+        known = {r.case: r for m in self._methods for r in self.reported(m)}
+        for case in self.plan.report:
+            numbers = [settings["oracle"] for c, _, settings in missing if c is case]
+            if not numbers or case.name not in known:
+                continue
+
+            def keep(record: Record, digest: str = self._digests[case.name]) -> None:
+                nonlocal done
+                self.store.add(replace(record, digest=digest, versions=_versions()))
+                done += 1
+
+            progress(f"{case.name}: other oracles", done, total)
+            place = self.work / f"{case.name}-others"
+            other_oracles(case, known[case.name], place, numbers, workers=self._workers, found=keep)
+        progress("other oracles", done, total)
 
     def _untried(self, method: str) -> int:
         return len(self._tried(method)) * len(self.plan.search) - len(self.searched(method))

@@ -115,6 +115,8 @@ class Row:
         See :func:`score`.
     scores
         The same, case by case.
+    all_scores
+        The same, attempt by attempt: several for a case where it was attempted more than once.
     cases, failures
         How many attempts there are, and why some failed: one reason for each attempt that did.
     """
@@ -133,6 +135,7 @@ class Row:
     other_costs: Mapping[str, Spread]
     score: Spread
     scores: Mapping[str, float]
+    all_scores: tuple[float, ...]
     cases: int
     failures: tuple[str, ...] = ()
 
@@ -178,6 +181,7 @@ def row(method: str, records: Sequence[Record], *, cooperating: bool | None = No
         },
         score=Spread.of(map(score, done)),
         scores={record.case: score(attempt) for record, attempt in found},
+        all_scores=tuple(map(score, done)),
         cases=len(records),
         failures=tuple(record.error for record in records if record.attempt is None),
     )

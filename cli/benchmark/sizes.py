@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cli.benchmark.plan import Case
 from mri.reconstructors import build_reconstructor
 from mri.split import Split, split_patients
 from reconsent.config import ConsortiumConfig, SiteConfig
@@ -11,6 +12,15 @@ def training_slices(site: SiteConfig) -> int | None:
     """Slices that a site with phantoms trains on; ``None`` with data of its own."""
     split = _split(site)
     return None if split is None else len(split.train) * site.phantom.slices
+
+
+def remaining_share(case: Case) -> float:
+    """Slices that are trained on without the leaver, over all; 1 if they are not known."""
+    counts = {site.name: training_slices(site) for site in case.consortium.sites}
+    known = {name: count for name, count in counts.items() if count is not None}
+    if len(known) < len(counts):
+        return 1.0
+    return 1 - known[case.withdrawn] / sum(known.values())
 
 
 def sizes(consortium: ConsortiumConfig) -> str:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cli.trials import Attempt, Figures
+from cli.gauge import Figures
+from cli.trials import Attempt
 from reconsent.errors import DataError
 
-Stage = Literal["search", "report"]
+Stage = Literal["search", "report", "floor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Record:
     Attributes
     ----------
     stage
-        Whether settings were searched, or the chosen ones reported.
+        Whether settings were searched, the chosen ones reported, or another oracle trained.
     case
         Name of the case.
     method, settings

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cli.benchmark.mean_oracle import MeanOracle, against_the_mean
 from cli.benchmark.plan import Case, Plan
 from cli.benchmark.references import references
 from cli.benchmark.run import Benchmark
@@ -25,7 +26,7 @@ class Group:
     rows
         Methods that succeeded somewhere, the nearest to the oracle first, those that failed somewhere last.
     references
-        Nothing done, and retrained.
+        Nothing done, retrained, and retrained anew.
     failed
         Methods that failed in every case → why, case by case.
     """
@@ -50,6 +51,8 @@ class Summary:
         Over all cases.
     by_withdrawn
         The same for each withdrawn site by itself.
+    mean_oracle
+        Over all cases, against the mean of each case's oracles; ``None`` if it has but one.
     ablation
         Each value of the varied setting, the chosen one first → its row.
     tried
@@ -68,6 +71,7 @@ class Summary:
 
     all: Group
     by_withdrawn: dict[str, Group]
+    mean_oracle: MeanOracle | None
     ablation: dict[str, Row]
     tried: dict[str, list[Tried]]
     unfinished: int
@@ -84,15 +88,17 @@ def summarise(benchmark: Benchmark) -> Summary:
     reported = {method: benchmark.reported(method) for method in plan.config.methods}
     searched = {method: benchmark.searched(method) for method in plan.config.methods}
     ablated = benchmark.ablated()
+    others = benchmark.other_oracles()
     used = [r for group in (reported, searched, ablated) for records in group.values() for r in records]
     made = {id(r): r.attempt.seconds for r in used if r.attempt is not None}
     leavers = sorted({case.withdrawn for case in plan.report})
     return Summary(
-        all=_group(reported, plan.report),
+        all=_group(reported, plan.report, others),
         by_withdrawn={
-            site: _group(reported, [case for case in plan.report if case.withdrawn == site])
+            site: _group(reported, [case for case in plan.report if case.withdrawn == site], others)
             for site in leavers
         },
+        mean_oracle=against_the_mean(reported, others),
         ablation=_ablation(plan, reported, ablated),
         tried={method: tried(benchmark, method) for method in plan.config.methods},
         unfinished=benchmark.unfinished,
@@ -113,7 +119,9 @@ def as_json(summary: Summary) -> dict[str, Any]:
     return asdict(summary)
 
 
-def _group(reported: Mapping[str, Sequence[Record]], cases: Sequence[Case]) -> Group:
+def _group(
+    reported: Mapping[str, Sequence[Record]], cases: Sequence[Case], others: Sequence[Record]
+) -> Group:
     names = {case.name for case in cases}
     own = {method: [r for r in records if r.case in names] for method, records in reported.items()}
     rows = [found for method, records in own.items() if (found := row(method, records)) is not None]
@@ -124,7 +132,7 @@ def _group(reported: Mapping[str, Sequence[Record]], cases: Sequence[Case]) -> G
     }
     every = [record for records in own.values() for record in records]
     ranked = sorted(rows, key=lambda r: (bool(r.failures), r.score.mean))
-    return Group(len(cases), ranked, references(every, cases), failed)
+    return Group(len(cases), ranked, references(every, cases, others), failed)
 
 
 def _ablation(

@@ -25,7 +25,7 @@ def gap_table(
     expected
         How many cases there are.
     references
-        Shown first: nothing done, and retrained.
+        Shown first: nothing done, retrained, and retrained anew.
     failed
         Methods that failed in every case, shown last.
     names
@@ -37,7 +37,7 @@ def gap_table(
         "| worst relearn | cost |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [_gap_line(r, r.method, expected) for r in references]
+    lines += [_gap_line(r, r.method, max(expected, r.cases)) for r in references]
     for r, name in zip(rows, names or [r.method for r in rows], strict=True):
         lines.append(_gap_line(r, f"*{name}*" if r.method in beaten else f"**{name}**", expected))
     lines += [f"| {name} | 0/{expected} | failed | | | | | | | |" for name in failed]

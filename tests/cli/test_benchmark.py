@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from cli.benchmark.plan import load_plan, select
 from cli.benchmark.score import best, cost, dearer, dominated, row, score
 from cli.benchmark.store import Record, Store
+from cli.gauge import Figures
 from cli.main import app
-from cli.trials import Attempt, Figures
+from cli.trials import Attempt
 from reconsent.errors import ConfigError, DataError
 
 PLAN = """
@@ -104,7 +105,7 @@ def test_a_wrong_plan_is_refused_by_what_is_wrong(tmp_path: Path, old: str, new:
 
 def test_shipped_plans_load() -> None:
     """Every plan that is shipped fits the methods there are."""
-    for name in ("tiny", "small", "paper"):
+    for name in ("tiny", "small", "fresh", "paper"):
         assert load_plan(name).report
     small, paper = load_plan("small"), load_plan("paper")
     assert set(paper.config.methods) == set(small.config.methods)
@@ -240,7 +241,7 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
     (tmp_path / "toy-consortium.toml").write_text(consortium)
     plan = tmp_path / "toy.toml"
     plan.write_text(
-        'title = "Toy"\nbudget = 2\n'
+        'title = "Toy"\nbudget = 2\nother-oracles = 2\n'
         '[report]\nconsortium = "toy-consortium.toml"\nseeds = [0]\nwithdrawn = ["knee"]\n'
         '[search]\nconsortium = "toy-consortium.toml"\nseeds = [1]\nwithdrawn = ["abdomen"]\n'
         '[ablation]\nmethod = "cached-ascent"\nsetting = "share"\nvalues = [0.5]\n'
@@ -257,7 +258,12 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
     assert "## `share` of `cached-ascent`" in page and "| **share = 0.5** |" in page
     assert (tmp_path / "out" / "images" / "benchmark-toy-pareto.svg").read_text().startswith("<svg")
     attempts = (tmp_path / "out" / "attempts.jsonl").read_text()
-    assert len(attempts.splitlines()) == 3 + 1 + 2, "searched, reported with another share, and nl"
+    assert len(attempts.splitlines()) == 3 + 1 + 2 + 2, "searched, reported with another share, nl, oracles"
+    others = [json.loads(line) for line in attempts.splitlines() if '"floor"' in line]
+    assert len({json.dumps(other["attempt"]["figures"]) for other in others}) == 2, "each is another one"
+    assert all(min(map(abs, other["attempt"]["gaps"].values())) > 0 for other in others)
+    assert "| (another oracle) | 2/2 |" in page and "### How far two oracles are apart" in page
+    assert "One oracle was trained for each case" not in page
     elsewhere = ["--work", f"{tmp_path}/nowhere", "--page", f"{tmp_path}/page.md"]
     found = CliRunner().invoke(app, [*arguments, *elsewhere, "--as-it-is"], catch_exceptions=False)
     assert found.exit_code == 0 and not (tmp_path / "nowhere").exists(), "nothing is trained"

@@ -17,7 +17,8 @@ from cli.benchmark.searching import at_edge, tried
 from cli.benchmark.standing import compared, standing
 from cli.benchmark.store import Record, Stage, Store
 from cli.benchmark.summary import Summary, as_json, summarise
-from cli.trials import Attempt, Figures
+from cli.gauge import Figures
+from cli.trials import Attempt
 
 ROOT = Path(__file__).parents[2]
 ATTEMPTS = ROOT / "bench" / "results" / "small" / "attempts.jsonl"
