@@ -14,6 +14,7 @@ from cli.evidence.retraining import flattened
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import ReconsentError
 from unlearning.verification.alignment import alignment
+from unlearning.verification.false_structure_gap import false_structure_gap
 from unlearning.verification.finding import Finding, with_control
 from unlearning.verification.function_distance import function_distance
 from unlearning.verification.kolmogorov import error_distributions
@@ -100,6 +101,7 @@ class Checks:
                 yield [self._distance(model)]
             yield [self._compared(model, attack) for attack in self._attacks()]
             yield [self._distributions(model)]
+            yield self._false_structure(model)
         else:
             # A hospital that stays without some of its patients must lose as little as the others.
             stay = any(self._consortium.patients_leaving(site) for site in self._subjects.left)
@@ -161,6 +163,27 @@ class Checks:
         return error_distributions(
             ours, theirs, patients, query=query, others=others, seed=self._seed
         ).finding()
+
+    def _false_structure(self, model: str) -> list[Finding]:
+        """In the remaining sites' images; nothing where no object is known, as in all but phantoms."""
+
+        def scores(name: str) -> dict[str, float]:
+            rows = self._examined(name, "retain_test")
+            return {f"{row.site}/{row.volume}": row.false for row in rows if row.false is not None}
+
+        ours, others = scores(model), [scores(name) for name in self._material.oracles]
+        known = [volume for volume in ours if all(volume in other for other in others)]
+        if not known:
+            return []
+        patients = {
+            f"{r.site}/{r.volume}": f"{r.site}/{r.patient}" for r in self._examined(model, "retain_test")
+        }
+        found = false_structure_gap(
+            [ours[volume] for volume in known],
+            [[other[volume] for volume in known] for other in others],
+            [patients[volume] for volume in known],
+        )
+        return [found.finding()]
 
     def _alignment(self, model: str) -> list[Finding]:
         models = self._subjects.models

@@ -22,6 +22,7 @@ _QUESTIONS = {
     "membership/loss": "can an attacker tell its patients by how well they are reconstructed?",
     "membership/lira": "can an attacker with models of their own tell its patients?",
     "error-distribution": "errors on its scans spread as a retrained model's?",
+    "false-structure/retain-test": "as much made up in the remaining organs' images as by a retrained model?",
     "alignment": "how far along the hospital's updates do the parameters still stand?",
     "kept/retain-test": "did the remaining hospitals lose?",
     "changed/forget-test": "did the model get worse on the withdrawn organ at all?",

@@ -127,6 +127,7 @@ def test_evidence(first: dict[str, Any]) -> None:
     expected = {
         *(f"gap/{name}" for name in ("retain-test", "forget-test", "forget-train")),
         "relearn", "function-distance", "membership/loss", "error-distribution", "alignment",
+        "false-structure/retain-test",
     }  # fmt: skip
     assert {frozenset(findings) for findings in by_model.values()} == {frozenset(expected)}
     assert by_model["original"]["alignment"]["value"] == pytest.approx(1.0)
