@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from reconsent.faults import reached
 from strategies import messages as msg
 from strategies.correspondence import Correspondence
-from strategies.exchange import Reply, readable
+from strategies.exchange import Reply, let_go_of_each, readable
 from strategies.members import Members, RoundConfig, connected_nodes
 from strategies.outcomes import Moved, RoundOutcome, SiteOutcome, TooFewRepliesError, weighted_metrics
 from strategies.screening import UpdateScreen
@@ -231,7 +231,9 @@ class ContributionAveraging(Correspondence):
         """One round: prepare, ask, screen, average, combine. See :meth:`rounds`."""
         began = time.monotonic()
         sent, notes = self._prepared(server_round, arrays)
-        replies = self._exchange(grid, self.configure_train(server_round, sent, ConfigRecord(), grid))
+        replies = let_go_of_each(
+            self._exchange(grid, self.configure_train(server_round, sent, ConfigRecord(), grid))
+        )
         del sent
         prepared = self._replied = time.monotonic()
         after = self._aggregate(server_round, replies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Literal
@@ -21,6 +21,7 @@ from strategies.messages import (
     REFUSED_BY_SITE,
     SERVER_ROUND,
     config_of,
+    let_go,
     model_bytes,
 )
 
@@ -180,6 +181,15 @@ def exchange(
             next_deadline = min(deadline for _, deadline, _ in pending.values())
             pause = min(poll_seconds(time.monotonic() - arrived_at), next_deadline - time.monotonic())
             time.sleep(max(pause, 0.0))
+
+
+def let_go_of_each(replies: Iterable[Reply]) -> Iterator[Reply]:
+    """The replies, none of whose models stays in memory when the next is asked for."""
+    for reply in replies:
+        yield reply
+        if reply.message is not None:
+            let_go(reply.message)
+        del reply
 
 
 def _say_what_for(messages: Sequence[Message]) -> None:

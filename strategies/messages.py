@@ -196,6 +196,18 @@ def viewed_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
     return {name: view_array(array) for name, array in record.items()}
 
 
+def let_go(message: Message) -> None:
+    """Take the models out of a message that nobody needs any more.
+
+    Flower's ``RecordDict`` and every view of it refer to themselves (their checks are bound methods), so
+    whatever is in one stays in memory until garbage is collected: of a round's replies as many models as
+    happen to have come by then. The arrays themselves are let go here.
+    """
+    if message.has_content():
+        for record in message.content.array_records.values():
+            record.clear()
+
+
 def content(
     *,
     arrays: ArrayRecord | None = None,

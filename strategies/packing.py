@@ -140,6 +140,8 @@ class PackingGrid(Grid):
             # Who sent them may keep the messages, which then must not keep a second copy of the model.
             for message, key, record in plain:
                 message.content[key] = record
+                if (own := packed.get(id(record))) is not None and own is not record:
+                    own.clear()
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Receive; a packed record that cannot be unpacked stays, and is no model to whoever screens it."""
@@ -150,11 +152,9 @@ class PackingGrid(Grid):
                     and msg.config_of(reply).get(msg.PACKS) is True
                 ):
                     self._able.add(reply.metadata.src_node_id)
-                for key, record in list(reply.content.array_records.items()):
-                    try:
-                        reply.content[key] = unpack(record)
-                    except ValueError:
-                        continue
+                for packed in _unpack_all(reply):
+                    # Views of Flower's records outlive their use; see strategies.messages.let_go.
+                    packed.clear()
             yield reply
 
     def send_and_receive(
@@ -181,10 +181,15 @@ def packed_records(
     return reply
 
 
-def _unpack_all(message: Message) -> None:
+def _unpack_all(message: Message) -> list[ArrayRecord]:
+    """Unpack what can be; returns the records that were packed."""
+    packed = []
     for key, record in list(message.content.array_records.items()):
         with suppress(ValueError):
-            message.content[key] = unpack(record)
+            message.content[key] = plain = unpack(record)
+            if plain is not record:
+                packed.append(record)
+    return packed
 
 
 def _ask_packed(message: Message) -> None:

@@ -21,8 +21,6 @@ from cli.gauge import Figures
 from cli.trials import Attempt
 
 ROOT = Path(__file__).parents[2]
-ATTEMPTS = ROOT / "bench" / "results" / "small" / "attempts.jsonl"
-PAGE = ROOT / "docs" / "benchmark.md"
 
 SEARCHED = "tiny-7-brain"
 KNEE, ABDOMEN = ("tiny-0-knee", "tiny-1-knee"), ("tiny-0-abdomen", "tiny-1-abdomen")
@@ -260,16 +258,15 @@ def test_figures_stay_legible() -> None:
     assert ">0.01<" in drawn and ">10<" in drawn, "ticks of a logarithmic axis"
 
 
-def test_the_committed_page_is_written_from_the_committed_attempts() -> None:
-    """Every figure of docs/benchmark.md is that of the file in the repository, character for character."""
-    if not (ATTEMPTS.exists() and PAGE.exists()):
-        pytest.skip("bench/results/small/attempts.jsonl or docs/benchmark.md has not been made yet")
-    made = Benchmark(load_plan("small"), ROOT / "runs", Store(ATTEMPTS), workers=0)
-    command = "reconsent bench --preset small --page docs/benchmark.md"
-    page = PAGE.read_text()
-    assert page == render(made.plan, summarise(made), PAGE, command)
-    for name in ("pareto", "radar"):
-        assert (PAGE.parent / "images" / f"benchmark-small-{name}.svg").exists()
+@pytest.mark.parametrize(("name", "page"), [("small", "benchmark.md"), ("fresh", "benchmark-fresh.md")])
+def test_the_committed_page_is_written_from_the_committed_attempts(name: str, page: str) -> None:
+    """Every figure of a page is that of the file in the repository, character for character."""
+    attempts, place = ROOT / "bench" / "results" / name / "attempts.jsonl", ROOT / "docs" / page
+    made = Benchmark(load_plan(name), ROOT / "runs", Store(attempts), workers=0)
+    command = f"reconsent bench --preset {name} --page docs/{page}"
+    assert place.read_text() == render(made.plan, summarise(made), place, command)
+    for figure in ("pareto", "radar"):
+        assert (place.parent / "images" / f"benchmark-{name}-{figure}.svg").exists()
 
 
 def test_a_page_without_reports_says_so(plan: Plan, tmp_path: Path) -> None:
