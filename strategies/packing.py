@@ -3,7 +3,8 @@
 Over gRPC Flower sends every array of a message as objects of their own, each pulled and pushed with a
 request, a look at the database and a check of who asks, at each of four hops. A network of eighty arrays is
 then over a thousand requests a site and round, which takes longer than everything else that a small
-consortium does. So the arrays of a record travel as one. Bits, order, names and types stay the same.
+consortium does. So the arrays of a record travel as one, or of a large model as a few. Bits, order, names and
+types stay the same.
 
 A node is sent packed records only once it has said that it takes them (:data:`~strategies.messages.PACKS` in
 its answer to ``identify``), and answers in kind; any other ClientApp sees plain records.
@@ -12,7 +13,7 @@ its answer to ``identify``), and answers in kind; any other ClientApp sees plain
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
@@ -26,25 +27,31 @@ NAME = "packed"
 STYPE = "reconsent.packed.1"
 LENGTH_BYTES = 4
 LARGEST_HEADER = 2**20
+PART_BYTES = 2**24
+"""Of one that a large model is packed into: Flower has an array three times when it puts it together."""
 
 
 def pack(record: ArrayRecord) -> ArrayRecord:
-    """The same arrays as one: a header's length, the header, and the bytes of all arrays one after the other.
+    """The same arrays as one, of a large model as a few.
 
-    The header is JSON: a list of name, dtype, shape, kind and number of bytes. A packed record stays as it
-    is.
+    Each is a header's length, the header, and the bytes of some arrays one after the other. The header is
+    JSON: a list of name, dtype, shape, kind and number of bytes. A packed record stays as it is.
     """
     if is_packed(record):
         return record
-    arrays = list(record.items())
-    header = json.dumps([[name, a.dtype, list(a.shape), a.stype, len(a.data)] for name, a in arrays]).encode()
-    data = b"".join([len(header).to_bytes(LENGTH_BYTES, "big"), header, *(a.data for _, a in arrays)])
-    return ArrayRecord({NAME: Array(dtype="uint8", shape=(len(data),), stype=STYPE, data=data)})
+    packed: dict[str, Array] = {}
+    for number, group in enumerate(_groups(record)):
+        header = [[name, a.dtype, list(a.shape), a.stype, len(a.data)] for name, a in group]
+        text = json.dumps(header).encode()
+        data = b"".join([len(text).to_bytes(LENGTH_BYTES, "big"), text, *(a.data for _, a in group)])
+        name = f"{NAME}-{number}" if number else NAME
+        packed[name] = Array(dtype="uint8", shape=(len(data),), stype=STYPE, data=data)
+    return ArrayRecord(packed)
 
 
 def is_packed(record: ArrayRecord) -> bool:
     """Whether a record is one that :func:`pack` made."""
-    return len(record) == 1 and all(a.stype == STYPE for a in record.values())
+    return len(record) > 0 and all(a.stype == STYPE for a in record.values())
 
 
 def unpack(record: ArrayRecord) -> ArrayRecord:
@@ -57,12 +64,30 @@ def unpack(record: ArrayRecord) -> ArrayRecord:
     """
     if not is_packed(record):
         return record
-    data = next(iter(record.values())).data
+    found: dict[str, Array] = {}
+    for array in record.values():
+        _unpack(array.data, found)
+    return ArrayRecord(found)
+
+
+def _groups(record: ArrayRecord) -> Iterator[list[tuple[str, Array]]]:
+    """The arrays in order, in groups of :data:`PART_BYTES` at least; one that may be empty for no arrays."""
+    group: list[tuple[str, Array]] = []
+    size = 0
+    for name, array in record.items():
+        if size >= PART_BYTES:
+            yield group
+            group, size = [], 0
+        group.append((name, array))
+        size += len(array.data)
+    yield group
+
+
+def _unpack(data: bytes, found: dict[str, Array]) -> None:
     length = int.from_bytes(data[:LENGTH_BYTES], "big")
     if length > min(LARGEST_HEADER, len(data)):
         raise ValueError("a packed record is cut off")
     at = LENGTH_BYTES + length
-    found: dict[str, Array] = {}
     try:
         for name, dtype, shape, stype, size in json.loads(data[LENGTH_BYTES:at]):
             strings = all(isinstance(word, str) for word in (name, dtype, stype))
@@ -80,7 +105,6 @@ def unpack(record: ArrayRecord) -> ArrayRecord:
         raise ValueError(f"the header of a packed record cannot be read ({error})") from None
     if at != len(data):
         raise ValueError("a packed record is longer than its arrays")
-    return ArrayRecord(found)
 
 
 def _is_count(value: object) -> bool:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
 from strategies import messages as msg
+from strategies import packing
 from strategies.local_grid import LocalGrid
 from strategies.packing import NAME, STYPE, PackingGrid, is_packed, pack, packed_records, unpack
 
@@ -46,6 +47,26 @@ def test_arrays_come_out_as_they_went_in(named: dict[str, Any]) -> None:
     assert len(packed) == 1
     assert as_told(pack(packed)) == as_told(packed)
     assert as_told(unpack(packed)) == as_told(record)
+
+
+@given(arrays, st.integers(1, 400))
+def test_a_large_model_travels_as_a_few(named: dict[str, Any], size: int) -> None:
+    """Whatever a part may hold: no part but the last is smaller, and the arrays come out as they went in."""
+    record = msg.array_record(named)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "PART_BYTES", size)
+        packed = pack(record)
+    assert is_packed(packed)
+    assert all(len(part.data) >= size for part in list(packed.values())[:-1])
+    assert as_told(pack(packed)) == as_told(packed)
+    assert as_told(unpack(packed)) == as_told(record)
+
+
+def test_one_array_in_two_parts_is_refused() -> None:
+    """As it is in one."""
+    part = next(iter(pack(msg.array_record({"a": np.ones(2)})).values()))
+    with pytest.raises(ValueError, match="cut off"):
+        unpack(ArrayRecord({NAME: part, f"{NAME}-1": part}))
 
 
 def test_plain_records_stay() -> None:
