@@ -13,7 +13,7 @@ from rich.console import Console
 
 def bench(
     preset: Annotated[
-        str, typer.Option("--preset", help="A plan: small, paper, tiny; or a plan's file (.toml).")
+        str, typer.Option("--preset", help="A plan: small, fresh, paper, tiny; or a plan's file (.toml).")
     ] = "small",
     methods: Annotated[
         list[str] | None, typer.Option("--methods", help="Only this method; repeat it for several.")

@@ -32,6 +32,7 @@ def identify(message: Message, context: Context) -> Message:
         msg.CONSORTIUM: site.consortium.name,
         msg.NUM_EXAMPLES: site.training_slices(),
         msg.PACKS: True,
+        msg.PARTS: True,
         **{msg.SHARED + part: digest for part, digest in shared_parts(site.consortium, site.name).items()},
     }
     path = log_path(context.node_config, os.environ)

@@ -231,9 +231,9 @@ class ContributionAveraging(Correspondence):
         """One round: prepare, ask, screen, average, combine. See :meth:`rounds`."""
         began = time.monotonic()
         sent, notes = self._prepared(server_round, arrays)
-        replies = let_go_of_each(
-            self._exchange(grid, self.configure_train(server_round, sent, ConfigRecord(), grid))
-        )
+        asked = self.configure_train(server_round, sent, ConfigRecord(), grid)
+        replies = let_go_of_each(self._exchange(grid, asked), sent=sent)
+        del asked
         del sent
         prepared = self._replied = time.monotonic()
         after = self._aggregate(server_round, replies)

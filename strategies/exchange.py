@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Literal
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from reconsent.errors import GuardError
@@ -183,12 +183,12 @@ def exchange(
             time.sleep(max(pause, 0.0))
 
 
-def let_go_of_each(replies: Iterable[Reply]) -> Iterator[Reply]:
-    """The replies, none of whose models stays in memory when the next is asked for."""
+def let_go_of_each(replies: Iterable[Reply], *, sent: ArrayRecord) -> Iterator[Reply]:
+    """The replies to ``sent``, none of whose models stays in memory when the next is asked for."""
     for reply in replies:
         yield reply
         if reply.message is not None:
-            let_go(reply.message)
+            let_go(reply.message, sent)
         del reply
 
 

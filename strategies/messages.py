@@ -31,6 +31,8 @@ PACKS: Final = "packs"
 """True in an answer to ``identify``: the node takes packed records; in a message to it: answer in kind.
 
 See :mod:`strategies.packing`."""
+PARTS: Final = "packs-parts"
+"""The same of a record that is packed into several arrays; who does not say so gets, and sends, one."""
 
 # Configuration, server to site
 SERVER_ROUND: Final = "server-round"
@@ -196,16 +198,18 @@ def viewed_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
     return {name: view_array(array) for name, array in record.items()}
 
 
-def let_go(message: Message) -> None:
+def let_go(message: Message, but: ArrayRecord) -> None:
     """Take the models out of a message that nobody needs any more.
 
     Flower's ``RecordDict`` and every view of it refer to themselves (their checks are bound methods), so
     whatever is in one stays in memory until garbage is collected: of a round's replies as many models as
-    happen to have come by then. The arrays themselves are let go here.
+    happen to have come by then. The arrays themselves are let go here; not those of ``but``, the record that
+    was sent, which an app in the same process may have answered with.
     """
     if message.has_content():
         for record in message.content.array_records.values():
-            record.clear()
+            if record is not but:
+                record.clear()
 
 
 def content(

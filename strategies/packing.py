@@ -7,12 +7,14 @@ consortium does. So the arrays of a record travel as one, or of a large model as
 types stay the same.
 
 A node is sent packed records only once it has said that it takes them (:data:`~strategies.messages.PACKS` in
-its answer to ``identify``), and answers in kind; any other ClientApp sees plain records.
+its answer to ``identify``), and in several parts only if it said that too; it answers in kind. Any other
+ClientApp sees plain records.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
@@ -27,12 +29,14 @@ NAME = "packed"
 STYPE = "reconsent.packed.1"
 LENGTH_BYTES = 4
 LARGEST_HEADER = 2**20
-PART_BYTES = 2**24
-"""Of one that a large model is packed into: Flower has an array three times when it puts it together."""
+LEAST_PART_BYTES = 2**24
+"""Of one that a large model is packed into, but for the last: Flower has an array three times when it puts it
+together again. An array is not divided.
+"""
 
 
-def pack(record: ArrayRecord) -> ArrayRecord:
-    """The same arrays as one, of a large model as a few.
+def pack(record: ArrayRecord, *, parts: bool = True) -> ArrayRecord:
+    """The same arrays as one, of a large model as a few unless ``parts`` is false.
 
     Each is a header's length, the header, and the bytes of some arrays one after the other. The header is
     JSON: a list of name, dtype, shape, kind and number of bytes. A packed record stays as it is.
@@ -40,7 +44,7 @@ def pack(record: ArrayRecord) -> ArrayRecord:
     if is_packed(record):
         return record
     packed: dict[str, Array] = {}
-    for number, group in enumerate(_groups(record)):
+    for number, group in enumerate(_groups(record, LEAST_PART_BYTES if parts else sys.maxsize)):
         header = [[name, a.dtype, list(a.shape), a.stype, len(a.data)] for name, a in group]
         text = json.dumps(header).encode()
         data = b"".join([len(text).to_bytes(LENGTH_BYTES, "big"), text, *(a.data for _, a in group)])
@@ -70,12 +74,12 @@ def unpack(record: ArrayRecord) -> ArrayRecord:
     return ArrayRecord(found)
 
 
-def _groups(record: ArrayRecord) -> Iterator[list[tuple[str, Array]]]:
-    """The arrays in order, in groups of :data:`PART_BYTES` at least; one that may be empty for no arrays."""
+def _groups(record: ArrayRecord, least: int) -> Iterator[list[tuple[str, Array]]]:
+    """The arrays in order, in groups of ``least`` bytes but for the last; one that is empty for no arrays."""
     group: list[tuple[str, Array]] = []
     size = 0
     for name, array in record.items():
-        if size >= PART_BYTES:
+        if size >= least:
             yield group
             group, size = [], 0
         group.append((name, array))
@@ -122,7 +126,7 @@ class PackingGrid(Grid):
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._able: set[int] = set()
+        self._able: dict[int, bool] = {}
 
     def set_run(self, run: Run) -> None:
         """As the grid does."""
@@ -148,7 +152,7 @@ class PackingGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; what goes to a node that takes packed records is packed, once for all of them."""
         group = list(messages)
-        packed: dict[int, ArrayRecord] = {}
+        packed: dict[tuple[int, bool], ArrayRecord] = {}
         plain: list[tuple[Message, str, ArrayRecord]] = []
         try:
             for message in group:
@@ -156,16 +160,18 @@ class PackingGrid(Grid):
                     _ask_packed(message)
                     for key, record in list(message.content.array_records.items()):
                         plain.append((message, key, record))
-                        if id(record) not in packed:
-                            packed[id(record)] = pack(record)
-                        message.content[key] = packed[id(record)]
+                        which = id(record), self._able[message.metadata.dst_node_id]
+                        if which not in packed:
+                            packed[which] = pack(record, parts=which[1])
+                        message.content[key] = packed[which]
             return self._grid.push_messages(group)
         finally:
             # Who sent them may keep the messages, which then must not keep a second copy of the model.
             for message, key, record in plain:
                 message.content[key] = record
-                if (own := packed.get(id(record))) is not None and own is not record:
-                    own.clear()
+            for made in packed.values():
+                if not any(made is record for _, _, record in plain):
+                    made.clear()
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Receive; a packed record that cannot be unpacked stays, and is no model to whoever screens it."""
@@ -175,7 +181,8 @@ class PackingGrid(Grid):
                     reply.metadata.message_type == msg.IDENTIFY
                     and msg.config_of(reply).get(msg.PACKS) is True
                 ):
-                    self._able.add(reply.metadata.src_node_id)
+                    in_parts = msg.config_of(reply).get(msg.PARTS) is True
+                    self._able[reply.metadata.src_node_id] = in_parts
                 for packed in _unpack_all(reply):
                     # Views of Flower's records outlive their use; see strategies.messages.let_go.
                     packed.clear()
@@ -195,13 +202,14 @@ def packed_records(
 
     What cannot be unpacked stays as it is, and is no model to the mods and the app inside.
     """
-    wanted = message.has_content() and msg.config_of(message).get(msg.PACKS) is True
+    told = msg.config_of(message) if message.has_content() else {}
+    wanted, parts = told.get(msg.PACKS) is True, told.get(msg.PARTS) is True
     if message.has_content():
         _unpack_all(message)
     reply = call_next(message, context)
     if wanted and reply.has_content():
         for key, record in list(reply.content.array_records.items()):
-            reply.content[key] = pack(record)
+            reply.content[key] = pack(record, parts=parts)
     return reply
 
 
@@ -219,6 +227,6 @@ def _unpack_all(message: Message) -> list[ArrayRecord]:
 def _ask_packed(message: Message) -> None:
     config = message.content.config_records.get(msg.CONFIG)
     if config is None:
-        message.content[msg.CONFIG] = ConfigRecord({msg.PACKS: True})
+        message.content[msg.CONFIG] = ConfigRecord({msg.PACKS: True, msg.PARTS: True})
     else:
-        config[msg.PACKS] = True
+        config[msg.PACKS] = config[msg.PARTS] = True

@@ -12,9 +12,10 @@ from cli.benchmark.sizes import remaining_share
 from cli.benchmark.store import Record
 from cli.evidence.collect import staying
 from cli.evidence.retraining import federate
-from cli.gauge import Gauge
+from cli.gauge import Figures, Gauge
 from cli.simulation import RunDirectory, prepare_data
 from cli.trials import Attempt, leaving
+from reconsent.errors import ReconsentError
 
 ANOTHER = "(another oracle)"
 """As a method's name in a record."""
@@ -49,12 +50,12 @@ def other_oracles(
     workers
         Processes; each trains one of them.
     found
-        Told each record.
+        Told each record, also of a training that diverged.
 
     Raises
     ------
-    ReconsentError
-        If a training diverges.
+    DataError
+        If a site's data cannot be used.
     """
     directory, consortium = RunDirectory(place), case.consortium
     directory.prepare(consortium)
@@ -74,16 +75,22 @@ def other_oracles(
                 for number in numbers
             }
             for number, task in tasks.items():
-                arrays = result_of(task)
-                figures = gauge.measure(arrays)
-                attempt = Attempt(
-                    figures,
-                    {name: figures.psnr[name] - like.oracle.psnr[name] for name in GAPS},
-                    {steps: value - like.oracle.relearn[steps] for steps, value in figures.relearn.items()},
-                    {"slices": remaining_share(case), "rounds": 1.0},
-                )
+                try:
+                    arrays = result_of(task)
+                    attempt, error = _beside(like.oracle, gauge.measure(arrays), remaining_share(case)), ""
+                except ReconsentError as failure:
+                    # A training that diverges is a finding, not the end of the others.
+                    attempt, error = None, str(failure)
+                settings = settings_of(number)
                 found(
-                    Record(
-                        "floor", case.name, ANOTHER, settings_of(number), like.original, like.oracle, attempt
-                    )
+                    Record("floor", case.name, ANOTHER, settings, like.original, like.oracle, attempt, error)
                 )
+
+
+def _beside(oracle: Figures, figures: Figures, slices: float) -> Attempt:
+    return Attempt(
+        figures,
+        {name: figures.psnr[name] - oracle.psnr[name] for name in GAPS},
+        {steps: value - oracle.relearn[steps] for steps, value in figures.relearn.items()},
+        {"slices": slices, "rounds": 1.0},
+    )

@@ -54,7 +54,7 @@ def against_the_mean(reported: Mapping[str, Sequence[Record]], others: Sequence[
         for method, records in reported.items()
         if records and all(record.attempt is not None for record in records)
     ]
-    like = {record.case: record for record in others}
+    like = {record.case: record for record in others if record.attempt is not None}
     apart = [
         _held_against(_of(like[case], own), _mean([*oracles[:n], *oracles[n + 1 :]]))
         for case, oracles in cases.items()

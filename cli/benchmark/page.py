@@ -152,6 +152,7 @@ def _floor(summary: Summary) -> list[str]:
             mean.rows,
             expected=summary.all.cases,
             references=[mean.other],
+            others=summary.all.cases + summary.all.others,
         )
         parts += [
             f"Any one oracle is an accident of its seed, so here is the same against the mean of the figures "
@@ -168,7 +169,13 @@ def _tables(group: Group, level: int) -> list[str]:
         rows = group.kind(cooperating)
         failed = [] if cooperating else list(group.failed)
         if rows or failed:
-            table = gap_table(rows, expected=group.cases, references=group.references, failed=failed)
+            table = gap_table(
+                rows,
+                expected=group.cases,
+                references=group.references,
+                others=group.others,
+                failed=failed,
+            )
             parts += [f"{'#' * level} {title}", table]
     parts.append(
         "Italic: another method of the same table is at least as near to the oracle and as cheap, and "

@@ -57,12 +57,13 @@ class Benchmark:
         logging.getLogger("flwr").setLevel(logging.ERROR)
         search = [(case, m, s) for case in self.plan.search for m in self._methods for s in self._tried(m)]
         total = len(search) + len(self.plan.report) * (len(self._methods) + len(self.varied()))
+        total += len(self._floor())
         self._attempts("search", search, progress, 0, total)
         wanted = [(m, self.chosen(m)) for m in self._methods]
         if self.plan.config.ablation is not None:
             wanted += [(self.plan.config.ablation.method, settings) for settings in self.varied().values()]
         report = [(case, m, s) for case in self.plan.report for m, s in wanted if s is not None]
-        total = len(search) + len(report) + len(self._floor_missing()) * bool(report)
+        total = len(search) + len(report) + len(self._floor())
         self._attempts("report", report, progress, len(search), total)
         self._others(progress, len(search) + len(report), total)
 
@@ -87,11 +88,15 @@ class Benchmark:
         return [(case, ANOTHER, settings_of(number)) for case in self.plan.report for number in numbers]
 
     def _floor_missing(self) -> list[tuple[Case, str, dict[str, Any]]]:
+        """Not those of a case in which no method is to be reported: nothing would be held against them."""
+        if not any(self._untried(m) or self.chosen(m) is not None for m in self._methods):
+            return []
         return [attempt for attempt in self._floor() if self._find("floor", attempt) is None]
 
     def _others(self, progress: Progress, done: int, total: int) -> None:
         """Train them in the cases of which the oracle is known."""
         missing = self._floor_missing()
+        done += len(self._floor()) - len(missing)
         known = {r.case: r for m in self._methods for r in self.reported(m)}
         for case in self.plan.report:
             numbers = [settings["oracle"] for c, _, settings in missing if c is case]

@@ -27,6 +27,8 @@ class Group:
         Methods that succeeded somewhere, the nearest to the oracle first, those that failed somewhere last.
     references
         Nothing done, retrained, and retrained anew.
+    others
+        How many further oracles there should be.
     failed
         Methods that failed in every case → why, case by case.
     """
@@ -34,6 +36,7 @@ class Group:
     cases: int
     rows: list[Row]
     references: list[Row]
+    others: int
     failed: dict[str, tuple[str, ...]]
 
     def kind(self, cooperating: bool) -> list[Row]:
@@ -93,9 +96,14 @@ def summarise(benchmark: Benchmark) -> Summary:
     made = {id(r): r.attempt.seconds for r in used if r.attempt is not None}
     leavers = sorted({case.withdrawn for case in plan.report})
     return Summary(
-        all=_group(reported, plan.report, others),
+        all=_group(reported, plan.report, others, plan.config.other_oracles),
         by_withdrawn={
-            site: _group(reported, [case for case in plan.report if case.withdrawn == site], others)
+            site: _group(
+                reported,
+                [case for case in plan.report if case.withdrawn == site],
+                others,
+                plan.config.other_oracles,
+            )
             for site in leavers
         },
         mean_oracle=against_the_mean(reported, others),
@@ -120,7 +128,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
 
 
 def _group(
-    reported: Mapping[str, Sequence[Record]], cases: Sequence[Case], others: Sequence[Record]
+    reported: Mapping[str, Sequence[Record]], cases: Sequence[Case], others: Sequence[Record], wanted: int
 ) -> Group:
     names = {case.name for case in cases}
     own = {method: [r for r in records if r.case in names] for method, records in reported.items()}
@@ -132,7 +140,7 @@ def _group(
     }
     every = [record for records in own.values() for record in records]
     ranked = sorted(rows, key=lambda r: (bool(r.failures), r.score.mean))
-    return Group(len(cases), ranked, references(every, cases, others), failed)
+    return Group(len(cases), ranked, references(every, cases, others), wanted * len(cases), failed)
 
 
 def _ablation(

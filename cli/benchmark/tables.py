@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cli.benchmark.floor import ANOTHER
 from cli.benchmark.score import GAPS, Row, Spread, dominated
 from cli.benchmark.standing import percent
 
@@ -13,6 +14,7 @@ def gap_table(
     *,
     expected: int,
     references: Sequence[Row] = (),
+    others: int = 0,
     failed: Sequence[str] = (),
     names: Sequence[str] | None = None,
 ) -> str:
@@ -26,6 +28,8 @@ def gap_table(
         How many cases there are.
     references
         Shown first: nothing done, retrained, and retrained anew.
+    others
+        How many further oracles there should be, among the references.
     failed
         Methods that failed in every case, shown last.
     names
@@ -37,7 +41,8 @@ def gap_table(
         "| worst relearn | cost |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [_gap_line(r, r.method, max(expected, r.cases)) for r in references]
+    counts = {ANOTHER: others}
+    lines += [_gap_line(r, r.method, counts.get(r.method, expected)) for r in references]
     for r, name in zip(rows, names or [r.method for r in rows], strict=True):
         lines.append(_gap_line(r, f"*{name}*" if r.method in beaten else f"**{name}**", expected))
     lines += [f"| {name} | 0/{expected} | failed | | | | | | | |" for name in failed]

@@ -65,6 +65,12 @@ def test_where_the_original_passes_nothing_could_have_been_noticed(oracle: list[
     original = false_structure_gap(images(0.01, seed=4), oracle).finding()
     assert original.verdict == "passed"
     assert with_control(passed, original).verdict == "undecided"
+    few = false_structure_gap([0.013, 0.008, 0.019], [0.0, 0.0, 0.0]).finding()
+    assert few.verdict == "undecided"
+    found = with_control(passed, few)
+    assert found.verdict == "undecided" and "lies within the same bounds" in found.words
+    beyond = false_structure_gap([0.05, 0.0, 0.0], [0.0, 0.0, 0.0]).finding()
+    assert beyond.verdict == "undecided" and with_control(passed, beyond) == passed
 
 
 def test_too_few_or_too_different_patients_decide_nothing() -> None:

@@ -54,7 +54,7 @@ def test_a_large_model_travels_as_a_few(named: dict[str, Any], size: int) -> Non
     """Whatever a part may hold: no part but the last is smaller, and the arrays come out as they went in."""
     record = msg.array_record(named)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "PART_BYTES", size)
+        patch.setattr(packing, "LEAST_PART_BYTES", size)
         packed = pack(record)
     assert is_packed(packed)
     assert all(len(part.data) >= size for part in list(packed.values())[:-1])
@@ -144,14 +144,14 @@ class Wire(LocalGrid):
         return replies
 
 
-def doubling_app(*, packs: bool) -> ClientApp:
-    """Trains by doubling; node 2 does not say that it takes packed records."""
+def doubling_app(*, packs: bool, told: dict[int, dict[str, bool]] | None = None) -> ClientApp:
+    """Trains by doubling; unless told otherwise node 2 does not say that it takes packed records."""
+    says = told or {1: {msg.PACKS: True, msg.PARTS: True}, 2: {"other": True}}
     app = ClientApp(mods=[packed_records] if packs else [])
 
     @app.query("identify")
     def identify(message: Message, context: Context) -> Message:
-        told = {msg.PACKS: True} if context.node_id == 1 else {"other": 1}
-        return Message(msg.content(config=told), reply_to=message)
+        return Message(msg.content(config={**says[context.node_id]}), reply_to=message)
 
     @app.train()
     def train(message: Message, _context: Context) -> Message:
@@ -180,6 +180,26 @@ def test_only_who_takes_packed_records_gets_them() -> None:
         np.testing.assert_array_equal(found["w"], 2 * np.arange(3.0))
     # Who sent it has it as it was.
     assert [list(message.content[msg.ARRAYS]) for message in sent] == [["w", "b"]] * 2
+
+
+@pytest.mark.parametrize(("node", "there"), [({msg.PACKS: True}, [NAME]), ({}, ["w", "b"])])
+def test_only_who_takes_parts_gets_them(
+    node: dict[str, bool], there: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of former code gets a large model in one, and a server of former code is sent it in one."""
+    monkeypatch.setattr(packing, "LEAST_PART_BYTES", 1)
+    former = Wire(
+        doubling_app(packs=True, told={1: node, 2: {msg.PACKS: True, msg.PARTS: True}}), {1: {}, 2: {}}
+    )
+    grid = PackingGrid(former)
+    list(grid.pull_messages(grid.push_messages([Message(RecordDict(), n, msg.IDENTIFY) for n in (1, 2)])))
+    model = msg.array_record({"w": np.arange(3.0), "b": np.ones(())})
+    sent = [Message(msg.content(arrays=model, config={}), n, msg.TRAIN) for n in (1, 2)]
+    assert len(list(grid.pull_messages(grid.push_messages(sent)))) == 2
+    assert former.there == {1: there, 2: [NAME, f"{NAME}-1"]}
+    asked = Message(msg.content(arrays=pack(model), config={msg.PACKS: True}), 2, msg.TRAIN)
+    list(former.pull_messages(former.push_messages([asked])))
+    assert former.back[2] == [NAME], "a server of former code did not say that it takes parts"
 
 
 def test_a_spoilt_reply_is_no_model() -> None:

@@ -52,6 +52,24 @@ def models() -> int:
     return round(sum(found.values()) / (4 * NUMBERS))
 
 
+def test_who_answers_with_what_was_sent_spoils_nothing() -> None:
+    """An app in the same process may hand back the very record; the model and the other sites' stay whole."""
+    echo = ClientApp()
+
+    @echo.train()
+    def train(message: Message, _context: Context) -> Message:
+        content = msg.content(arrays=msg.arrays_of(message), metrics={msg.NUM_EXAMPLES: 1})
+        return Message(content, reply_to=message)
+
+    start = msg.array_record({"w": np.ones(3, np.float32)})
+    strategy = ContributionAveraging(members=lambda _: {n: f"s{n}" for n in (1, 2, 3)})
+    outcome = strategy.run_round(LocalGrid(echo, {n: {} for n in (1, 2, 3)}), 1, start)
+    assert [site.outcome for site in outcome.sites] == ["ok"] * 3
+    assert (
+        msg.named_arrays(start)["w"].tolist() == [1.0] * 3 == msg.named_arrays(outcome.arrays)["w"].tolist()
+    )
+
+
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("packs", [False, True])
 def test_replies_do_not_pile_up(packs: bool) -> None:

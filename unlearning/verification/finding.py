@@ -58,8 +58,9 @@ def decide(passed: bool, *, decidable: bool = True) -> Verdict:
 def with_control(finding: Finding, control: Finding | None) -> Finding:
     """The finding in view of the same check on the original model, to which nothing was done.
 
-    A check of forgetting that the original passes too could not have noticed: passing it is undecided. What
-    the remaining sites keep (``gap/retain-test``, ``kept``) is no such check.
+    A check of forgetting that the original passes too, or would pass but for too few patients (its value lies
+    where it must), could not have noticed: passing it is undecided. What the remaining sites keep
+    (``gap/retain-test``, ``kept``) is no such check.
 
     Parameters
     ----------
@@ -69,7 +70,17 @@ def with_control(finding: Finding, control: Finding | None) -> Finding:
         The same check of the original model; ``None`` if it was not made.
     """
     keeps = finding.check == "gap/retain-test" or finding.family == "kept"
-    if keeps or finding.verdict != "passed" or control is None or control.verdict != "passed":
+    if keeps or finding.verdict != "passed" or control is None or not _as_if_forgotten(control):
         return finding
-    words = f"{finding.words} But the original model passes too: this check could not have noticed anything."
+    told = "passes too" if control.verdict == "passed" else "lies within the same bounds"
+    words = f"{finding.words} But the original model {told}: this check could not have noticed anything."
     return replace(finding, verdict="undecided", words=words)
+
+
+def _as_if_forgotten(control: Finding) -> bool:
+    if control.verdict != "undecided":
+        return control.verdict == "passed"
+    low, high = control.accepted_low, control.accepted_high
+    if low is None and high is None:
+        return False
+    return (low is None or control.value >= low) and (high is None or control.value <= high)
