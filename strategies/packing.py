@@ -127,6 +127,7 @@ class PackingGrid(Grid):
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._able: dict[int, bool] = {}
+        """Node that takes packed records → whether in several parts."""
 
     def set_run(self, run: Run) -> None:
         """As the grid does."""

@@ -13,8 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from reconsent.errors import ConfigError
+from reconsent.errors import ConfigError, DataError
 from unlearning.verification.bootstrap import checked
+from unlearning.verification.finding import Finding, decide
+
+Numbers = npt.NDArray[np.float64]
 
 ALPHA = 0.05
 
@@ -65,6 +68,50 @@ class Equivalence:
     def different(self) -> bool:
         """Whether the difference lies *outside* ± margin: the whole interval is beyond it."""
         return self.decidable and (self.low > self.margin or self.high < -self.margin)
+
+
+def finding_of(
+    test: Equivalence, check: str, *, value: float, unit: str, reference: float | None, words: str
+) -> Finding:
+    """The outcome as a finding: it passes if equivalence is shown, and is undecided between.
+
+    Parameters
+    ----------
+    test
+        The two one-sided tests.
+    check, value, unit, reference, words
+        As of the finding.
+    """
+    return Finding(
+        check=check,
+        verdict=decide(test.equivalent, decidable=test.decidable and (test.equivalent or test.different)),
+        value=value,
+        unit=unit,
+        low=test.low if test.decidable else None,
+        high=test.high if test.decidable else None,
+        reference=reference,
+        accepted_low=-test.margin,
+        accepted_high=test.margin,
+        words=words,
+    )
+
+
+def beside_oracles(model: npt.ArrayLike, oracles: npt.ArrayLike) -> tuple[Numbers, Numbers]:
+    """Figures of a model, ``(volumes,)``, and of K oracles, ``(K, volumes)``, on the same volumes.
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit.
+    """
+    ours = np.asarray(model, dtype=np.float64)
+    theirs = np.atleast_2d(np.asarray(oracles, dtype=np.float64))
+    if ours.ndim != 1 or theirs.shape[1] != ours.size:
+        raise DataError(
+            f"The model has figures of the shape {ours.shape}, the oracles {theirs.shape}.",
+            "Measure all of them on the same volumes.",
+        )
+    return ours, theirs
 
 
 def equivalence_test(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import numpy.typing as npt
 
-from reconsent.errors import DataError
-from unlearning.verification.equivalence import ALPHA, Equivalence, equivalence_test
-from unlearning.verification.finding import Finding, decide
+from unlearning.verification.equivalence import (
+    ALPHA,
+    Equivalence,
+    beside_oracles,
+    equivalence_test,
+    finding_of,
+)
+from unlearning.verification.finding import Finding
 
 MARGIN = 0.015
 """Largest difference of the scores that counts as none; their unit is the energy of the object's edges."""
@@ -56,16 +60,12 @@ class FalseStructureGap:
                 "The patients are too few, or too different, to show that what is made up in the remaining "
                 f"images {said} differs by less than {test.margin:g}."
             )
-        return Finding(
-            check="false-structure/retain-test",
-            verdict=decide(test.equivalent, decidable=test.decidable and (test.equivalent or test.different)),
+        return finding_of(
+            test,
+            "false-structure/retain-test",
             value=test.mean,
             unit="",
-            low=test.low if test.decidable else None,
-            high=test.high if test.decidable else None,
             reference=self.reference,
-            accepted_low=-test.margin,
-            accepted_high=test.margin,
             words=words,
         )
 
@@ -98,13 +98,7 @@ def false_structure_gap(
     ConfigError
         If the margin is not positive.
     """
-    ours = np.asarray(model, dtype=np.float64)
-    theirs = np.atleast_2d(np.asarray(oracles, dtype=np.float64))
-    if ours.ndim != 1 or theirs.shape[1] != ours.size:
-        raise DataError(
-            f"The model has scores of the shape {ours.shape}, the oracles {theirs.shape}.",
-            "Measure all of them on the same volumes.",
-        )
+    ours, theirs = beside_oracles(model, oracles)
     test = equivalence_test(ours - theirs.mean(axis=0), margin=margin, patients=patients, alpha=alpha)
     reference = float(theirs[1].mean() - theirs[0].mean()) if theirs.shape[0] > 1 else None
     return FalseStructureGap(test, reference)

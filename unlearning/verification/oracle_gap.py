@@ -9,10 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from reconsent.errors import DataError
 from unlearning.verification.bootstrap import LEVEL, RESAMPLES, Interval, bootstrap_mean
-from unlearning.verification.equivalence import ALPHA, Equivalence, equivalence_test
-from unlearning.verification.finding import Finding, decide
+from unlearning.verification.equivalence import (
+    ALPHA,
+    Equivalence,
+    beside_oracles,
+    equivalence_test,
+    finding_of,
+)
+from unlearning.verification.finding import Finding
 
 LIMITS = (
     "The oracle gap compares accuracies, which are averages: two models may be equally accurate and still "
@@ -79,17 +84,8 @@ class OracleGap:
                 f"On {self.name} the patients are too few, or too different, to show that the gap "
                 f"({self.gap:+.2f} dB) is below {test.margin:g} dB."
             )
-        return Finding(
-            check=f"gap/{self.name}",
-            verdict=decide(test.equivalent, decidable=test.decidable and (test.equivalent or test.different)),
-            value=self.gap,
-            unit="dB",
-            low=test.low if test.decidable else None,
-            high=test.high if test.decidable else None,
-            reference=self.chance,
-            accepted_low=-test.margin,
-            accepted_high=test.margin,
-            words=words,
+        return finding_of(
+            test, f"gap/{self.name}", value=self.gap, unit="dB", reference=self.chance, words=words
         )
 
 
@@ -129,13 +125,7 @@ def oracle_gap(
     ConfigError
         If the margin is not positive.
     """
-    ours = np.asarray(model, dtype=np.float64)
-    theirs = np.atleast_2d(np.asarray(oracles, dtype=np.float64))
-    if ours.ndim != 1 or theirs.shape[1] != ours.size:
-        raise DataError(
-            f"The model has accuracies of the shape {ours.shape}, the oracles {theirs.shape}.",
-            "Measure all of them on the same volumes.",
-        )
+    ours, theirs = beside_oracles(model, oracles)
     differences = ours - theirs.mean(axis=0)
     count = theirs.shape[0]
     return OracleGap(
