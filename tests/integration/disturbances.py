@@ -72,6 +72,20 @@ def misbehaving(operator: Operator, site: str, fault: str) -> Iterator[None]:
             program.with_suffix(".met").rmdir()
 
 
+def kill_all(operator: Operator) -> None:
+    """Every process of the consortium is killed, as by a power cut."""
+    parents = [psutil.Process(found.pid) for found in operator.local.describe() if found.pid]
+    everything = list(parents)
+    for parent in parents:
+        with suppress(psutil.NoSuchProcess):
+            everything += parent.children(recursive=True)
+    for process in everything:
+        # Apps of nodes come and go by themselves.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(everything, timeout=20)
+
+
 def hung(operator: Operator, site: str) -> list[psutil.Process]:
     """The apps of the site's node that stand still."""
     found = []

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,9 @@ class Operator:
 
     def server_app(self) -> psutil.Process:
         """The process of the ServerApp, which must run."""
-        return next(
-            child
-            for child in self.process(SUPERLINK).children(recursive=True)
-            if any("flwr-serverapp" in word for word in child.cmdline()[:3])
-        )
+        for child in self.process(SUPERLINK).children(recursive=True):
+            # Others of its children come and go.
+            with suppress(psutil.Error):
+                if any("flwr-serverapp" in word for word in child.cmdline()[:3]):
+                    return child
+        raise AssertionError("no ServerApp runs")

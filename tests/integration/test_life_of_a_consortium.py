@@ -25,6 +25,7 @@ from tests.integration.disturbances import (
     cabled,
     expired_replies,
     hung,
+    kill_all,
     little_patience,
     misbehaving,
     outcomes,
@@ -75,11 +76,7 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     operator.wait(lambda found: [w["state"] for w in found["withdrawals"]] == ["unlearning"])
     printed, _ = filing.communicate(timeout=120)
     assert filing.returncode == 0, printed
-    everything = [psutil.Process(c.pid) for c in operator.local.describe() if c.pid]
-    everything += [child for parent in everything for child in parent.children(recursive=True)]
-    for process in everything:
-        process.kill()
-    psutil.wait_procs(everything, timeout=20)
+    kill_all(operator)
     killed = operator.status()
     assert killed["superlink"]["health"] == "unreachable"
     assert killed["run"]["status"] == "interrupted" and killed["round"] < ROUNDS
