@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from deploy.ports import LOCAL
 from deploy.processes import ProcessTable
 from reconsent.config import dump_consortium, load_consortium
 from tests.integration import misbehaving_app
+from tests.integration.namespace_cable import NamespaceCable
 from tests.integration.operator_at_work import Operator
 from tests.integration.tcp_proxy import TcpProxy
 
@@ -97,13 +99,23 @@ def hung(operator: Operator, site: str) -> list[psutil.Process]:
 
 
 @contextmanager
-def cabled(operator: Operator, site: str) -> Iterator[TcpProxy]:
-    """The site's node is connected by a cable that can be cut."""
+def cabled(operator: Operator, site: str) -> Iterator[TcpProxy | NamespaceCable]:
+    """The site's node is connected by a cable that can be cut.
+
+    The kernel's between two network namespaces, where the machine allows them; or one of ours.
+    """
     name, table = supernode(site), ProcessTable.load(operator.layout.processes)
-    cable = TcpProxy(LOCAL, table.processes[SUPERLINK].ports[commands.FLEET])
+    fleet, ports = table.processes[SUPERLINK].ports[commands.FLEET], table.processes[name].ports
     processes.stop([operator.process(name)])
-    ports = table.processes[name].ports
-    command = commands.supernode_command(operator.layout, site, ports, cable.address, insecure=False)
+    cable: TcpProxy | NamespaceCable
+    try:
+        cable = NamespaceCable(fleet, ports[commands.HEALTH])
+    except (OSError, subprocess.CalledProcessError):
+        cable = TcpProxy(LOCAL, fleet)
+        address, around = cable.address, tuple[str, ...]
+    else:
+        address, around = f"{LOCAL}:{fleet}", cable.inside
+    command = around(commands.supernode_command(operator.layout, site, ports, address, insecure=False))
     environment = commands.supernode_environment(operator.layout, site)
     record = processes.start(name, command, environment, operator.layout.log(name))
     # As `up` would have started it, so that it is left alone.

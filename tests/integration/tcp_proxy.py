@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 
@@ -17,11 +18,22 @@ class TcpProxy:
     ----------
     host, port
         Where to.
+    own
+        The port to listen at; 0: any that is free.
+    connect
+        Makes a connection to an address.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
-        self._listener = socket.create_server((host, 0))
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        own: int = 0,
+        connect: Callable[[tuple[str, int]], socket.socket] = socket.create_connection,
+    ) -> None:
+        self._target, self._connect = (host, port), connect
+        self._listener = socket.create_server((host, own))
         self.address = "{}:{}".format(*self._listener.getsockname())
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -54,7 +66,7 @@ class TcpProxy:
             except OSError:
                 return
             try:
-                far = socket.create_connection(self._target)
+                far = self._connect(self._target)
             except OSError:
                 near.close()
                 continue
