@@ -34,6 +34,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Arrays = Mapping[str, np.ndarray]
 Split = Literal["train", "test"]
+Later = Callable[[], T]
+"""Waits for what is being worked on, and returns it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class Measured:
 
 class Observer:
     """Measures models on any site's data, several at once in worker processes.
+
+    What is asked for is begun at once, in that order; the answer is a function that waits for it. So the
+    longest is asked for first, and nothing waited for before everything is asked for.
 
     Parameters
     ----------
@@ -80,43 +85,57 @@ class Observer:
         self._pool.shutdown(cancel_futures=True)
 
     def quality(
-        self, wanted: Sequence[tuple[str, ModelVersion | Arrays, str, Split]], progress: Callable[[], None]
-    ) -> list[Measured]:
-        """Quality of each ``(name of model, version, site, split)``, volume by volume."""
+        self,
+        wanted: Sequence[tuple[str, ModelVersion | Arrays, str, Split]],
+        progress: Callable[[], None] = lambda: None,
+    ) -> Later[list[Measured]]:
+        """Quality of each ``(name of model, version, site, split)``, by volume; a name is one model."""
+        arrays = {name: self.load(model) for name, model in {n: m for n, m, *_ in wanted}.items()}
         tasks = [
-            self._pool.submit(_measure, self.source, name, self.load(model), site, split)
-            for name, model, site, split in wanted
+            self._pool.submit(_measure, self.source, name, arrays[name], site, split)
+            for name, _, site, split in wanted
         ]
-        return [row for rows in _finished(tasks, progress) for row in rows]
+        return lambda: [row for rows in _finished(tasks, progress) for row in rows]
 
     def relearn(
-        self, models: Mapping[str, ModelVersion | Arrays], sites: Sequence[str], progress: Callable[[], None]
-    ) -> dict[str, dict[int, float]]:
+        self,
+        models: Mapping[str, ModelVersion | Arrays],
+        sites: Sequence[str],
+        progress: Callable[[], None] = lambda: None,
+    ) -> Later[dict[str, dict[int, float]]]:
         """PSNR on the withdrawn organs' test volumes after fine-tuning on fresh patients of them.
 
         Returns
         -------
         Model → steps → dB, mean over ``sites``; empty if a site has no patient to spare.
         """
+        loaded = {name: self.load(model) for name, model in models.items()}
         tasks = {
-            (name, site): self._pool.submit(_relearn, self.source, self.load(model), site)
-            for name, model in models.items()
+            (name, site): self._pool.submit(_relearn, self.source, arrays, site)
+            for name, arrays in loaded.items()
             for site in sites
         }
-        curves = dict(zip(tasks, _finished(list(tasks.values()), progress), strict=True))
-        if not all(curves.values()):
-            return {}
-        return {
-            name: {
-                steps: float(np.mean([curves[name, site][steps] for site in sites]))
-                for steps in curves[name, sites[0]]
+
+        def finished() -> dict[str, dict[int, float]]:
+            curves = dict(zip(tasks, _finished(list(tasks.values()), progress), strict=True))
+            if not all(curves.values()):
+                return {}
+            return {
+                name: {
+                    steps: float(np.mean([curves[name, site][steps] for site in sites]))
+                    for steps in curves[name, sites[0]]
+                }
+                for name in models
             }
-            for name in models
-        }
+
+        return finished
 
     def pictures(
-        self, models: Mapping[str, ModelVersion], withdrawn: Sequence[str], progress: Callable[[], None]
-    ) -> Pictures:
+        self,
+        models: Mapping[str, ModelVersion],
+        withdrawn: Sequence[str],
+        progress: Callable[[], None] = lambda: None,
+    ) -> Later[Pictures]:
         """One slice of every site, reconstructed by each model."""
         consortium = load_consortium(self.source)
         arrays = {name: self.load(version) for name, version in models.items()}
@@ -124,7 +143,7 @@ class Observer:
             self._pool.submit(_picture, self.source, arrays, site.name, site.name in withdrawn)
             for site in consortium.sites
         ]
-        return Pictures(rows=tuple(_finished(tasks, progress)))
+        return lambda: Pictures(rows=tuple(_finished(tasks, progress)))
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have any function done in a worker process."""

@@ -49,9 +49,9 @@ class Gauge:
 
     def measure(self, model: Mapping[str, np.ndarray]) -> Figures:
         """Measure named arrays on all test volumes, the leavers' training data, and by relearning."""
+        relearned = self.observer.relearn({"m": model}, self.left)
         psnr, ssim = self._quality(model)
-        curve = self.observer.relearn({"m": model}, self.left, lambda: None)
-        relearn = {str(steps): value for steps, value in curve.get("m", {}).items()}
+        relearn = {str(steps): value for steps, value in relearned().get("m", {}).items()}
         return Figures(psnr=psnr, ssim=ssim, relearn=relearn)
 
     def accuracy(self, model: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -61,7 +61,7 @@ class Gauge:
     def _quality(self, model: Mapping[str, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
         splits: list[tuple[str, Split]] = [(s.name, "test") for s in self.consortium.sites]
         splits += [(site, "train") for site in self.left]
-        rows = self.observer.quality([("m", model, *split) for split in splits], lambda: None)
+        rows = self.observer.quality([("m", model, *split) for split in splits])()
         groups = {
             "retain_test": [r for r in rows if r.split == "test" and r.site not in self.left],
             "forget_test": [r for r in rows if r.split == "test" and r.site in self.left],

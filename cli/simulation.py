@@ -330,14 +330,16 @@ def assess(
             progress("measuring", done, total)
 
         with Observer(directory.consortium, books.registry, workers=workers) as observer:
-            measured = Measurements(quality=observer.quality(wanted, step))
-            for row in observer.quality([(i, v, site, "test") for i, v, site in curves], step):
+            relearned = observer.relearn(relearning, left, step)
+            quality = observer.quality(wanted, step)
+            rounds = observer.quality([(i, v, site, "test") for i, v, site in curves], step)
+            drawn = observer.pictures(models.named(), left, step)
+            measured = Measurements(quality=quality(), relearn=relearned())
+            for row in rounds():
                 measured.rounds.setdefault(row.model, []).append(row)
-            if relearning:
-                measured.relearn = observer.relearn(relearning, left, step)
             if models.unlearned:
                 measured.evidence = collect(consortium, observer, subjects(books, measured, left), step)
-            pictures = observer.pictures(models.named(), left, step)
+            pictures = drawn()
         results = gather(consortium, state, measured, _timing(books, time.time() - began))
         with _writing(directory.path):
             render_report(results, pictures, directory.report)

@@ -82,7 +82,8 @@ def identify_sites(
     quiet
         Do not mention sites that are missing.
     refused
-        Node id → why it is not let in; those in it are not asked again, new ones are added.
+        Node id → why it is not let in; those in it are not asked again, new ones are added. A node that went
+        offline before it answered is not among them.
     heard
         Called with each site that is let in, and its answer.
     leaving
@@ -138,7 +139,10 @@ def identify_sites(
                     leaving,
                     consortium,
                 )
-                if problem:
+                if reply.status == "node_unavailable":
+                    # It had gone before anybody noticed; it is asked again as soon as it is back.
+                    log(WARNING, "handshake: node %d has gone: %s", reply.node_id, reply.reason)
+                elif problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
                     log(WARNING, "handshake: node %d refused: %s", reply.node_id, refused[reply.node_id])
                     if problem != _BARRED:

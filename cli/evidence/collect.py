@@ -242,12 +242,12 @@ def _measure(
     splits: list[tuple[str, Split]] = [(site.name, "test") for site in consortium.sites]
     splits += [(site, "train") for site in subjects.left]
     wish = [(name, arrays, site, split) for name, arrays in others.items() for site, split in splits]
-    subjects.quality += observer.quality(wish, lambda: None)
-    if others and subjects.relearn:
-        subjects.relearn.update(observer.relearn(others, list(subjects.left), lambda: None))
+    relearned = observer.relearn(others if subjects.relearn else {}, list(subjects.left))
+    subjects.quality += observer.quality(wish)()
+    subjects.relearn.update(relearned())
     if "continued" in trained:
         wish = [("continued", trained["continued"], site, "test") for site in subjects.left]
-        material.continued = observer.quality(wish, lambda: None)
+        material.continued = observer.quality(wish)()
     if "query" in trained:
         material.query = _errors(observer, {"query": trained["query"]}, subjects.left, ("train",))
     names = sorted(name for name in trained if name.startswith("shadow-"))

@@ -22,8 +22,8 @@ _AROUND = "100"
 class NamespaceCable:
     """A namespace, a pair of virtual Ethernet devices, and a route by which one port of 127.0.0.1 is ours.
 
-    While the cable is pulled packets vanish and nobody is told: TCP goes on sending them again, as between two
-    machines.
+    While the cable is pulled packets vanish and nobody is told: TCP goes on sending them again, as between
+    two machines.
 
     Parameters
     ----------
@@ -129,8 +129,8 @@ def _allow_loopback_addresses(device: str) -> None:
 
 @contextmanager
 def _within(name: str) -> Iterator[None]:
-    """This thread is in the namespace: sockets that it makes stay there."""
-    with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{name}") as there:
+    """Have this thread in the namespace: sockets that it makes stay there."""
+    with Path("/proc/thread-self/ns/net").open() as before, Path(f"/run/netns/{name}").open() as there:
         _enter(there.fileno())
         try:
             yield

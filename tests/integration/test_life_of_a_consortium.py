@@ -17,6 +17,7 @@ from deploy.layout import SUPERLINK, supernode
 from deploy.processes import ProcessTable
 from reconsent.config import ConsortiumConfig
 from reconsent.environment import CONSORTIUM_VARIABLE, PHANTOMS_VARIABLE
+from reconsent.faults import VARIABLE
 from server.coordinator import Coordinator
 from server.persistence import Enrolments, RoundRecord, StateDirectory
 from server.service import Service, Task
@@ -65,9 +66,10 @@ def test_training_outlives_whoever_watches(operator: Operator) -> None:
 def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     operator: Operator, config: ConsortiumConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The site is barred at once; every process is killed amid its unlearning; after `up` and `resume`, amid
-    which another run is refused, the model is, bit for bit, that of a run to which nothing happened; and an
-    update of the site, whose bytes were in the SuperLink's files before, is in no file any more.
+    """The site is barred at once; every process is killed amid its unlearning, and the ServerApp once more
+    amid the erasure of what was kept; after `up` and `resume`, amid which another run is refused, the model
+    is, bit for bit, that of a run to which nothing happened; and an update of the site, whose bytes were in
+    the SuperLink's files before, is in no file any more.
     """  # noqa: D205 - one sentence
     pieces = pieces_of_an_update(operator, "knee")
     asked = "--reason", "consent withdrawn", "--requested-by", "dpo@example.org"
@@ -84,11 +86,23 @@ def test_a_withdrawal_while_rounds_run_and_all_is_killed(
     knee = next(site for site in killed["sites"] if site["name"] == "knee")
     assert knee["status"] in ("restricted", "withdrawn") and knee["key"]["revoked"]
 
-    operator("up", "--no-metrics")
+    with monkeypatch.context() as environment:
+        environment.setenv(VARIABLE, "erasure-committed")
+        operator("up", "--no-metrics")
     operator("resume", "--detach")
     with pytest.raises(AssertionError, match="is under way"):
         operator("train", "--rounds", "1")
-    operator("attach")
+    with pytest.raises(AssertionError, match="`reconsent resume`"):
+        operator("attach")
+    killed = operator.status()
+    assert killed["run"]["status"] == "interrupted"
+    assert killed["withdrawals"][0]["state"] == "propagating"
+    assert killed["contributions"]["sites"] == ["abdomen", "brain"]
+    assert list((operator.state / "contributions").glob("knee*")), "erased in the books, not yet on disk"
+    # Where ServerApps do not inherit what kills them.
+    operator.process(SUPERLINK).kill()
+    operator("up", "--no-metrics")
+    operator("resume")
     found = operator.status()
     assert found["superlink"]["health"] == "serving"
     assert found["run"] == {**found["run"], "task": "resume", "status": "completed", "error": ""}

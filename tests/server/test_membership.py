@@ -42,6 +42,8 @@ class Comings(LocalGrid):
         self.keys = {n: new_key() for n in configs}
         self.offline: set[int] = set()
         self.on_train: Callable[[int], None] = lambda _round: None
+        self.cut_off: dict[int, int] = {}
+        """Nodes that count as online, and how many messages more are lost on the way to each."""
 
     def add(self, node_id: int, site: str, key: bytes | None = None) -> None:
         """Start a node."""
@@ -61,7 +63,12 @@ class Comings(LocalGrid):
         listed = list(messages)
         if listed and listed[0].metadata.message_type == "train":
             self.on_train(int(listed[0].metadata.group_id))
-        return super().push_messages([m for m in listed if m.metadata.dst_node_id not in self.offline])
+        return super().push_messages([m for m in listed if self._reached(m.metadata.dst_node_id)])
+
+    def _reached(self, node_id: int) -> bool:
+        lost = self.cut_off.get(node_id, 0)
+        self.cut_off[node_id] = max(lost - 1, 0)
+        return node_id not in self.offline and not lost
 
     def asked(self, node_id: int) -> list[str]:
         """Types of the messages that a node was sent."""
@@ -285,6 +292,18 @@ def test_replaced_key(tmp_path: Path, lingers: bool) -> None:
         assert [r.sites["delta"].outcome for r in run.books.log.all(MAIN)] == ["ok", "withdrawn", "ok", "ok"]
         assert nodes.asked(4) == ["query.identify", "train", "train"]
         assert run.coordinator.active_nodes()[44] == "delta"
+
+
+def test_who_was_cut_off_when_a_run_began_takes_part_in_it(tmp_path: Path) -> None:
+    """Nobody has noticed yet that the node is offline; it is asked again, and not waited for in vain."""
+    nodes = Comings()
+    nodes.cut_off[4] = 2
+    began = time.monotonic()
+    with serving(tmp_path, nodes, consortium(training={"join-seconds": 60.0})) as run:
+        carry_out(run, "train", 2)
+        assert ["delta" in record.sites for record in run.books.log.all(MAIN)] == [True, True]
+        assert not any("refused" in text for text in run.texts("notice"))
+    assert time.monotonic() - began < 30
 
 
 def test_nobody_is_waited_for_longer_than_sites_are(tmp_path: Path) -> None:
