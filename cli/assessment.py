@@ -29,10 +29,11 @@ from reconsent.errors import ReconsentError
 from reconsent.seeds import derive_seed
 from reconsent.workers import worker_pool
 from server.persistence import ModelRegistry, ModelVersion
+from server.persistence.registry import read_version
+from unlearning.parameters import Arrays
 
 T = TypeVar("T")
 P = ParamSpec("P")
-Arrays = Mapping[str, np.ndarray]
 Split = Literal["train", "test"]
 Later = Callable[[], T]
 """Waits for what is being worked on, and returns it."""
@@ -53,11 +54,22 @@ class Measured:
     hfen: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where a worker finds a model."""
+
+    path: Path
+    version: ModelVersion
+
+
+Model = Arrays | _Stored
+
+
 class Observer:
     """Measures models on any site's data, several at once in worker processes.
 
-    What is asked for is begun at once, in that order; the answer is a function that waits for it. So the
-    longest is asked for first, and nothing waited for before everything is asked for.
+    What is asked for is begun in that order, before anybody waits; the answer is a function that waits for
+    it. So of what is asked for together, the longest comes first. Workers read stored models themselves.
 
     Parameters
     ----------
@@ -89,11 +101,10 @@ class Observer:
         wanted: Sequence[tuple[str, ModelVersion | Arrays, str, Split]],
         progress: Callable[[], None] = lambda: None,
     ) -> Later[list[Measured]]:
-        """Quality of each ``(name of model, version, site, split)``, by volume; a name is one model."""
-        arrays = {name: self.load(model) for name, model in {n: m for n, m, *_ in wanted}.items()}
+        """Quality of each ``(name of model, version, site, split)``, volume by volume."""
         tasks = [
-            self._pool.submit(_measure, self.source, name, arrays[name], site, split)
-            for name, _, site, split in wanted
+            self._pool.submit(_measure, self.source, name, self._model(model), site, split)
+            for name, model, site, split in wanted
         ]
         return lambda: [row for rows in _finished(tasks, progress) for row in rows]
 
@@ -109,10 +120,9 @@ class Observer:
         -------
         Model → steps → dB, mean over ``sites``; empty if a site has no patient to spare.
         """
-        loaded = {name: self.load(model) for name, model in models.items()}
         tasks = {
-            (name, site): self._pool.submit(_relearn, self.source, arrays, site)
-            for name, arrays in loaded.items()
+            (name, site): self._pool.submit(_relearn, self.source, self._model(model), site)
+            for name, model in models.items()
             for site in sites
         }
 
@@ -138,9 +148,9 @@ class Observer:
     ) -> Later[Pictures]:
         """One slice of every site, reconstructed by each model."""
         consortium = load_consortium(self.source)
-        arrays = {name: self.load(version) for name, version in models.items()}
+        stored = {name: self._model(version) for name, version in models.items()}
         tasks = [
-            self._pool.submit(_picture, self.source, arrays, site.name, site.name in withdrawn)
+            self._pool.submit(_picture, self.source, stored, site.name, site.name in withdrawn)
             for site in consortium.sites
         ]
         return lambda: Pictures(rows=tuple(_finished(tasks, progress)))
@@ -149,13 +159,13 @@ class Observer:
         """Have any function done in a worker process."""
         return self._pool.submit(work, *args, **kwargs)
 
-    def load(self, model: ModelVersion | Arrays) -> Arrays:
-        """A model's named arrays, revoked or not."""
+    def _model(self, model: ModelVersion | Arrays) -> Model:
+        """A version's file, revoked or not: models that wait for their turn need not be in memory."""
         if not isinstance(model, ModelVersion):
             return model
         if self._registry is None:
             raise ValueError("an observer without a registry measures arrays only")
-        return self._registry.load(model.id, force=True)
+        return _Stored(self._registry.path(model), model)
 
 
 class _Here(Executor):
@@ -213,10 +223,8 @@ def observed_dataset(site: Site, split: str) -> SiteDataset:
 # ---- in the workers -----------------------------------------------------------------------------------
 
 
-def _measure(
-    source: str, name: str, arrays: Mapping[str, np.ndarray], site_name: str, split: Split
-) -> list[Measured]:
-    site, model = _open(source, arrays, site_name)
+def _measure(source: str, name: str, given: Model, site_name: str, split: Split) -> list[Measured]:
+    site, model = _open(source, given, site_name)
     dataset = observed_dataset(site, split)
     return [
         Measured(
@@ -234,8 +242,8 @@ def _measure(
     ]
 
 
-def _relearn(source: str, arrays: Mapping[str, np.ndarray], site_name: str) -> dict[int, float]:
-    site, model = _open(source, arrays, site_name)
+def _relearn(source: str, given: Model, site_name: str) -> dict[int, float]:
+    site, model = _open(source, given, site_name)
     datasets = spare_patients(site)
     if datasets is None:
         return {}
@@ -258,14 +266,12 @@ def _relearn(source: str, arrays: Mapping[str, np.ndarray], site_name: str) -> d
     return curve
 
 
-def _picture(
-    source: str, models: Mapping[str, Mapping[str, np.ndarray]], site_name: str, withdrawn: bool
-) -> PictureRow:
+def _picture(source: str, models: Mapping[str, Model], site_name: str, withdrawn: bool) -> PictureRow:
     images: dict[str, np.ndarray] = {}
     truth: np.ndarray | None = None
     volume, index = "", 0
-    for name, arrays in models.items():
-        site, model = _open(source, arrays, site_name)
+    for name, given in models.items():
+        site, model = _open(source, given, site_name)
         dataset = observed_dataset(site, "test")
         volume = dataset.volumes[0]
         output, target, zero_filled = reconstruct_volume(model, dataset, volume)
@@ -286,8 +292,9 @@ def _picture(
     )
 
 
-def _open(source: str, arrays: Mapping[str, np.ndarray], site_name: str) -> tuple[Site, Reconstructor]:
+def _open(source: str, given: Model, site_name: str) -> tuple[Site, Reconstructor]:
     torch.set_num_threads(1)
+    arrays = read_version(given.path, given.version) if isinstance(given, _Stored) else given
     consortium: ConsortiumConfig = load_consortium(source)
     model = build_reconstructor(consortium.model, seed=0)
     model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})

@@ -334,7 +334,7 @@ def assess(
             quality = observer.quality(wanted, step)
             rounds = observer.quality([(i, v, site, "test") for i, v, site in curves], step)
             drawn = observer.pictures(models.named(), left, step)
-            measured = Measurements(quality=quality(), relearn=relearned())
+            measured = Measurements(relearn=relearned(), quality=quality())
             for row in rounds():
                 measured.rounds.setdefault(row.model, []).append(row)
             if models.unlearned:

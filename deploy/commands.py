@@ -18,6 +18,7 @@ from deploy.superlink_database import patient_database
 from reconsent.config import ConsortiumConfig
 from reconsent.environment import (
     CONSORTIUM_VARIABLE,
+    DATABASE_VARIABLE,
     LEDGERS_VARIABLE,
     PHANTOMS_VARIABLE,
     STATE_VARIABLE,
@@ -38,7 +39,7 @@ POLLING = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25"}
 MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
 # What only the server may know: its database's password and the master key of contributions above all.
-_OF_THE_SERVER = (STATE_VARIABLE, "RECONSENT_DATABASE_URL", "RECONSENT_MASTER_KEY")
+_OF_THE_SERVER = (STATE_VARIABLE, DATABASE_VARIABLE, "RECONSENT_MASTER_KEY")
 
 
 def address(ports: Mapping[str, int], purpose: str) -> str:

@@ -82,8 +82,8 @@ def identify_sites(
     quiet
         Do not mention sites that are missing.
     refused
-        Node id → why it is not let in; those in it are not asked again, new ones are added. A node that went
-        offline before it answered is not among them.
+        Node id → why it is not let in; those in it are not asked again, new ones are added, and those that
+        have gone offline taken out.
     heard
         Called with each site that is let in, and its answer.
     leaving
@@ -103,7 +103,11 @@ def identify_sites(
     members: dict[int, str] = dict(known or {})
     refused = {} if refused is None else refused
     while True:
-        unknown = [n for n in sorted(grid.get_node_ids()) if n not in members and n not in refused]
+        online = sorted(grid.get_node_ids())
+        for node_id in set(refused).difference(online):
+            # Whoever has gone is asked again when it is back.
+            del refused[node_id]
+        unknown = [n for n in online if n not in members and n not in refused]
         if key_holder is not None:
             for node_id in unknown:
                 holder = key_holder(node_id)
@@ -139,10 +143,7 @@ def identify_sites(
                     leaving,
                     consortium,
                 )
-                if reply.status == "node_unavailable":
-                    # It had gone before anybody noticed; it is asked again as soon as it is back.
-                    log(WARNING, "handshake: node %d has gone: %s", reply.node_id, reply.reason)
-                elif problem:
+                if problem:
                     refused[reply.node_id] = problem if reply.message else f"{reply.status}: {reply.reason}"
                     log(WARNING, "handshake: node %d refused: %s", reply.node_id, refused[reply.node_id])
                     if problem != _BARRED:

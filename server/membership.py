@@ -29,7 +29,7 @@ ASK_AGAIN_SECONDS = 600.0
 """A node that was asked who it is and did not answer, or has another consortium file, is asked again after so
 long."""
 
-_MAY_PASS = ("timeout", "message_unavailable", OTHER_FILE)
+_MAY_PASS = ("timeout", "message_unavailable", "node_unavailable", OTHER_FILE)
 """How reasons begin that may be gone without the server being told."""
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from cli import results_evidence as res
 from cli.assessment import Measured, Observer, Split, result_of
 from cli.evidence.checks import Checks
-from cli.evidence.examination import Arrays, Examined, examine
+from cli.evidence.examination import Examined, examine
 from cli.evidence.retraining import cached_update, federate, training_rate
 from client.site import Site
 from mri import false_structure, hallucination
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import ReconsentError
 from reconsent.seeds import derive_seed
+from unlearning.parameters import Arrays
 from unlearning.verification.likelihood_ratio import balanced_memberships
 from unlearning.verification.limits import LIMITS
 from unlearning.verification.membership import patient_means

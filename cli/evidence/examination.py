@@ -19,9 +19,9 @@ from mri.fastmri_file import read_volume
 from mri.hallucination import slice_spaces, volume_hallucination
 from mri.reconstructors import Reconstructor, build_reconstructor
 from reconsent.config import load_consortium
+from unlearning.parameters import Arrays
 from unlearning.verification.function_distance import output_distance
 
-Arrays = Mapping[str, np.ndarray]
 Image = npt.NDArray[np.float32]
 
 

@@ -18,8 +18,7 @@ from mri.reconstructors import build_reconstructor
 from reconsent.config import ConsortiumConfig, load_consortium
 from reconsent.seeds import derive_seed
 from strategies.schedules import scheduled
-
-Arrays = Mapping[str, np.ndarray]
+from unlearning.parameters import Arrays
 
 
 def federate(

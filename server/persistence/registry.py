@@ -164,7 +164,8 @@ class ModelRegistry:
             row = self._row(own, id)
         if not force:
             _refuse_revoked(row)
-        return self._read(version_of(row))
+        version = version_of(row)
+        return read_version(self.path(version), version)
 
     def path(self, version: ModelVersion) -> Path:
         """The file of ``version``."""
@@ -258,7 +259,7 @@ class ModelRegistry:
         for version in self.all():
             if not version.pruned:
                 try:
-                    self._read(version)
+                    read_version(self.path(version), version)
                 except StateError as error:
                     problems.append(error.problem)
         return problems
@@ -296,31 +297,6 @@ class ModelRegistry:
         path = self._state.models_dir / model_filename(digest)
         with explaining_os_errors(f"The model file {path}"):
             write_atomically(path, content)
-
-    def _read(self, version: ModelVersion) -> dict[str, Array]:
-        path = self.path(version)
-        what = f"The file {path} of model version {version.id} (line '{version.line}', round {version.round})"
-        remedy = "It is not used. Restore it from a backup, or go on from another version."
-        if version.pruned:
-            raise StateError(
-                f"{what} was removed to save space or after a withdrawal.", "Choose a newer version."
-            )
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise StateError(f"{what} is missing.", remedy) from None
-        except OSError as error:
-            raise StateError(f"{what} cannot be read: {error.strerror}.", remedy) from error
-        state = "altered" if len(content) == version.bytes else "truncated or altered"
-        size = f"{len(content)} bytes instead of {version.bytes}"
-        try:
-            arrays = unpack(content)
-        except ValueError:
-            raise StateError(f"{what} is {state} ({size}).", remedy) from None
-        if content_hash(arrays) != version.digest:
-            raise StateError(f"{what} is {state}: its content does not have the hash it had.", remedy)
-        # The model's own order: vectors of its parameters are laid out in it.
-        return {name: arrays[name] for name in version.names}
 
     def _drop(self, session: Session, rows: Iterable[ModelRow]) -> list[ModelVersion]:
         dropped = list(rows)
@@ -374,3 +350,35 @@ def _refuse_revoked(row: ModelRow) -> None:
             f"Model version {row.id} (line '{row.line}', round {row.round}) is revoked: {row.reason}.",
             "Use one that is not: `reconsent model list` shows which.",
         )
+
+
+def read_version(path: Path, version: ModelVersion) -> dict[str, Array]:
+    """The arrays of a version from its file, by name, checked against its hash.
+
+    Raises
+    ------
+    StateError
+        If it is pruned, or its file is missing, truncated or altered.
+    """
+    what = f"The file {path} of model version {version.id} (line '{version.line}', round {version.round})"
+    remedy = "It is not used. Restore it from a backup, or go on from another version."
+    if version.pruned:
+        raise StateError(
+            f"{what} was removed to save space or after a withdrawal.", "Choose a newer version."
+        )
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise StateError(f"{what} is missing.", remedy) from None
+    except OSError as error:
+        raise StateError(f"{what} cannot be read: {error.strerror}.", remedy) from error
+    state = "altered" if len(content) == version.bytes else "truncated or altered"
+    size = f"{len(content)} bytes instead of {version.bytes}"
+    try:
+        arrays = unpack(content)
+    except ValueError:
+        raise StateError(f"{what} is {state} ({size}).", remedy) from None
+    if content_hash(arrays) != version.digest:
+        raise StateError(f"{what} is {state}: its content does not have the hash it had.", remedy)
+    # The model's own order: vectors of its parameters are laid out in it.
+    return {name: arrays[name] for name in version.names}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import psutil
+from flwr.common.constant import HEARTBEAT_PATIENCE
+from flwr.proto.control_pb2 import ListNodesRequest  # type: ignore[attr-defined]
 
 from deploy import commands, processes
 from deploy.layout import SUPERLINK, supernode
@@ -16,7 +18,7 @@ from deploy.ports import LOCAL
 from deploy.processes import ProcessTable
 from reconsent.config import dump_consortium, load_consortium
 from tests.integration import misbehaving_app
-from tests.integration.namespace_cable import NamespaceCable
+from tests.integration.namespace_cable import CableNotAllowedError, NamespaceCable
 from tests.integration.operator_at_work import Operator
 from tests.integration.tcp_proxy import TcpProxy
 
@@ -110,25 +112,41 @@ def cabled(operator: Operator, site: str) -> Iterator[TcpProxy | NamespaceCable]
     cable: TcpProxy | NamespaceCable
     try:
         cable = NamespaceCable(fleet, ports[commands.HEALTH])
-    except (OSError, subprocess.CalledProcessError):
+    except CableNotAllowedError:
         cable = TcpProxy(LOCAL, fleet)
         address, around = cable.address, tuple[str, ...]
     else:
         address, around = f"{LOCAL}:{fleet}", cable.inside
-    command = around(commands.supernode_command(operator.layout, site, ports, address, insecure=False))
+    with closing(cable):
+        command = around(commands.supernode_command(operator.layout, site, ports, address, insecure=False))
+        with _connected(operator, site, command):
+            yield cable
+    operator("up", "--no-metrics")
+
+
+@contextmanager
+def _connected(operator: Operator, site: str, command: tuple[str, ...]) -> Iterator[None]:
+    """The site's node, started by another command than `up` would have."""
+    name, table = supernode(site), ProcessTable.load(operator.layout.processes)
+    usual, ports = table.processes[name].command, table.processes[name].ports
     environment = commands.supernode_environment(operator.layout, site)
     record = processes.start(name, command, environment, operator.layout.log(name))
     # As `up` would have started it, so that it is left alone.
-    usual = table.processes[name].command
     table.processes[name] = record.model_copy(update={"ports": ports, "command": usual})
     table.save(operator.layout.processes)
     try:
         operator.wait(lambda _: online(operator, site), 120)
-        yield cable
+        yield
     finally:
-        cable.close()
         processes.stop([operator.process(name)])
-    operator("up", "--no-metrics")
+
+
+def alive_at(operator: Operator, site: str) -> float:
+    """When the SuperLink last heard that the site's node is alive: seconds since 1970."""
+    with operator.local.control._asking("asked for its nodes") as client:
+        found = next(n for n in client.ListNodes(ListNodesRequest()).nodes_info if n.name == site)
+    until = dt.datetime.fromisoformat(found.online_until).timestamp()
+    return until - HEARTBEAT_PATIENCE * found.heartbeat_interval
 
 
 def online(operator: Operator, site: str) -> bool:

@@ -19,6 +19,14 @@ _AROUND = "100"
 """Number of the routing table that leads away from the namespace's own 127.0.0.1."""
 
 
+class CableNotAllowedError(Exception):
+    """No network namespaces can be made on the machine, or by the user."""
+
+
+class IpError(Exception):
+    """A command of iproute2 failed, with its own words."""
+
+
 class NamespaceCable:
     """A namespace, a pair of virtual Ethernet devices, and a route by which one port of 127.0.0.1 is ours.
 
@@ -34,23 +42,26 @@ class NamespaceCable:
 
     Raises
     ------
-    OSError, subprocess.CalledProcessError
-        Where namespaces are not allowed, or ``ip`` is missing: nothing is left then.
+    CableNotAllowedError
+        Where there can be no namespaces, or ``ip`` is missing: nothing is left then.
     """
 
     def __init__(self, server: int, inside: int) -> None:
         if shutil.which("ip") is None:
-            raise FileNotFoundError("iproute2 is not installed")
+            raise CableNotAllowedError("iproute2 is not installed")
         number = os.getpid()
         self.name, self._near, far = f"cable{number}", f"cable{number}a", f"cable{number}b"
+        if (Path("/run/netns") / self.name).exists():
+            raise RuntimeError(f"this process has the cable {self.name} already")
         # Of the addresses for benchmarks of network devices (RFC 2544), which nothing else uses.
         block = f"198.18.{number // 64 % 256}.{{}}".format
         here, there = block(number % 64 * 4 + 1), block(number % 64 * 4 + 2)
         try:
-            _ip("netns", "add", self.name)
-            _ip("link", "add", self._near, "type", "veth", "peer", "name", far, "netns", self.name)
+            with _needing_permission():
+                _ip("netns", "add", self.name)
+                _ip("link", "add", self._near, "type", "veth", "peer", "name", far, "netns", self.name)
+                _allow_loopback_addresses(self._near)
             _ip("address", "add", f"{here}/30", "dev", self._near)
-            _allow_loopback_addresses(self._near)
             self._ip_inside("link", "set", "lo", "up")
             self._ip_inside("address", "add", f"{there}/30", "dev", far)
             self._ip_inside("link", "set", far, "up")
@@ -105,12 +116,23 @@ class NamespaceCable:
 
     def _remove(self) -> None:
         for command in (("link", "delete", self._near), ("netns", "delete", self.name)):
-            with suppress(subprocess.CalledProcessError):
+            # Of one that was not made whole, not all is there.
+            with suppress(IpError):
                 _ip(*command)
 
 
+@contextmanager
+def _needing_permission() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, IpError) as error:
+        raise CableNotAllowedError(f"no network namespace with a cable can be made here: {error}") from error
+
+
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise IpError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
 def _hardware(device: str) -> str:

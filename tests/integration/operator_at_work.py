@@ -30,10 +30,18 @@ class Operator:
     """Types commands, and reads what they print.
 
     The command line runs in this process, which saves starting Python for each; all else are real processes.
+
+    Parameters
+    ----------
+    state
+        The state directory.
+    url
+        Database of the state, if not a file in it; the environment must say so too.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, url: str = "") -> None:
         self.state = state
+        self.url = url
         self.layout = Layout(state)
         self.local = LocalConsortium(state)
 
@@ -76,7 +84,7 @@ class Operator:
         consortium = load_consortium(self.layout.consortium)
         while True:
             began = time.monotonic()
-            with StateDirectory.open(self.state, url="", writable=False) as looking:
+            with StateDirectory.open(self.state, url=self.url, writable=False) as looking:
                 found = status_of(looking, consortium)
             if until(found):
                 return
@@ -86,7 +94,7 @@ class Operator:
 
     def records(self) -> list[RoundRecord]:
         """The rounds so far."""
-        with StateDirectory.open(self.state, url="", writable=False) as state:
+        with StateDirectory.open(self.state, url=self.url, writable=False) as state:
             return list(RoundLog(state).all(MAIN))
 
     def process(self, name: str) -> psutil.Process:

@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from sqlalchemy import create_engine, text
 
 from client.policy import POLICY_VARIABLE
 from client.site_log import SiteLog
@@ -26,15 +25,12 @@ from deploy import processes
 from deploy.local_consortium import LocalConsortium
 from deploy.ports import find_ports
 from reconsent.config import dump_consortium, load_consortium
-from reconsent.environment import DATABASE_VARIABLE
 from reconsent.log_lines import FORMAT_VARIABLE
 from reconsent.privacy import PrivacyConfig
 from server.app import LOG_FILE
-from server.persistence.state import DATABASE
 from tests.cli.console.console_at_work import PASSWORD, Visitor
 from tests.deploy.deployment_files import DEPLOY
 from tests.integration.operator_at_work import RECONSENT, Operator
-from tests.server.postgres import binaries, running_cluster
 from unlearning.signing import SigningKey
 
 PROMETHEUS = shutil.which("prometheus")
@@ -98,18 +94,7 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """What the server's processes and commands find their state in: PostgreSQL where it is installed."""
-    if binaries() is None:
-        yield ""
-        return
-    with running_cluster() as url, pytest.MonkeyPatch.context() as environment:
-        environment.setenv(DATABASE_VARIABLE, url)
-        yield url
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[Watched]:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A training of three sites, one of them with site-level noise, and a withdrawal; all of it scraped."""
     directory = tmp_path_factory.mktemp("metrics")
     tiny = load_consortium("tiny")
@@ -371,22 +356,6 @@ def test_a_request_to_the_console_is_followed_to_the_sites_log_lines(watched: Wa
         assert "train" in {entry.get("type") for entry in logged if entry.get("correlation") == correlation}
         node = layout.log(f"supernode-{site}").read_text(encoding="utf-8", errors="replace")
         assert f"worked correlation={correlation}" in node
-
-
-def test_all_of_it_is_in_postgresql(watched: Watched, database: str) -> None:
-    """Rounds, withdrawal, roster and ledger of the processes above; no SQLite is beside them."""
-    if not database:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    engine = create_engine(database)
-    with engine.connect() as connection:
-        counted = {
-            table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()  # noqa: S608
-            for table in ("rounds", "withdrawals", "sites", "ledger")
-        }
-    engine.dispose()
-    assert counted["sites"] == 3 and counted["withdrawals"] == 1
-    assert counted["rounds"] > ROUNDS and counted["ledger"] > 3
-    assert not (watched.local.layout.state / DATABASE).exists()
 
 
 def test_exporters_come_and_go_with_the_consortium(watched: Watched) -> None:

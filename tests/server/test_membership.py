@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo  # type: ignore[attr-defined]
 
 from reconsent.errors import RoundError
@@ -42,8 +44,9 @@ class Comings(LocalGrid):
         self.keys = {n: new_key() for n in configs}
         self.offline: set[int] = set()
         self.on_train: Callable[[int], None] = lambda _round: None
-        self.cut_off: dict[int, int] = {}
-        """Nodes that count as online, and how many messages more are lost on the way to each."""
+        self.cut_off: set[int] = set()
+        """Nodes that count as online until a message to them is missed, and are back a moment later."""
+        self._back_at: dict[int, float] = {}
 
     def add(self, node_id: int, site: str, key: bytes | None = None) -> None:
         """Start a node."""
@@ -52,7 +55,8 @@ class Comings(LocalGrid):
 
     def get_node_ids(self) -> list[int]:
         """Those online."""
-        return [n for n in self._nodes if n not in self.offline]
+        gone = {n for n, moment in self._back_at.items() if time.monotonic() < moment}
+        return [n for n in self._nodes if n not in self.offline | gone]
 
     def get_nodes(self) -> list[Any]:
         """The same with their keys, as a SuperLink tells them."""
@@ -63,12 +67,18 @@ class Comings(LocalGrid):
         listed = list(messages)
         if listed and listed[0].metadata.message_type == "train":
             self.on_train(int(listed[0].metadata.group_id))
-        return super().push_messages([m for m in listed if self._reached(m.metadata.dst_node_id)])
+        return super().push_messages([m for m in listed if m.metadata.dst_node_id not in self.offline])
 
-    def _reached(self, node_id: int) -> bool:
-        lost = self.cut_off.get(node_id, 0)
-        self.cut_off[node_id] = max(lost - 1, 0)
-        return node_id not in self.offline and not lost
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """For nodes that turn out to be offline, the error that a SuperLink makes up."""
+        replies = super().pull_messages(message_ids)
+        for n, reply in enumerate(replies):
+            if (node_id := reply.metadata.src_node_id) in self.cut_off:
+                self.cut_off.remove(node_id)
+                self._back_at[node_id] = time.monotonic() + 1.0
+                error = Error(ErrorCode.NODE_UNAVAILABLE, "no heartbeat")
+                replies[n] = Message(error, reply_to=Message(RecordDict(), node_id, "query.identify"))
+        return replies
 
     def asked(self, node_id: int) -> list[str]:
         """Types of the messages that a node was sent."""
@@ -297,12 +307,13 @@ def test_replaced_key(tmp_path: Path, lingers: bool) -> None:
 def test_who_was_cut_off_when_a_run_began_takes_part_in_it(tmp_path: Path) -> None:
     """Nobody has noticed yet that the node is offline; it is asked again, and not waited for in vain."""
     nodes = Comings()
-    nodes.cut_off[4] = 2
+    nodes.cut_off.add(4)
     began = time.monotonic()
     with serving(tmp_path, nodes, consortium(training={"join-seconds": 60.0})) as run:
         carry_out(run, "train", 2)
         assert ["delta" in record.sites for record in run.books.log.all(MAIN)] == [True, True]
-        assert not any("refused" in text for text in run.texts("notice"))
+        assert nodes.asked(4).count("query.identify") == 2
+        assert sum("node_unavailable: no heartbeat" in text for text in run.texts("notice")) == 1
     assert time.monotonic() - began < 30
 
 
