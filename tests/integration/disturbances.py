@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import shlex
 import sys
 from collections.abc import Iterator
@@ -145,8 +144,7 @@ def alive_at(operator: Operator, site: str) -> float:
     """When the SuperLink last heard that the site's node is alive: seconds since 1970."""
     with operator.local.control._asking("asked for its nodes") as client:
         found = next(n for n in client.ListNodes(ListNodesRequest()).nodes_info if n.name == site)
-    until = dt.datetime.fromisoformat(found.online_until).timestamp()
-    return until - HEARTBEAT_PATIENCE * found.heartbeat_interval
+    return float(found.online_until - HEARTBEAT_PATIENCE * found.heartbeat_interval)
 
 
 def online(operator: Operator, site: str) -> bool:
