@@ -10,7 +10,7 @@ from cli.benchmark.plan import Case
 from cli.benchmark.score import GAPS
 from cli.benchmark.sizes import remaining_share
 from cli.benchmark.store import Record
-from cli.evidence.collect import staying
+from cli.evidence.collect import taking_part
 from cli.evidence.retraining import federate
 from cli.gauge import Figures, Gauge
 from cli.simulation import RunDirectory, prepare_data
@@ -68,7 +68,7 @@ def other_oracles(
                 number: observer.submit(
                     federate,
                     observer.source,
-                    staying(consortium, left),
+                    taking_part(consortium, left),
                     rounds=consortium.training.rounds,
                     salt=f"other-oracle-{number}",
                 )

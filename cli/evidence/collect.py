@@ -133,7 +133,7 @@ def _covers(limit: str, check: str) -> bool:
     return limit in (check, check.partition("/")[0])
 
 
-def staying(consortium: ConsortiumConfig, left: Sequence[str]) -> list[str]:
+def taking_part(consortium: ConsortiumConfig, left: Sequence[str]) -> list[str]:
     """The sites that take part in every further training, those among them that only patients left."""
     return [s.name for s in consortium.sites if s.name not in left or consortium.patients_leaving(s.name)]
 
@@ -146,7 +146,7 @@ def _prepare(
     if "oracle" in subjects.models:
         material.oracles["oracle"] = subjects.models["oracle"]
     losing = {name: consortium.patients_leaving(name) for name in subjects.left}
-    stayed = staying(consortium, subjects.left)
+    stayed = taking_part(consortium, subjects.left)
     budget = subjects.trained
     seeds = wanted.noise_floor_seeds if "oracle" in subjects.models else 0
     if consortium.privacy.mode != "none" or any(site.privacy for site in consortium.sites):

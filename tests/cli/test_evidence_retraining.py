@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from cli.evidence.collect import staying
+from cli.evidence.collect import taking_part
 from cli.evidence.retraining import cached_update, federate, flattened
 from cli.simulation import RunDirectory, prepare_data
 from client.site import Site
@@ -98,8 +98,8 @@ def test_patients_can_be_left_out(run: tuple[str, ConsortiumConfig]) -> None:
 def test_who_takes_part_in_further_training() -> None:
     """Those that stay: without a site that leaves, and with one that only patients leave."""
     config = load_consortium("tiny")
-    assert staying(config, ["knee"]) == ["brain", "abdomen"]
+    assert taking_part(config, ["knee"]) == ["brain", "abdomen"]
     (planned,) = config.withdrawals
     patients = planned.model_copy(update={"patients": ("knee-000",)})
     losing = config.model_copy(update={"withdrawals": (patients,)})
-    assert staying(losing, ["knee"]) == ["brain", "abdomen", "knee"]
+    assert taking_part(losing, ["knee"]) == ["brain", "abdomen", "knee"]
