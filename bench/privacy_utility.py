@@ -26,7 +26,7 @@ import numpy as np
 
 from bench.privacy_page import tables, write_tables
 from cli.assessment import default_workers
-from cli.simulation import RunDirectory
+from cli.run_directory import RunDirectory
 from cli.trials import TrainedConsortium, leaving, trained
 from client.privacy.accounting import Mechanism, epsilon_spent
 from client.privacy.ledger import PrivacyLedger

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.assessment import default_workers
-from cli.simulation import RunDirectory, prepare_data
+from cli.consortium_data import prepare_data
+from cli.run_directory import RunDirectory
 from reconsent.config import ConsortiumConfig, load_consortium
 
 PRESET = "demo"

@@ -53,8 +53,10 @@ def calibrate(
     """
     from cli.assessment import default_workers
     from cli.calibration import calibrate as run_all
+    from cli.consortium_data import prepare_data
     from cli.progress import ProgressBoard
-    from cli.simulation import RunDirectory, assess, prepare_data, run_consortium
+    from cli.run_directory import RunDirectory
+    from cli.simulation import assess, run_consortium
     from server.events import listening
 
     config = load_consortium(consortium)

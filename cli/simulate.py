@@ -16,7 +16,7 @@ from reconsent.workers import import_beforehand
 
 if TYPE_CHECKING:
     from cli.results import Results
-    from cli.simulation import RunDirectory
+    from cli.run_directory import RunDirectory
 
 
 def simulate(
@@ -136,7 +136,8 @@ def play(
     config: ConsortiumConfig, path: Path, *, workers: int | None, json_output: bool, quiet: bool
 ) -> Results:
     """Simulate a consortium in the directory ``path``, and print what was found."""
-    from cli.simulation import RunDirectory, found_before
+    from cli.run_directory import RunDirectory
+    from cli.simulation import found_before
     from strategies.methods import check_plan
 
     check_plan(config)
@@ -165,8 +166,9 @@ def _run(
 ) -> Results:
     # These take seconds to import; whoever mistyped something need not wait for them.
     from cli.assessment import default_workers
+    from cli.consortium_data import prepare_data
     from cli.progress import ProgressBoard
-    from cli.simulation import assess, prepare_data, run_consortium
+    from cli.simulation import assess, run_consortium
     from server.events import listening
 
     workers = workers or default_workers()

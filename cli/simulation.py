@@ -1,229 +1,22 @@
-"""Runs a whole consortium on this machine: data, Flower's simulation engine, measurements, results."""
+"""Runs a whole consortium on this machine: Flower's simulation engine, measurements, results."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
-from reconsent.config import ConsortiumConfig, dump_consortium, load_consortium
-from reconsent.environment import (
-    CONSORTIUM_VARIABLE,
-    LEDGERS_VARIABLE,
-    PHANTOMS_VARIABLE,
-    STATE_VARIABLE,
-)
-from reconsent.errors import ConfigError, DataError, ReconsentError, StateError
-from reconsent.files import write_atomically
-from reconsent.log_lines import FORMAT_VARIABLE, NOTHING
+from cli.consortium_data import Progress
+from cli.run_directory import RunDirectory, writing
+from reconsent.config import ConsortiumConfig
+from reconsent.errors import ConfigError, ReconsentError, StateError
 
 if TYPE_CHECKING:
     from cli.results import Results
-    from mri.overlap import KnownVolumes
-    from mri.split import Split as PatientSplit
     from server.bookkeeping import Bookkeeping
     from server.persistence import ModelVersion
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how far it is, and how far it will go."""
-
-_NAMED = 5
-"""Foreign files that an error names."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunDirectory:
-    """Where a simulation keeps everything: ``consortium.toml``, ``data/``, ``state/``, and what it found."""
-
-    path: Path
-
-    @property
-    def consortium(self) -> Path:
-        """The resolved consortium file."""
-        return self.path / "consortium.toml"
-
-    @property
-    def data(self) -> Path:
-        """Phantoms, one directory a site."""
-        return self.path / "data"
-
-    @property
-    def state(self) -> Path:
-        """The server's state directory."""
-        return self.path / "state"
-
-    @property
-    def privacy(self) -> Path:
-        """The sites' privacy ledgers."""
-        return self.path / "privacy"
-
-    @property
-    def results(self) -> Path:
-        """``results.json``."""
-        return self.path / "results.json"
-
-    @property
-    def report(self) -> Path:
-        """``report.html``."""
-        return self.path / "report.html"
-
-    def prepare(self, consortium: ConsortiumConfig) -> None:
-        """Write the consortium file, or check that a run to be taken up again is the same one.
-
-        Raises
-        ------
-        ConfigError
-            If the directory holds a run of another consortium, or something else than a run.
-        ReconsentError
-            If it cannot be written to.
-        """
-        with _writing(self.path):
-            self._prepare(consortium)
-
-    def _prepare(self, consortium: ConsortiumConfig) -> None:
-        text = dump_consortium(consortium)
-        if self.consortium.exists():
-            if load_consortium(self.consortium) != consortium:
-                raise ConfigError(
-                    f"{self.path} holds a run of a different consortium (see {self.consortium}).",
-                    "Choose another --out, or remove that directory.",
-                )
-            return
-        if foreign := self._foreign():
-            raise ConfigError(
-                f"{self.path} holds what is not of a run ({', '.join(foreign)}); nothing was written there.",
-                "Choose another --out: a new directory, or that of a run to be taken up again.",
-            )
-        write_atomically(self.consortium, text.encode())
-
-    def _foreign(self) -> list[str]:
-        """What lies there, and no run would have put there; the first few names."""
-        own = {place.name for place in (self.data, self.state, self.privacy, self.results, self.report)}
-        there = self.path.iterdir() if self.path.is_dir() else iter(())
-        found = sorted(each.name for each in there if each.name not in own and not each.name.startswith("."))
-        return found if len(found) <= _NAMED else [*found[:_NAMED], f"{len(found) - _NAMED} more"]
-
-    @contextmanager
-    def environment(self) -> Iterator[None]:
-        """Tell server, sites and workers, in this and in new processes, where all is; undone at the end.
-
-        Whatever this process starts later must not inherit it: a real consortium's sites would take the
-        simulation's privacy ledgers for their own.
-        """
-        changes = {
-            CONSORTIUM_VARIABLE: str(self.consortium.resolve()),
-            PHANTOMS_VARIABLE: str(self.data.resolve()),
-            STATE_VARIABLE: str(self.state.resolve()),
-            LEDGERS_VARIABLE: str(self.privacy.resolve()),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            # The sites' lines would come between the pictures of the progress.
-            FORMAT_VARIABLE: os.environ.get(FORMAT_VARIABLE) or NOTHING,
-            # Ray starts its workers with niceness 15: on a busy machine they would hardly ever run.
-            "RAY_worker_niceness": "0",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            "OMP_NUM_THREADS": "1",
-            # A training step takes and frees thousands of small arrays: kept by the allocator, not given back
-            # to the system and cleared again each time.
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-            "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-        }
-        before = {name: os.environ.get(name) for name in changes}
-        os.environ.update(changes)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-
-
-@contextmanager
-def _writing(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ReconsentError(
-            f"The run cannot be written to {directory}: {error}.",
-            "Choose with --out a directory that is writable and has room; the same command with the same "
-            "--out takes an interrupted run up again.",
-        ) from None
-
-
-def prepare_data(consortium: ConsortiumConfig, progress: Progress) -> None:
-    """Make the phantoms of sites without data, and read every site's patients once.
-
-    Raises
-    ------
-    DataError
-        If a site's data cannot be used, or two sites would share patients.
-    """
-    from client.site import site_directory, site_split
-    from mri.overlap import KnownVolumes
-
-    seen: dict[str, tuple[Path, set[str], KnownVolumes]] = {}
-    for site in consortium.sites:
-
-        def step(done: int, total: int, name: str = site.name) -> None:
-            progress(f"data of {name}", done, total)
-
-        directory = site_directory(consortium.seed, site, progress=step).resolve()
-        split = site_split(consortium.seed, site)
-        patients = {*split.train, *split.test}
-        _refuse_unknown_leavers(consortium, site.name, split)
-        known = KnownVolumes(directory, patients)
-        for other, (place, theirs, volumes) in seen.items():
-            if place == directory and (shared := len(patients & theirs)):
-                raise DataError(
-                    f"The sites '{other}' and '{site.name}' share {shared} patients of {directory}.",
-                    "Give each site a directory of its own, or name its patients with `patients`.",
-                )
-            if place != directory:
-                _refuse_overlap(other, volumes, site.name, known)
-        seen[site.name] = directory, patients, known
-
-
-def _refuse_unknown_leavers(consortium: ConsortiumConfig, site: str, split: PatientSplit) -> None:
-    leaving = consortium.patients_leaving(site)
-    remedy = "`reconsent data check` lists the patients of a directory."
-    if unknown := sorted(leaving - {*split.train, *split.test}):
-        raise DataError(f"Site '{site}' has no patients {', '.join(unknown)} who could withdraw.", remedy)
-    if leaving and leaving.isdisjoint(split.train):
-        raise DataError(
-            f"Site '{site}' only tests on the patients who withdraw: there is nothing to unlearn.",
-            f"It trains on {', '.join(split.train[:5])}{', …' if len(split.train) > 5 else ''}.",
-        )
-    if leaving >= set(split.train) or leaving >= set(split.test):
-        raise DataError(
-            f"Without the patients who withdraw site '{site}' would have none to train, or none to test on.",
-            "Withdraw the site as a whole.",
-        )
-
-
-def _refuse_overlap(first: str, theirs: KnownVolumes, second: str, own: KnownVolumes) -> None:
-    """Patients of two sites in one consortium: whoever withdraws would stay in the other's contributions."""
-    remedy = "Leave each patient at one site only, or name a site's patients with `patients`."
-    if shared := sorted(theirs.pseudonyms & own.pseudonyms):
-        shown = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
-        raise DataError(
-            f"The sites '{first}' and '{second}' share {len(shared)} patients, in different directories: "
-            f"{shown}.",
-            remedy,
-        )
-    if same := theirs.same_files(own):
-        raise DataError(
-            f"The sites '{first}' and '{second}' share {len(same)} volumes: {same[0][0]} and {same[0][1]} "
-            "hold the same bytes.",
-            remedy,
-        )
 
 
 def run_consortium(consortium: ConsortiumConfig, *, workers: int) -> None:
@@ -341,7 +134,7 @@ def assess(
                 measured.evidence = collect(consortium, observer, subjects(books, measured, left), step)
             pictures = drawn()
         results = gather(consortium, state, measured, _timing(books, time.time() - began))
-        with _writing(directory.path):
+        with writing(directory.path):
             render_report(results, pictures, directory.report)
             results.save(directory.results)
         # Only now that nothing more is to be measured.

@@ -19,9 +19,10 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from cli.assessment import Observer
+from cli.consortium_data import prepare_data
 from cli.gathering import watching
 from cli.gauge import Figures, Gauge
-from cli.simulation import RunDirectory, prepare_data
+from cli.run_directory import RunDirectory
 from reconsent.config import ConsortiumConfig
 from reconsent.files import write_atomically
 from server.bookkeeping import MAIN, ORACLE

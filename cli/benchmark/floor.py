@@ -10,10 +10,11 @@ from cli.benchmark.plan import Case
 from cli.benchmark.score import GAPS
 from cli.benchmark.sizes import remaining_share
 from cli.benchmark.store import Record
+from cli.consortium_data import prepare_data
 from cli.evidence.collect import taking_part
 from cli.evidence.retraining import federate
 from cli.gauge import Figures, Gauge
-from cli.simulation import RunDirectory, prepare_data
+from cli.run_directory import RunDirectory
 from cli.trials import Attempt, leaving
 from reconsent.errors import ReconsentError
 

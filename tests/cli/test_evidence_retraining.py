@@ -9,9 +9,10 @@ import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
+from cli.consortium_data import prepare_data
 from cli.evidence.collect import taking_part
 from cli.evidence.retraining import cached_update, federate, flattened
-from cli.simulation import RunDirectory, prepare_data
+from cli.run_directory import RunDirectory
 from client.site import Site
 from client.work import train
 from reconsent.config import ConsortiumConfig, load_consortium, parse_consortium

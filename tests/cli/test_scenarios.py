@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from cli.consortium_data import prepare_data
 from cli.gathering import _standing
+from cli.run_directory import RunDirectory
 from cli.scenarios.catalogue import Check, Scenario, consortium_of, load_scenario, names
 from cli.scenarios.judging import Finding, _values, judge_table, steps_of
-from cli.simulation import RunDirectory, prepare_data
 from reconsent.errors import ConfigError
 from server.bookkeeping import MAIN, Bookkeeping
 from server.coordinator import Coordinator

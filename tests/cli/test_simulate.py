@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.consortium_data import prepare_data
 from cli.main import main
+from cli.run_directory import RunDirectory
 from cli.simulate import override, pseudonyms_in
-from cli.simulation import RunDirectory, prepare_data
 from client.site import site_split
 from mri.fastmri_file import write_volume
 from mri.phantoms import synthesise_volume

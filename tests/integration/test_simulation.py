@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from cli.results import Results
-from cli.simulation import RunDirectory, assess, found_before
+from cli.run_directory import RunDirectory
+from cli.simulation import assess, found_before
 from cli.trials import coordinating
 from deploy.ports import find_ports
 from reconsent.config import load_consortium
