@@ -61,23 +61,26 @@ class NamespaceCable:
                 _ip("netns", "add", self.name)
                 _ip("link", "add", self._near, "type", "veth", "peer", "name", far, "netns", self.name)
                 _allow_loopback_addresses(self._near)
-            _ip("address", "add", f"{here}/30", "dev", self._near)
-            self._ip_inside("link", "set", "lo", "up")
-            self._ip_inside("address", "add", f"{there}/30", "dev", far)
-            self._ip_inside("link", "set", far, "up")
-            # Else whoever looks for the other end in vain is told that there is no way.
-            self._ip_inside(*_neighbour(here, _hardware(self._near), far))
-            with _within(self.name):
-                self._far = _neighbour(there, _hardware(far), self._near)
-            self.heal()
-            with _within(self.name):
-                _allow_loopback_addresses(far)
-            # What is local is asked first of all: one port must come before it.
-            self._ip_inside("rule", "add", "preference", "10", "lookup", "local")
-            self._ip_inside("rule", "delete", "preference", "0")
-            port = "preference", "5", "ipproto", "tcp", "dport", str(server)
-            self._ip_inside("rule", "add", *port, "lookup", _AROUND)
-            self._ip_inside("route", "add", "default", "via", here, "src", there, "table", _AROUND)
+                _ip("address", "add", f"{here}/30", "dev", self._near)
+                self._ip_inside("link", "set", "lo", "up")
+                self._ip_inside("address", "add", f"{there}/30", "dev", far)
+                self._ip_inside("link", "set", far, "up")
+                # Else whoever looks for the other end in vain is told that there is no way.
+                self._ip_inside(*_neighbour(here, _hardware(self._near), far))
+                with _within(self.name):
+                    self._far = _neighbour(there, _hardware(far), self._near)
+                self.heal()
+                with _within(self.name):
+                    _allow_loopback_addresses(far)
+                # What is local is asked first of all: one port must come before it.
+                self._ip_inside("rule", "add", "preference", "10", "lookup", "local")
+                self._ip_inside("rule", "delete", "preference", "0")
+                port = "preference", "5", "ipproto", "tcp", "dport", str(server)
+                self._ip_inside("rule", "add", *port, "lookup", _AROUND)
+                self._ip_inside("route", "add", "default", "via", here, "src", there, "table", _AROUND)
+                # Whatever else may be in the way, such as a filter of packets.
+                with _within(self.name):
+                    socket.create_connection((LOCAL, server), 5).close()
             self._window = TcpProxy(LOCAL, inside, own=inside, connect=self._connect)
         except BaseException:
             self._remove()
