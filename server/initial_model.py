@@ -11,8 +11,9 @@ from flwr.serverapp import Grid
 from reconsent.errors import RoundError
 from server.events import Event, announce
 from strategies import messages as msg
-from strategies.exchange import Reply, exchange
+from strategies.exchange import exchange
 from strategies.outcomes import Moved
+from strategies.replies import Reply
 
 
 def initial_model(

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import RoundError, SiteError
 from server.events import Event, announce
-from server.handshake import ANSWER_SECONDS, KeyHolder, identify_sites
+from server.handshake import Handshake, KeyHolder, Welcome
 from server.node_keys import fingerprint
 from server.persistence import Enrolments, Roster, StateDirectory, Withdrawals
 from server.terms import OTHER_FILE
@@ -21,9 +21,18 @@ from server.terms import OTHER_FILE
 SIMULATED_PATIENCE_SECONDS = 5.0
 """Simulated nodes are all registered within a moment; who is not there then never will be."""
 
+ANSWER_SECONDS = 120.0
+"""A node's time to say who it is; it may have to read its data for that."""
+
+MEETING_LOOK_SECONDS = 0.2
+"""Between two looks at who is there, when a run begins."""
+
 LOOK_SECONDS = 1.0
 """Between two looks at who has come online, while too few are."""
 
+GREETING_SECONDS = 5.0
+"""How long a round waits for newcomers to say who they are; those that take longer join a later one. A node
+that comes, is asked and goes again must not hold everybody up for the time it has to answer."""
 
 ASK_AGAIN_SECONDS = 600.0
 """A node that was asked who it is and did not answer, or has another consortium file, is asked again after so
@@ -80,9 +89,8 @@ class Membership:
         self._withdrawals = Withdrawals(state)
         self._simulated = simulated
         self.heard: Callable[[str, Message], None] | None = None
-        self._nodes: dict[int, str] = {}
-        # Why those were not let in who are not in _nodes, what there was to know then, and when it was.
-        self._refused: dict[int, str] = {}
+        self._handshake = self._new_handshake()
+        # What there was to know when nodes were refused, and when it was.
         self._known: object = None
         self._asked_at = 0.0
         # Fingerprints of the keys of nodes seen so far: one that is offline now is still judged by its own.
@@ -97,37 +105,38 @@ class Membership:
         RoundError
             If too few sites are there when the time to join is up.
         """
-        authenticated = self._authenticated()
-        self._roster.start_run(ephemeral=not authenticated)
-        self._refused = {}
+        self._roster.start_run(ephemeral=not self._authenticated())
+        self._handshake = self._new_handshake()
         self._asked_at = time.monotonic()
         training = self._consortium.training
-        expected = self._expected()
-        patience, at_least, answer = training.join_seconds, training.min_sites, self._answer_seconds()
+        patience, at_least = training.join_seconds, training.min_sites
         remedy = "Start the missing SuperNodes, or lower training.min-sites."
         if self._simulated:
-            # Nobody is late in a simulation, so a site that is missing is a mistake. But answers may be:
-            # the first message starts the clients' processes.
-            patience, at_least = min(patience, SIMULATED_PATIENCE_SECONDS), len(expected)
-            answer = training.timeout_seconds
+            # Nobody is late in a simulation, so a site that is missing is a mistake.
+            patience, at_least = min(patience, SIMULATED_PATIENCE_SECONDS), len(self._expected())
             sites = len(self._consortium.sites)
             remedy = f"Simulate one node a site: --federation-config 'num-supernodes={sites}'."
-        self._nodes = identify_sites(
-            self._grid,
-            self._roster,
-            expected,
-            self._consortium,
-            round_=round_,
-            patience=patience,
-            at_least=at_least,
-            remedy=remedy,
-            answer_seconds=answer,
-            key_holder=self._key_holder() if authenticated else None,
-            refused=self._refused,
-            leaving=self._barred_but_heard(),
-            heard=self.heard,
+        deadline = time.monotonic() + patience
+        while True:
+            self._greet(round_)
+            members, expected = self._handshake.members, self._expected()
+            missing = sorted(expected - set(members.values()))
+            if not missing:
+                return
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(MEETING_LOOK_SECONDS)
+        if len(members) >= at_least:
+            announce(Event("notice", f"Going on without {', '.join(missing)}."))
+            return
+        reasons = " ".join(
+            f"Node {node_id}: {why.rstrip('.')}." for node_id, why in sorted(self._handshake.refused.items())
         )
-        self._known = self._circumstances()
+        raise RoundError(
+            f"Only {len(members)} of {len(expected)} sites are there after {patience:g} s; missing: "
+            f"{', '.join(missing)}." + (f" Refused: {reasons}" if reasons else ""),
+            remedy,
+        )
 
     def active(self) -> dict[int, str]:
         """Node id → site of the sites that are online and not withdrawn, those with most data first.
@@ -137,7 +146,7 @@ class Membership:
         """
         online = set(self._grid.get_node_ids())
         size = {entry.site: entry.num_examples for entry in self._roster.active()}
-        nodes = [(n, site) for n, site in self._nodes.items() if n in online and site in size]
+        nodes = [(n, site) for n, site in self._handshake.members.items() if n in online and site in size]
         if self._authenticated():
             holder = self._key_holder()
             nodes = [(n, site) for n, site in nodes if holder(n) == site]
@@ -146,7 +155,8 @@ class Membership:
     def leaving(self) -> dict[int, str]:
         """Node id → site of those online that withdraw and still answer, for their part of the unlearning."""
         online, wanted = set(self._grid.get_node_ids()), self._barred_but_heard()
-        nodes = {n: site for n, site in self._nodes.items() if n in online and site in wanted}
+        members = self._handshake.members
+        nodes = {n: site for n, site in members.items() if n in online and site in wanted}
         if nodes and self._authenticated():
             holder = self._key_holder()
             nodes = {n: site for n, site in nodes.items() if holder(n) == site}
@@ -171,7 +181,8 @@ class Membership:
         if not self._authenticated():
             return barred
         holder = self._holder()
-        return barred | {site for node_id, site in self._nodes.items() if holder(node_id) != site}
+        members = self._handshake.members
+        return barred | {site for node_id, site in members.items() if holder(node_id) != site}
 
     def enrolled_examples(self, site: str) -> int | None:
         """Training examples that ``site`` enrolled with; ``None`` if it never did."""
@@ -185,40 +196,21 @@ class Membership:
         """Ask nodes that have come since who they are; called before every round, and cheap if none has."""
         if self._simulated:
             return
-        online = set(self._grid.get_node_ids())
-        gone = [n for n in self._nodes if n not in online]
-        self._reconsider(online)
-        if not (online - set(self._nodes) - set(self._refused)):
+        self._reconsider()
+        if not self._handshake.has_news():
             return
+        members = self._handshake.members
         if self._authenticated():
             holder = self._key_holder()
             # A node without a valid key must not keep its site from the one that has it.
-            self._nodes = {n: site for n, site in self._nodes.items() if holder(n) == site}
+            self._handshake.members = {n: site for n, site in members.items() if holder(n) == site}
         else:
             # Without keys a restarted node has a new id, and its site must be free for it.
-            self._nodes = {n: site for n, site in self._nodes.items() if n not in gone}
-            for node_id in gone:
+            online = set(self._grid.get_node_ids())
+            self._handshake.members = {n: site for n, site in members.items() if n in online}
+            for node_id in set(members) - online:
                 self._roster.release(node_id)
-        before = set(self._nodes.values())
-        self._nodes = identify_sites(
-            self._grid,
-            self._roster,
-            self._expected(),
-            self._consortium,
-            round_=round_,
-            patience=0.0,
-            at_least=0,
-            remedy="",
-            answer_seconds=self._answer_seconds(),
-            known=self._nodes,
-            key_holder=self._key_holder() if self._authenticated() else None,
-            quiet=True,
-            refused=self._refused,
-            leaving=self._barred_but_heard(),
-            heard=self.heard,
-        )
-        self._known = self._circumstances()
-        for site in sorted(set(self._nodes.values()) - before):
+        for site in self._greet(round_, seconds=GREETING_SECONDS):
             announce(Event("notice", f"Site {site} has joined."))
 
     def wait(self, round_: int) -> None:
@@ -268,18 +260,39 @@ class Membership:
         """Whether a round could begin now."""
         return len(self.active()) >= self._consortium.training.min_sites
 
-    def _answer_seconds(self) -> float:
-        """A node's time to say who it is: who waits a minute for sites does not wait two for one of them."""
-        return min(ANSWER_SECONDS, self._consortium.training.join_seconds)
+    def _new_handshake(self) -> Handshake:
+        training = self._consortium.training
+        # Who waits a minute for sites does not wait two for one of them. In a simulation nobody is late, but
+        # answers may be: the first message starts the clients' processes.
+        answer = min(ANSWER_SECONDS, training.join_seconds)
+        return Handshake(
+            self._grid,
+            self._roster,
+            self._consortium,
+            answer_seconds=training.timeout_seconds if self._simulated else answer,
+        )
 
-    def _reconsider(self, online: set[int]) -> None:
+    def _greet(self, round_: int, *, seconds: float | None = None) -> list[str]:
+        """Ask who is not known, for as long as :meth:`Handshake.ask` says; returns the sites let in."""
+        let_in = self._handshake.ask(round_, self._welcome, seconds=seconds)
+        self._known = self._circumstances()
+        for site, answer in let_in:
+            if self.heard is not None:
+                self.heard(site, answer)
+        return sorted(site for site, _ in let_in)
+
+    def _welcome(self) -> Welcome:
+        holder = self._key_holder() if self._authenticated() else None
+        return Welcome(self._expected(), self._barred_but_heard(), holder)
+
+    def _reconsider(self) -> None:
         """Forget refusals whose reason may be gone: they would keep out a site that is welcome now."""
-        self._refused = {n: why for n, why in self._refused.items() if n in online}
+        refused = self._handshake.refused
         if (known := self._circumstances()) != self._known:
-            self._known, self._refused = known, {}
+            self._known, self._handshake.refused = known, {}
         elif time.monotonic() > self._asked_at + ASK_AGAIN_SECONDS:
             self._asked_at = time.monotonic()
-            self._refused = {n: why for n, why in self._refused.items() if not why.startswith(_MAY_PASS)}
+            self._handshake.refused = {n: w for n, w in refused.items() if not w.startswith(_MAY_PASS)}
 
     def _circumstances(self) -> object:
         """What decides who is let in: sites that take part, valid keys, and who is there of those let in."""
@@ -288,7 +301,7 @@ class Membership:
             self._expected(),
             self._barred_but_heard(),
             keys,
-            set(self._nodes) & set(self._grid.get_node_ids()),
+            set(self._handshake.members) & set(self._grid.get_node_ids()),
         )
 
     def _expected(self) -> set[str]:

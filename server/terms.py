@@ -12,7 +12,7 @@ from reconsent.agreement import shared_parts
 from reconsent.config import ConsortiumConfig
 from server.persistence.ledger_entries import RefusalKind
 from strategies import messages as msg
-from strategies.exchange import readable
+from strategies.replies import readable
 
 OTHER_FILE = "its consortium file is not the server's"
 """How the reason begins of a refusal that ends when the file is mended."""

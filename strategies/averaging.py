@@ -21,9 +21,10 @@ from sqlalchemy.orm import Session
 from reconsent.faults import reached
 from strategies import messages as msg
 from strategies.correspondence import Correspondence
-from strategies.exchange import Reply, let_go_of_each, readable
+from strategies.exchange import let_go_of_each
 from strategies.members import Members, RoundConfig, connected_nodes
 from strategies.outcomes import Moved, RoundOutcome, SiteOutcome, TooFewRepliesError, weighted_metrics
+from strategies.replies import Reply, readable
 from strategies.screening import UpdateScreen
 from strategies.site_privacy import ServerNoise
 from unlearning.contributions import ContributionCache

@@ -9,8 +9,9 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from strategies import messages as msg
-from strategies.exchange import Reply, as_reply, exchange
+from strategies.exchange import exchange
 from strategies.members import Members
+from strategies.replies import Reply, as_reply
 from strategies.round_hooks import RoundHooks
 
 

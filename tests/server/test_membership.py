@@ -47,6 +47,9 @@ class Comings(LocalGrid):
         self.cut_off: set[int] = set()
         """Nodes that count as online until a message to them is missed, and are back a moment later."""
         self._back_at: dict[int, float] = {}
+        self.silent: set[int] = set()
+        """Nodes whose answers do not come."""
+        self.on_identify: Callable[[], None] = lambda: None
 
     def add(self, node_id: int, site: str, key: bytes | None = None) -> None:
         """Start a node."""
@@ -67,11 +70,15 @@ class Comings(LocalGrid):
         listed = list(messages)
         if listed and listed[0].metadata.message_type == "train":
             self.on_train(int(listed[0].metadata.group_id))
-        return super().push_messages([m for m in listed if m.metadata.dst_node_id not in self.offline])
+        taken = super().push_messages([m for m in listed if m.metadata.dst_node_id not in self.offline])
+        if listed and listed[0].metadata.message_type == "query.identify":
+            self.on_identify()
+        return taken
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """For nodes that turn out to be offline, the error that a SuperLink makes up."""
-        replies = super().pull_messages(message_ids)
+        there = [m for m in message_ids if self._asked_of(m) not in self.silent]
+        replies = super().pull_messages(there)
         for n, reply in enumerate(replies):
             if (node_id := reply.metadata.src_node_id) in self.cut_off:
                 self.cut_off.remove(node_id)
@@ -79,6 +86,10 @@ class Comings(LocalGrid):
                 error = Error(ErrorCode.NODE_UNAVAILABLE, "no heartbeat")
                 replies[n] = Message(error, reply_to=Message(RecordDict(), node_id, "query.identify"))
         return replies
+
+    def _asked_of(self, message_id: str) -> int | None:
+        waiting = self._replies.get(message_id)
+        return waiting[1] if isinstance(waiting, tuple) else None
 
     def asked(self, node_id: int) -> list[str]:
         """Types of the messages that a node was sent."""
@@ -320,12 +331,71 @@ def test_who_was_cut_off_when_a_run_began_takes_part_in_it(tmp_path: Path) -> No
 def test_nobody_is_waited_for_longer_than_sites_are(tmp_path: Path) -> None:
     """A node that does not say who it is holds a run up for the time to join, and no longer."""
     nodes = Comings()
-    silent = nodes.pull_messages
-    nodes.pull_messages = lambda ids: [  # type: ignore[method-assign]
-        reply for reply in silent(ids) if reply.metadata.src_node_id != 4
-    ]
+    nodes.silent.add(4)
     began = time.monotonic()
     with serving(tmp_path, nodes, consortium(training={"join-seconds": 0.5})) as run:
         carry_out(run, "train", 1)
         assert "delta" not in run.coordinator.active_nodes().values()
     assert time.monotonic() - began < 10
+
+
+def test_a_newcomer_that_takes_its_time_holds_no_round_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round waits a moment for newcomers' answers, not the time they have; one that comes late is heard."""
+    monkeypatch.setattr(membership, "GREETING_SECONDS", 0.3)
+    nodes = Comings()
+    nodes.offline.add(4)
+    nodes.silent.add(4)
+
+    def come(number: int) -> None:
+        if number == 1:
+            nodes.offline.clear()
+        if number == 3:
+            nodes.silent.clear()
+
+    nodes.on_train = come
+    began = time.monotonic()
+    config = consortium(training={"evaluate-every": 0, "join-seconds": 5.0})
+    with serving(tmp_path, nodes, config) as run:
+        carry_out(run, "train", 5)
+        assert ["delta" in r.sites for r in run.books.log.all(MAIN)] == [False, False, False, True, True]
+        assert nodes.asked(4).count("query.identify") == 1, "it is not asked again while it may answer"
+        assert run.texts("notice").count("Site delta has joined.") == 1
+    assert time.monotonic() - began < 20
+
+
+def test_a_node_with_a_key_that_comes_while_a_run_waits_for_sites(tmp_path: Path) -> None:
+    """Its key is known from when it is there, not from when the waiting began: it is let in at once."""
+    nodes = Comings()
+    with serving(tmp_path, nodes, consortium()):
+        pass
+    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes.offline.add(4)
+    nodes.on_identify = nodes.offline.clear
+    with serving(tmp_path, nodes, consortium(training={"join-seconds": 30.0})) as run:
+        began = time.monotonic()
+        carry_out(run, "train", 1)
+        assert time.monotonic() - began < 20
+        assert "delta" in run.books.log.all(MAIN)[0].sites
+        assert run.texts("notice") == []
+
+
+def test_a_key_revoked_while_its_node_is_asked(tmp_path: Path) -> None:
+    """Who had a key when asked and has none when it answers is not let in, as if it had none."""
+    nodes = Comings()
+    with serving(tmp_path, nodes, consortium()):
+        pass
+    enrol(tmp_path, nodes, 1, 2, 3, 4)
+
+    def revoke() -> None:
+        with StateDirectory.open(tmp_path / "state", url="", exclusive=False) as state:
+            Enrolments(state).revoke("delta", "stolen")
+        nodes.on_identify = lambda: None
+
+    nodes.on_identify = revoke
+    config = consortium(training={"evaluate-every": 0, "join-seconds": 0.5})
+    with serving(tmp_path, nodes, config) as run:
+        carry_out(run, "train", 1)
+        assert "delta" not in {entry.site for entry in run.books.roster.all()}
+        assert nodes.asked(4) == ["query.identify"]

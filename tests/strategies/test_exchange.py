@@ -24,16 +24,13 @@ from strategies import ContributionAveraging
 from strategies import messages as msg
 from strategies.exchange import (
     LONGEST_POLL_SECONDS,
-    LONGEST_REASON,
     POLL_SHARE,
     SHORTEST_POLL_SECONDS,
-    Reply,
-    as_reply,
     exchange,
     poll_seconds,
-    readable,
 )
 from strategies.local_grid import LocalGrid
+from strategies.replies import LONGEST_REASON, Reply, as_reply, readable
 from tests.linear_app import model, quadratic_app
 from unlearning.contributions import ContributionCache
 
