@@ -7,9 +7,10 @@ nothing. So one process does it, with none of the threads of this one, which may
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, parent_process
 
 # The command line's own library goes first: some of the others turn deprecation warnings on, and a worker
 # that imported it after them would print those of its imports. Optimisers want dynamo. A module that is not
@@ -18,7 +19,7 @@ _FIRST, _LAST = ("typer",), ("torch._dynamo",)
 
 
 def worker_pool(workers: int, module: str) -> ProcessPoolExecutor:
-    """Processes that have ``module``, and the environment as it is now.
+    """Processes that have ``module``, and the environment as it is now; they end when this one does.
 
     The process that they are forked from is one for all pools, and imports what the first of them asks for.
 
@@ -50,3 +51,12 @@ def _settle(environment: Mapping[str, str]) -> None:
     """Take over an environment; that of the forking process is as old as that process."""
     os.environ.clear()
     os.environ.update(environment)
+    threading.Thread(target=_end_with_the_parent, name="end-with-the-parent", daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """A pool tells its workers to end; one whose process was killed does not, and they wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

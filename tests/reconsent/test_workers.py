@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from reconsent import workers
+
+KILLED = """
+import os, signal, sys
+from reconsent import workers
+workers._LAST = ()
+with workers.worker_pool(2, "reconsent.workers") as pool:
+    print(pool.submit(os.getpid).result(60), pool.submit(os.getppid).result(60), flush=True)
+    pool.submit(__import__("time").sleep, 600 if sys.argv[1] == "busy" else 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_pools_share_the_imports_and_not_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +39,21 @@ def test_pools_share_the_imports_and_not_the_environment(monkeypatch: pytest.Mon
     assert values == ["first", "second", None]
     assert len(parents) == 1
     assert os.getpid() not in parents
+
+
+@pytest.mark.parametrize("doing", ["busy", "idle"])
+def test_workers_end_with_the_process_that_wanted_them(doing: str, tmp_path: Path) -> None:
+    """However it ends: its workers, and the process they are forked from, are not left behind."""
+    # Into a file: a pipe would end with the last of them.
+    with (tmp_path / "pids").open("w") as told:
+        killed = subprocess.run([sys.executable, "-c", KILLED, doing], stdout=told, timeout=100, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    there = [
+        psutil.Process(pid)
+        for pid in map(int, (tmp_path / "pids").read_text().split())
+        if psutil.pid_exists(pid)
+    ]
+    _, left = psutil.wait_procs(there, timeout=20)
+    for process in left:
+        process.kill()
+    assert left == []
