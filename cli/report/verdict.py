@@ -1,4 +1,4 @@
-"""The verdict in words, computed from the gaps and the consortium's margins alone.
+"""The verdict in words, computed from the gaps and the consortium's margins; what else was checked is told.
 
 Each of the three accuracies of the unlearned model must lie within ``accuracy-margin-db`` of the oracle's,
 above *or* below: a model that is worse on the forgotten organ than one that never saw it carries a
@@ -187,14 +187,14 @@ def _headline(results: Results, outcome: Outcome) -> str:
         "too",
         "nothing to find": f"This run cannot show whether {gone} {are} forgotten: there was too little to "
         "see",
-        "relearning not measured": f"The model behaves as if {gone} had never taken part, but whether the "
-        "knowledge is gone or only hidden was not measured",
+        "relearning not measured": f"Measured by its accuracy, the model behaves as if {gone} had never "
+        "taken part, but whether the knowledge is gone or only hidden was not measured",
         "hidden": f"What the model learned from {gone} is hidden rather than gone: it comes back fast",
         "relearns slowly": f"{_upper(gone)} {are} forgotten, but the model resists learning such images "
         "again, which is a trace too",
         "gained": f"{_upper(gone)} {are} forgotten, and the {stayed} do better than retraining would make "
         "them",
-        "within": f"The model now behaves as if {gone} had never taken part",
+        "within": f"Measured by its accuracy, the model now behaves as if {gone} had never taken part",
     }[outcome]
 
 
@@ -260,7 +260,20 @@ def _what_was_found(results: Results, outcome: Outcome, checks: tuple[Check, ...
             "But the original model, from which nothing was taken out, lies within the tolerance as well: "
             "this comparison could not have noticed had nothing been forgotten."
         )
+    elif outcome in ("within", "gained"):
+        found += _still_told(results)
     return found
+
+
+def _still_told(results: Results) -> list[str]:
+    """What the further evidence holds against a model whose gaps are within their tolerances."""
+    findings = results.evidence.findings if results.evidence else ()
+    failed = [f.words for f in findings if f.model == "unlearned" and f.verdict == "failed"]
+    if not failed:
+        return []
+    checks = count(len(failed), "further check").capitalize()
+    what = "; ".join(words[:1].lower() + words[1:].rstrip(".") for words in failed)
+    return [f"{checks} still {'tells' if len(failed) == 1 else 'tell'} it from the oracle: {what}."]
 
 
 def _retained(results: Results, retain: Check) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cli.report.evidence import section
 from cli.report.render import page
+from cli.report.verdict import judge
 from cli.results_evidence import Evidence
 from tests.cli.results_builder import build_results
 
@@ -95,3 +96,15 @@ def test_without_an_oracle_the_summary_says_so() -> None:
     assert any("show change, not equality" in sentence for sentence in found.summary)
     assert found.roc is None
     assert found.hallucination is None
+
+
+def test_verdict_tells_what_a_check_holds_against_the_model() -> None:
+    """Gaps within their tolerances are not all: a failed check of the unlearned model stands beside them."""
+    assert "further check" not in " ".join(judge(build_results(evidence=evidence())).findings)
+    failed = list(evidence().model_dump()["findings"])
+    failed[2] |= {"verdict": "failed", "words": "Its errors are spread differently."}
+    verdict = judge(build_results(evidence=evidence(findings=failed)))
+    assert verdict.outcome == "within"
+    assert verdict.findings[-1] == (
+        "One further check still tells it from the oracle: its errors are spread differently."
+    )
