@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from logging import WARNING
+from typing import NamedTuple
 
 from flwr.app import Message
 from flwr.common import log
@@ -17,8 +19,8 @@ from server.events import Event, announce
 from server.persistence import Roster, SiteStatus
 from server.terms import broken_terms
 from strategies import messages as msg
-from strategies.exchange import SHORTEST_POLL_SECONDS
-from strategies.replies import Reply, readable
+from strategies.exchange import poll_seconds
+from strategies.replies import readable
 from strategies.underway import Underway
 
 _BARRED = "its site has withdrawn or is withdrawing"
@@ -26,6 +28,9 @@ _NO_KEY = "its key is enrolled for no site, or was revoked"
 
 KeyHolder = Callable[[int], str | None]
 """Which site the key of a node speaks for; ``None`` if for none."""
+
+Told = Mapping[str, int | float | str | bool]
+"""What a node says of itself."""
 
 LONGEST_ORGAN = 64
 
@@ -50,6 +55,14 @@ class Welcome:
     key_holder: KeyHolder | None = None
 
 
+class _Answer(NamedTuple):
+    """What a node said, without whatever else came with it; or what became of the question."""
+
+    node_id: int
+    told: Told | None
+    problem: str
+
+
 class Handshake:
     """Asks nodes who they are, and enrols them or refuses them.
 
@@ -67,15 +80,16 @@ class Handshake:
     consortium
         What they must agree with, see :mod:`server.terms`.
     answer_seconds
-        A node's time to answer; it may have to read its data for that.
+        A node's time to answer; it may have to read its data for that. What came until somebody looks again
+        counts, however late that is.
 
     Attributes
     ----------
     members
         Node id → site of those that were let in.
     refused
-        Node id → why it was not. Those in it are not asked again before they have gone offline, or were taken
-        out.
+        Node id → why it was not. Those in it are not asked again before they have gone offline, or the
+        refusal is forgotten.
     """
 
     def __init__(
@@ -84,18 +98,22 @@ class Handshake:
         self._grid = grid
         self._roster = roster
         self._consortium = consortium
-        self._answer_seconds = answer_seconds
         self._underway = Underway(grid, answer_seconds)
         self.members: dict[int, str] = {}
         self.refused: dict[int, str] = {}
 
-    def has_news(self) -> bool:
-        """Whether :meth:`ask` would have somebody to ask, or to hear."""
-        return bool(self._underway) or bool(self._strangers())
+    @property
+    def silent(self) -> frozenset[int]:
+        """Nodes that were asked and have not answered yet."""
+        return self._underway.nodes
+
+    def forget_refusals(self, beginning: tuple[str, ...] = ("",)) -> None:
+        """Ask those again who were refused for a reason that begins so; by default all."""
+        self.refused = {n: why for n, why in self.refused.items() if not why.startswith(beginning)}
 
     def ask(
         self, round_: int, who_is_welcome: Callable[[], Welcome], *, seconds: float | None = None
-    ) -> list[tuple[str, Message]]:
+    ) -> dict[str, Told]:
         """Ask every node that is not known, and let in those that answer as they should.
 
         Parameters
@@ -103,70 +121,105 @@ class Handshake:
         round_
             Current round, for the roster.
         who_is_welcome
-            Says who may be let in, before they are asked and again when they have answered: that may take
+            Says who may be let in, before they are asked and again when there are answers: that may take
             minutes.
         seconds
-            To wait for the answers; what comes later is heard at the next call. ``None`` waits until each
-            has answered or has had its time.
+            To wait for those that are asked now; what comes later is heard at a later call. ``None`` waits
+            until each has answered or has had its time.
 
         Returns
         -------
-        The sites that were let in, and their answers.
+        The sites that were let in, and what they told.
         """
-        questions, to, welcome = [], {}, who_is_welcome()
-        for node_id in self._strangers():
-            holder = None if welcome.key_holder is None else welcome.key_holder(node_id)
-            if welcome.key_holder is not None and holder not in {*welcome.expected, *welcome.leaving}:
-                self.refused[node_id] = _NO_KEY if holder is None else _BARRED
-                log(WARNING, "handshake: node %d is not asked: %s", node_id, self.refused[node_id])
-                continue
-            to[node_id] = f"node-{node_id}"
-            questions.append(
-                Message(
-                    msg.content(config={msg.SERVER_ROUND: round_}),
-                    dst_node_id=node_id,
-                    message_type=msg.IDENTIFY,
-                    ttl=self._answer_seconds,
-                    group_id="handshake",
-                )
-            )
-        answers = self._underway.send(questions, to)
-        deadline = time.monotonic() + (self._answer_seconds if seconds is None else seconds)
-        while True:
-            answers += self._underway.answers()
-            if not self._underway or time.monotonic() >= deadline:
-                break
-            time.sleep(SHORTEST_POLL_SECONDS)
-        # In the order of the nodes, not of their answers: if two claim one site, the result must not depend
-        # on who was faster.
-        answers.sort(key=lambda reply: reply.node_id)
-        welcome = who_is_welcome() if answers else welcome
-        return [admitted for reply in answers if (admitted := self._admit(reply, round_, welcome))]
+        # In this order: of a node that came between the two it would not be known yet which key it has.
+        strangers = self._strangers()
+        asked = self._send(round_, strangers, who_is_welcome()) if strangers else frozenset()
+        answers = self._listen(asked, seconds)
+        if not answers:
+            return {}
+        welcome = who_is_welcome()
+        online = self._let_go_of_who_left(welcome)
+        let_in = {}
+        # In the order of the nodes, not of their answers: if two of those that have answered by now claim
+        # one site, the result does not depend on who was faster.
+        for answer in sorted(answers, key=lambda a: a.node_id):
+            if answer.told is None:
+                self._refuse(answer.node_id, answer.problem)
+            elif answer.node_id not in online:
+                continue  # Who said it is gone; it is asked again when it is back.
+            elif problem := self._enrol(answer.node_id, answer.told, round_, welcome):
+                self._refuse(answer.node_id, problem)
+            else:
+                let_in[self.members[answer.node_id]] = answer.told
+        return let_in
 
     def _strangers(self) -> list[int]:
         """Nodes to ask: online, and neither let in, refused nor asked already."""
         online = set(self._grid.get_node_ids())
-        # Whoever has gone is asked again when it is back.
+        # Whoever has gone is asked again when it is back; the question it took may have ended with it.
         self.refused = {node_id: why for node_id, why in self.refused.items() if node_id in online}
+        self._underway.forget(self._underway.nodes - online)
         return sorted(online.difference(self.members, self.refused, self._underway.nodes))
 
-    def _admit(self, reply: Reply, round_: int, welcome: Welcome) -> tuple[str, Message] | None:
-        if reply.message is None:
-            problem: str = f"{reply.status}: {reply.reason}"
-        else:
-            problem = self._enrol(reply.node_id, reply.message, round_, welcome)
-            if not problem:
-                return self.members[reply.node_id], reply.message
-        self.refused[reply.node_id] = problem
-        log(WARNING, "handshake: node %d refused: %s", reply.node_id, problem)
-        if problem != _BARRED:
-            announce(Event("notice", f"Node {reply.node_id} is refused: {problem}"))
-        return None
+    def _send(self, round_: int, strangers: Sequence[int], welcome: Welcome) -> frozenset[int]:
+        """Ask those of the strangers that may be somebody; returns whom."""
+        self._let_go_of_who_left(welcome)
+        to = {}
+        for node_id in strangers:
+            holder = None if welcome.key_holder is None else welcome.key_holder(node_id)
+            if welcome.key_holder is None or holder in {*welcome.expected, *welcome.leaving}:
+                to[node_id] = f"node-{node_id}"
+            else:
+                self.refused[node_id] = _NO_KEY if holder is None else _BARRED
+                log(WARNING, "handshake: node %d is not asked: %s", node_id, self.refused[node_id])
+        content = {msg.SERVER_ROUND: round_}
+        questions = [
+            Message(
+                msg.content(config=content), dst_node_id=n, message_type=msg.IDENTIFY, group_id="handshake"
+            )
+            for n in to
+        ]
+        for unsent in self._underway.send(questions, to):
+            self._refuse(unsent.node_id, f"{unsent.status}: {unsent.reason}")
+        return frozenset(to)
 
-    def _enrol(self, node_id: int, message: Message, round_: int, welcome: Welcome) -> str:
+    def _listen(self, asked: frozenset[int], seconds: float | None) -> list[_Answer]:
+        """The answers that are there, when all of those asked have answered or they were waited for."""
+        answers: list[_Answer] = []
+        began = time.monotonic()
+        while True:
+            for reply in self._underway.answers():
+                told = None if reply.message is None else msg.config_of(reply.message)
+                answers.append(_Answer(reply.node_id, told, f"{reply.status}: {reply.reason}"))
+                del reply
+            waited = time.monotonic() - began
+            left = math.inf if seconds is None else seconds - waited
+            if left <= 0 or not asked & self._underway.nodes:
+                return answers
+            time.sleep(min(poll_seconds(waited), left))
+
+    def _let_go_of_who_left(self, welcome: Welcome) -> set[int]:
+        """Keep no site from the node that speaks for it now; returns who is online."""
+        online = set(self._grid.get_node_ids())
+        if welcome.key_holder is not None:
+            holder = welcome.key_holder
+            self.members = {n: site for n, site in self.members.items() if holder(n) == site}
+            return online
+        # Without keys a restarted node has a new id, and its site must be free for it.
+        for node_id in set(self.members) - online:
+            del self.members[node_id]
+            self._roster.release(node_id)
+        return online
+
+    def _refuse(self, node_id: int, problem: str) -> None:
+        self.refused[node_id] = problem
+        log(WARNING, "handshake: node %d refused: %s", node_id, problem)
+        if problem != _BARRED:
+            announce(Event("notice", f"Node {node_id} is refused: {problem}"))
+
+    def _enrol(self, node_id: int, told: Told, round_: int, welcome: Welcome) -> str:
         """Enrol one node; returns the reason of a refusal, or nothing."""
         roster, members = self._roster, self.members
-        told = msg.config_of(message)
         site, organ = readable(str(told.get(msg.SITE, ""))), readable(str(told.get(msg.ORGAN, "")))
         holder = None if welcome.key_holder is None else welcome.key_holder(node_id)
         if holder is not None and site != holder:

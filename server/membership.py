@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import RoundError, SiteError
 from server.events import Event, announce
-from server.handshake import Handshake, KeyHolder, Welcome
+from server.handshake import Handshake, KeyHolder, Told, Welcome
 from server.node_keys import fingerprint
 from server.persistence import Enrolments, Roster, StateDirectory, Withdrawals
 from server.terms import OTHER_FILE
@@ -31,8 +30,8 @@ LOOK_SECONDS = 1.0
 """Between two looks at who has come online, while too few are."""
 
 GREETING_SECONDS = 5.0
-"""How long a round waits for newcomers to say who they are; those that take longer join a later one. A node
-that comes, is asked and goes again must not hold everybody up for the time it has to answer."""
+"""How long newcomers are waited for when they are asked who they are; who takes longer joins a later round. A
+node that comes, is asked and goes again must not hold everybody up for the time it has to answer."""
 
 ASK_AGAIN_SECONDS = 600.0
 """A node that was asked who it is and did not answer, or has another consortium file, is asked again after so
@@ -45,6 +44,16 @@ _MAY_PASS = ("timeout", "message_unavailable", "node_unavailable", OTHER_FILE)
 class _Node(Protocol):
     node_id: int
     public_key: bytes
+
+
+class _Circumstances(NamedTuple):
+    """What decides who is let in."""
+
+    expected: frozenset[str]
+    leaving: frozenset[str]
+    keys: frozenset[tuple[str, str]]
+    present: frozenset[int]
+    """Of the nodes that were let in: each keeps others from being its site."""
 
 
 class Membership:
@@ -70,7 +79,7 @@ class Membership:
     Attributes
     ----------
     heard
-        Called with each site that is let in, and its answer to who it is; nobody, unless it is set.
+        Called with each site that is let in, and what it tells of itself; nobody, unless it is set.
     """
 
     def __init__(
@@ -88,10 +97,10 @@ class Membership:
         self._enrolments = Enrolments(state)
         self._withdrawals = Withdrawals(state)
         self._simulated = simulated
-        self.heard: Callable[[str, Message], None] | None = None
+        self.heard: Callable[[str, Told], None] | None = None
         self._handshake = self._new_handshake()
         # What there was to know when nodes were refused, and when it was.
-        self._known: object = None
+        self._known: _Circumstances | None = None
         self._asked_at = 0.0
         # Fingerprints of the keys of nodes seen so far: one that is offline now is still judged by its own.
         self._marks: dict[int, str] = {}
@@ -110,31 +119,35 @@ class Membership:
         self._asked_at = time.monotonic()
         training = self._consortium.training
         patience, at_least = training.join_seconds, training.min_sites
+        greeting = min(GREETING_SECONDS, patience)
         remedy = "Start the missing SuperNodes, or lower training.min-sites."
         if self._simulated:
-            # Nobody is late in a simulation, so a site that is missing is a mistake.
+            # Nobody is late in a simulation, so a site that is missing is a mistake. But answers may be: the
+            # first message starts the clients' processes.
             patience, at_least = min(patience, SIMULATED_PATIENCE_SECONDS), len(self._expected())
+            greeting = training.timeout_seconds
             sites = len(self._consortium.sites)
             remedy = f"Simulate one node a site: --federation-config 'num-supernodes={sites}'."
         deadline = time.monotonic() + patience
         while True:
-            self._greet(round_)
-            members, expected = self._handshake.members, self._expected()
-            missing = sorted(expected - set(members.values()))
-            if not missing:
+            # Nobody is kept waiting for another's answer: who comes meanwhile is asked at the next look.
+            self._greet(round_, seconds=greeting)
+            if not (missing := self.missing()):
                 return
             if time.monotonic() >= deadline:
                 break
             time.sleep(MEETING_LOOK_SECONDS)
-        if len(members) >= at_least:
+        if (there := len(self.active())) >= at_least:
             announce(Event("notice", f"Going on without {', '.join(missing)}."))
             return
+        silent = dict.fromkeys(self._handshake.silent, "it has not answered yet")
         reasons = " ".join(
-            f"Node {node_id}: {why.rstrip('.')}." for node_id, why in sorted(self._handshake.refused.items())
+            f"Node {node_id}: {why.rstrip('.')}."
+            for node_id, why in sorted((silent | self._handshake.refused).items())
         )
         raise RoundError(
-            f"Only {len(members)} of {len(expected)} sites are there after {patience:g} s; missing: "
-            f"{', '.join(missing)}." + (f" Refused: {reasons}" if reasons else ""),
+            f"Only {there} of {len(self._expected())} sites are there after {patience:g} s; missing: "
+            f"{', '.join(missing)}." + (f" Not let in: {reasons}" if reasons else ""),
             remedy,
         )
 
@@ -196,20 +209,6 @@ class Membership:
         """Ask nodes that have come since who they are; called before every round, and cheap if none has."""
         if self._simulated:
             return
-        self._reconsider()
-        if not self._handshake.has_news():
-            return
-        members = self._handshake.members
-        if self._authenticated():
-            holder = self._key_holder()
-            # A node without a valid key must not keep its site from the one that has it.
-            self._handshake.members = {n: site for n, site in members.items() if holder(n) == site}
-        else:
-            # Without keys a restarted node has a new id, and its site must be free for it.
-            online = set(self._grid.get_node_ids())
-            self._handshake.members = {n: site for n, site in members.items() if n in online}
-            for node_id in set(members) - online:
-                self._roster.release(node_id)
         for site in self._greet(round_, seconds=GREETING_SECONDS):
             announce(Event("notice", f"Site {site} has joined."))
 
@@ -261,52 +260,44 @@ class Membership:
         return len(self.active()) >= self._consortium.training.min_sites
 
     def _new_handshake(self) -> Handshake:
-        training = self._consortium.training
-        # Who waits a minute for sites does not wait two for one of them. In a simulation nobody is late, but
-        # answers may be: the first message starts the clients' processes.
-        answer = min(ANSWER_SECONDS, training.join_seconds)
-        return Handshake(
-            self._grid,
-            self._roster,
-            self._consortium,
-            answer_seconds=training.timeout_seconds if self._simulated else answer,
-        )
+        answer = self._consortium.training.timeout_seconds if self._simulated else ANSWER_SECONDS
+        return Handshake(self._grid, self._roster, self._consortium, answer_seconds=answer)
 
-    def _greet(self, round_: int, *, seconds: float | None = None) -> list[str]:
-        """Ask who is not known, for as long as :meth:`Handshake.ask` says; returns the sites let in."""
+    def _greet(self, round_: int, *, seconds: float) -> list[str]:
+        """Ask who is not known, and wait for so long; returns the sites let in."""
+        known = self._reconsider()
+        before = set(self._handshake.members)
         let_in = self._handshake.ask(round_, self._welcome, seconds=seconds)
-        self._known = self._circumstances()
-        for site, answer in let_in:
+        # Not what holds now: what has changed meanwhile shall be noticed.
+        self._known = known._replace(present=known.present | (set(self._handshake.members) - before))
+        for site, told in let_in.items():
             if self.heard is not None:
-                self.heard(site, answer)
-        return sorted(site for site, _ in let_in)
+                self.heard(site, told)
+        return sorted(let_in)
 
     def _welcome(self) -> Welcome:
         holder = self._key_holder() if self._authenticated() else None
         return Welcome(self._expected(), self._barred_but_heard(), holder)
 
-    def _reconsider(self) -> None:
+    def _reconsider(self) -> _Circumstances:
         """Forget refusals whose reason may be gone: they would keep out a site that is welcome now."""
-        refused = self._handshake.refused
         if (known := self._circumstances()) != self._known:
-            self._known, self._handshake.refused = known, {}
+            self._handshake.forget_refusals()
         elif time.monotonic() > self._asked_at + ASK_AGAIN_SECONDS:
             self._asked_at = time.monotonic()
-            self._handshake.refused = {n: w for n, w in refused.items() if not w.startswith(_MAY_PASS)}
+            self._handshake.forget_refusals(_MAY_PASS)
+        return known
 
-    def _circumstances(self) -> object:
-        """What decides who is let in: sites that take part, valid keys, and who is there of those let in."""
-        keys = {(e.fingerprint, e.site) for e in self._enrolments.all() if e.revoked_at is None}
-        return (
+    def _circumstances(self) -> _Circumstances:
+        return _Circumstances(
             self._expected(),
             self._barred_but_heard(),
-            keys,
-            set(self._handshake.members) & set(self._grid.get_node_ids()),
+            frozenset((e.fingerprint, e.site) for e in self._enrolments.all() if e.revoked_at is None),
+            frozenset(set(self._handshake.members).intersection(self._grid.get_node_ids())),
         )
 
-    def _expected(self) -> set[str]:
-        barred = self.barred()
-        return {site.name for site in self._consortium.sites} - barred
+    def _expected(self) -> frozenset[str]:
+        return frozenset(site.name for site in self._consortium.sites) - self.barred()
 
     def _authenticated(self) -> bool:
         # What was enrolled once is never deleted.

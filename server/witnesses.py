@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-
-from flwr.app import Message
+from collections.abc import Iterable, Mapping
 
 from server.persistence import Ledger
 from strategies import messages as msg
@@ -36,9 +34,9 @@ class Witnesses:
         # The last size, its signed checkpoint, and the key: the same for every site of a round.
         self._newest: tuple[int, str, str] = (0, "", "")
 
-    def introduced(self, site: str, answer: Message) -> None:
-        """Note where ``site`` stands, by its answer to who it is."""
-        size = msg.config_of(answer).get(msg.WITNESSED)
+    def introduced(self, site: str, told: Mapping[str, int | float | str | bool]) -> None:
+        """Note where ``site`` stands, by what it told when asked who it is."""
+        size = told.get(msg.WITNESSED)
         self._seen[site] = [size] if isinstance(size, int) and size > 0 else []
 
     def told(self, site: str) -> dict[str, int | float | str | bool]:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from strategies.messages import let_go
 from strategies.replies import Reply
-from strategies.underway import Underway, on_the_list
+from strategies.underway import Underway, check_addressees
 
 SHORTEST_POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 0.5
@@ -62,7 +62,7 @@ def exchange(
     GuardError
         If a message is addressed to a node outside ``allowed``.
     """
-    on_the_list(messages, allowed)
+    check_addressees(messages, allowed)
     waiting = deque(messages)
     del messages
     underway = Underway(grid, timeout)

@@ -71,7 +71,7 @@ class Underway:
         messages
             One for each node.
         allowed
-            See :func:`on_the_list`.
+            See :func:`check_addressees`.
         gone
             Sites that are barred by now: theirs are not sent.
 
@@ -84,7 +84,7 @@ class Underway:
         GuardError
             If one is addressed to a node outside ``allowed``; nothing is sent then.
         """
-        on_the_list(messages, allowed)
+        check_addressees(messages, allowed)
         group = [m for m in messages if allowed[m.metadata.dst_node_id] not in gone]
         about = {m.metadata.dst_node_id: _about(m) for m in messages}
         deadline, expiry = time.monotonic() + self._timeout, time.time() + self._timeout
@@ -107,6 +107,10 @@ class Underway:
         for reply in unsent:
             _tell_of(reply, about[reply.node_id])
         return unsent
+
+    def forget(self, nodes: Collection[int]) -> None:
+        """Wait no more for the messages of these nodes."""
+        self._sent = {m: sent for m, sent in self._sent.items() if sent.node_id not in nodes}
 
     def answers(
         self, gone: Collection[str] = (), barred: Callable[[], Collection[str]] = frozenset
@@ -146,7 +150,7 @@ class Underway:
         return None
 
 
-def on_the_list(messages: Sequence[Message], allowed: Mapping[int, str]) -> None:
+def check_addressees(messages: Sequence[Message], allowed: Mapping[int, str]) -> None:
     """The last guard before a send: only those on the list of active sites may be asked at all.
 
     Parameters

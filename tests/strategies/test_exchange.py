@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import Error, Message
-from flwr.server.superlink.linkstate import LinkStateFactory
-from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
-from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.federation import NoOpFederationManager
-from flwr.superlink.grid import InMemoryGrid
+from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +22,7 @@ from strategies.exchange import (
     poll_seconds,
 )
 from strategies.local_grid import LocalGrid
-from strategies.replies import LONGEST_REASON, Reply, as_reply, readable
+from strategies.replies import Reply
 from tests.linear_app import model, quadratic_app
 from unlearning.contributions import ContributionCache
 
@@ -163,36 +155,6 @@ def test_looks_become_rarer_while_nothing_comes_and_frequent_again_after(
     assert after[0] == pytest.approx(SHORTEST_POLL_SECONDS)
 
 
-@pytest.mark.parametrize("pace", [1.0, 0.5])
-def test_a_message_that_outlived_its_time_on_flowers_grid_is_a_timeout(
-    pace: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Flower's link state calls an expired message unavailable; the round says the site did not answer, also
-    where the clock on the wall, by which it expires, is ahead of the one by which a round waits.
-    """  # noqa: D205 - one sentence
-    began = time.monotonic()
-    slow = SimpleNamespace(
-        monotonic=lambda: pace * (time.monotonic() - began), time=time.time, sleep=time.sleep
-    )
-    monkeypatch.setattr("strategies.exchange.time", slow)
-    factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
-    state = factory.state()
-    run_id = state.create_run(
-        "", "", "", {}, NOOP_FEDERATION_ID, None, None, primary_task_type=TaskType.SERVER_APP
-    )
-    monkeypatch.setattr(TaskIdentity, "_run_id", run_id)
-    nodes = [state.create_node("aid", "name", secrets.token_bytes(32), heartbeat_interval=60) for _ in "ab"]
-    for node in nodes:
-        state.acknowledge_node_heartbeat(node, heartbeat_interval=60)
-    grid = InMemoryGrid(factory)
-    grid.set_run(state.get_run_info(run_ids=[run_id])[0])
-    allowed = dict(zip(nodes, ("a", "b"), strict=True))
-    messages = to_train(nodes, ttl=0.3)
-    time.sleep(0.35)  # Made long ago: their time counts from the send all the same.
-    replies = list(exchange(grid, messages, allowed, timeout=0.3, window=1))
-    assert [(r.site, r.status) for r in replies] == [("a", "timeout"), ("b", "timeout")]
-
-
 def test_a_site_that_is_barred_while_it_waits_its_turn_is_not_asked() -> None:
     """With a window, a withdrawal during the round keeps back the messages that were not sent yet."""
     grid = LateGrid(dict.fromkeys((1, 2, 3), 0.0))
@@ -243,27 +205,3 @@ def test_a_message_that_is_not_taken_is_not_waited_for() -> None:
     replies = run(grid, timeout=30)
     assert [(r.node_id, r.status) for r in replies] == [(n, "node_unavailable") for n in (1, 2, 3)]
     assert time.monotonic() - began < 10
-
-
-def test_errors_are_made_readable() -> None:
-    """What a site raises comes without control characters, and cut: databases refuse a zero byte."""
-    told = readable("a\x00b\x1b[31mc\n" + "x" * 10_000)
-    assert told.startswith("a b [31mc x")
-    assert len(told) == LONGEST_REASON
-
-
-@pytest.mark.parametrize(
-    ("code", "told", "status", "reason"),
-    [
-        (6, "refused-by-site: withdrawn: gone", "refused", "refused-by-site: withdrawn: gone"),
-        (6, "another gate", "refused", "refused-by-site: another gate"),
-        (2, "refused-by-site: not-allowed: no", "refused", "refused-by-site: not-allowed: no"),
-        (2, "failed-at-site: ValueError", "app_error", "failed-at-site: ValueError"),
-        (5, "", "node_unavailable", "error 5"),
-    ],
-)
-def test_a_refusal_by_the_site_is_no_failure(code: int, told: str, status: str, reason: str) -> None:
-    """What a site will not do has a status of its own, and a reason that always begins alike."""
-    (asked,) = to_train([1])
-    reply = as_reply(Message(Error(code=code, reason=told), reply_to=asked), 1, "delta")
-    assert (reply.status, reply.reason, reply.message) == (status, reason, None)
