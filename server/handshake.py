@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import WARNING
 from typing import NamedTuple
@@ -25,9 +25,10 @@ from strategies.underway import Underway
 
 _BARRED = "its site has withdrawn or is withdrawing"
 _NO_KEY = "its key is enrolled for no site, or was revoked"
-
-KeyHolder = Callable[[int], str | None]
-"""Which site the key of a node speaks for; ``None`` if for none."""
+_SAYS = "it says it is site"
+_LASTING = (_BARRED, _NO_KEY, _SAYS)
+"""How reasons begin that the server would know to be gone: by who is barred, by the keys, by who else is
+there, or by the node's being activated anew."""
 
 Told = Mapping[str, int | float | str | bool]
 """What a node says of itself."""
@@ -46,13 +47,23 @@ class Welcome:
     leaving
         Sites that are withdrawing and still answer. They are enrolled no more; the roster keeps them barred
         from every round.
-    key_holder
-        Which site a node's key speaks for; ``None`` where nodes are not authenticated.
+    online
+        Node id → when it was last activated, as the SuperLink tells; empty if it does not.
+    keys
+        Fingerprint → site of the keys that are valid; ``None`` where nodes are not authenticated.
+    marks
+        Node id → the fingerprint of its key, of every node that was seen.
     """
 
-    expected: Collection[str]
-    leaving: Collection[str] = ()
-    key_holder: KeyHolder | None = None
+    expected: frozenset[str]
+    leaving: frozenset[str]
+    online: Mapping[int, str]
+    keys: Mapping[str, str] | None
+    marks: Mapping[int, str]
+
+    def holder(self, node_id: int) -> str | None:
+        """Which site the key of a node speaks for; ``None`` if for none, or where nodes have none."""
+        return None if self.keys is None else self.keys.get(self.marks.get(node_id, ""))
 
 
 class _Answer(NamedTuple):
@@ -88,8 +99,8 @@ class Handshake:
     members
         Node id → site of those that were let in.
     refused
-        Node id → why it was not. Those in it are not asked again before they have gone offline, or the
-        refusal is forgotten.
+        Node id → why it was not. Those in it are not asked again before they were offline or activated anew,
+        or the refusal is forgotten.
     """
 
     def __init__(
@@ -101,51 +112,51 @@ class Handshake:
         self._underway = Underway(grid, answer_seconds)
         self.members: dict[int, str] = {}
         self.refused: dict[int, str] = {}
+        # Members that were let in as sites that leave: nothing of what they told was looked at.
+        self._leavers: set[int] = set()
+        self._activated: Mapping[int, str] = {}
 
-    @property
-    def silent(self) -> frozenset[int]:
-        """Nodes that were asked and have not answered yet."""
-        return self._underway.nodes
+    def silent(self, seconds: float = math.inf) -> frozenset[int]:
+        """Nodes that were asked, no longer ago than so many seconds, and have not answered yet."""
+        return self._underway.sent_within(seconds)
 
-    def forget_refusals(self, beginning: tuple[str, ...] = ("",)) -> None:
-        """Ask those again who were refused for a reason that begins so; by default all."""
-        self.refused = {n: why for n, why in self.refused.items() if not why.startswith(beginning)}
+    def forget_refusals(self, *, passing: bool = False) -> None:
+        """Ask those again who were refused; with ``passing`` none that could not but be refused again."""
+        self.refused = {n: w for n, w in self.refused.items() if passing and w.startswith(_LASTING)}
 
-    def ask(
-        self, round_: int, who_is_welcome: Callable[[], Welcome], *, seconds: float | None = None
-    ) -> dict[str, Told]:
+    def ask(self, round_: int, look: Callable[[], Welcome], *, seconds: float) -> dict[str, Told]:
         """Ask every node that is not known, and let in those that answer as they should.
 
         Parameters
         ----------
         round_
             Current round, for the roster.
-        who_is_welcome
-            Says who may be let in, before they are asked and again when there are answers: that may take
-            minutes.
+        look
+            Says who is there and who may be let in, before they are asked and again when there are answers:
+            that may take minutes.
         seconds
-            To wait for those that are asked now; what comes later is heard at a later call. ``None`` waits
-            until each has answered or has had its time.
+            To wait for those that are asked now; what comes later is heard at a later call.
 
         Returns
         -------
         The sites that were let in, and what they told.
         """
-        # In this order: of a node that came between the two it would not be known yet which key it has.
-        strangers = self._strangers()
-        asked = self._send(round_, strangers, who_is_welcome()) if strangers else frozenset()
+        welcome = look()
+        self._let_go_of_cancelled_leavers(welcome)
+        strangers = self._strangers(welcome)
+        asked = self._send(round_, strangers, welcome) if strangers else frozenset()
         answers = self._listen(asked, seconds)
         if not answers:
             return {}
-        welcome = who_is_welcome()
-        online = self._let_go_of_who_left(welcome)
+        welcome = look()
+        self._let_go_of_who_left(welcome)
         let_in = {}
         # In the order of the nodes, not of their answers: if two of those that have answered by now claim
         # one site, the result does not depend on who was faster.
         for answer in sorted(answers, key=lambda a: a.node_id):
             if answer.told is None:
                 self._refuse(answer.node_id, answer.problem)
-            elif answer.node_id not in online:
+            elif answer.node_id not in welcome.online:
                 continue  # Who said it is gone; it is asked again when it is back.
             elif problem := self._enrol(answer.node_id, answer.told, round_, welcome):
                 self._refuse(answer.node_id, problem)
@@ -153,21 +164,24 @@ class Handshake:
                 let_in[self.members[answer.node_id]] = answer.told
         return let_in
 
-    def _strangers(self) -> list[int]:
+    def _strangers(self, welcome: Welcome) -> list[int]:
         """Nodes to ask: online, and neither let in, refused nor asked already."""
-        online = set(self._grid.get_node_ids())
-        # Whoever has gone is asked again when it is back; the question it took may have ended with it.
-        self.refused = {node_id: why for node_id, why in self.refused.items() if node_id in online}
-        self._underway.forget(self._underway.nodes - online)
-        return sorted(online.difference(self.members, self.refused, self._underway.nodes))
+        online, before = welcome.online, self._activated
+        # Whoever has gone, or was gone between two looks, is asked again when it is back: it may answer
+        # otherwise now, and the question it took may have ended with its process.
+        other = {n for n in {*self.refused, *self.silent()} if online.get(n) != before.get(n, online.get(n))}
+        self.refused = {n: why for n, why in self.refused.items() if n not in other}
+        self._underway.forget(other)
+        self._activated = dict(online)
+        return sorted(online.keys() - self.members.keys() - self.refused.keys() - self.silent())
 
     def _send(self, round_: int, strangers: Sequence[int], welcome: Welcome) -> frozenset[int]:
         """Ask those of the strangers that may be somebody; returns whom."""
         self._let_go_of_who_left(welcome)
         to = {}
         for node_id in strangers:
-            holder = None if welcome.key_holder is None else welcome.key_holder(node_id)
-            if welcome.key_holder is None or holder in {*welcome.expected, *welcome.leaving}:
+            holder = welcome.holder(node_id)
+            if welcome.keys is None or holder in welcome.expected | welcome.leaving:
                 to[node_id] = f"node-{node_id}"
             else:
                 self.refused[node_id] = _NO_KEY if holder is None else _BARRED
@@ -183,7 +197,7 @@ class Handshake:
             self._refuse(unsent.node_id, f"{unsent.status}: {unsent.reason}")
         return frozenset(to)
 
-    def _listen(self, asked: frozenset[int], seconds: float | None) -> list[_Answer]:
+    def _listen(self, asked: frozenset[int], seconds: float) -> list[_Answer]:
         """The answers that are there, when all of those asked have answered or they were waited for."""
         answers: list[_Answer] = []
         began = time.monotonic()
@@ -193,23 +207,25 @@ class Handshake:
                 answers.append(_Answer(reply.node_id, told, f"{reply.status}: {reply.reason}"))
                 del reply
             waited = time.monotonic() - began
-            left = math.inf if seconds is None else seconds - waited
-            if left <= 0 or not asked & self._underway.nodes:
+            if waited >= seconds or not asked & self.silent():
                 return answers
-            time.sleep(min(poll_seconds(waited), left))
+            time.sleep(min(poll_seconds(waited), seconds - waited))
 
-    def _let_go_of_who_left(self, welcome: Welcome) -> set[int]:
-        """Keep no site from the node that speaks for it now; returns who is online."""
-        online = set(self._grid.get_node_ids())
-        if welcome.key_holder is not None:
-            holder = welcome.key_holder
-            self.members = {n: site for n, site in self.members.items() if holder(n) == site}
-            return online
+    def _let_go_of_cancelled_leavers(self, welcome: Welcome) -> None:
+        """A site that stays after all is enrolled like any other."""
+        stays = {n for n in self._leavers if self.members.get(n) not in welcome.leaving}
+        self._leavers -= stays
+        self.members = {n: site for n, site in self.members.items() if n not in stays}
+
+    def _let_go_of_who_left(self, welcome: Welcome) -> None:
+        """Keep no site from the node that speaks for it now."""
+        if welcome.keys is not None:
+            self.members = {n: site for n, site in self.members.items() if welcome.holder(n) == site}
+            return
         # Without keys a restarted node has a new id, and its site must be free for it.
-        for node_id in set(self.members) - online:
+        for node_id in self.members.keys() - welcome.online.keys():
             del self.members[node_id]
             self._roster.release(node_id)
-        return online
 
     def _refuse(self, node_id: int, problem: str) -> None:
         self.refused[node_id] = problem
@@ -221,22 +237,23 @@ class Handshake:
         """Enrol one node; returns the reason of a refusal, or nothing."""
         roster, members = self._roster, self.members
         site, organ = readable(str(told.get(msg.SITE, ""))), readable(str(told.get(msg.ORGAN, "")))
-        holder = None if welcome.key_holder is None else welcome.key_holder(node_id)
+        holder = welcome.holder(node_id)
         if holder is not None and site != holder:
             roster.identity_refused(node_id, site, holder)
-            return f"it says it is site '{site}', but its key is enrolled for site '{holder}'"
-        if welcome.key_holder is not None and holder is None:
+            return f"{_SAYS} '{site}', but its key is enrolled for site '{holder}'"
+        if welcome.keys is not None and holder is None:
             return _NO_KEY  # revoked since it was asked
         if site in welcome.leaving and site not in members.values():
             members[node_id] = site
+            self._leavers.add(node_id)
             return ""
         if site in {entry.site for entry in roster.all() if entry.status is not SiteStatus.ACTIVE}:
             return _BARRED
         if site not in welcome.expected:
-            return f"it says it is site '{site}', which is not expected"
+            return f"{_SAYS} '{site}', which is not expected"
         if site in members.values():
             roster.identity_refused(node_id, site, holder)
-            return f"it says it is site '{site}', which another node is already"
+            return f"{_SAYS} '{site}', which another node is already"
         examples = told.get(msg.NUM_EXAMPLES, 0)
         if not isinstance(examples, int) or examples < 0:
             return f"'{msg.NUM_EXAMPLES}' must be a whole number, got {examples!r:.40}"

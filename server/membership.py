@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -12,19 +12,13 @@ from flwr.serverapp import Grid
 from reconsent.config import ConsortiumConfig
 from reconsent.errors import RoundError, SiteError
 from server.events import Event, announce
-from server.handshake import Handshake, KeyHolder, Told, Welcome
+from server.handshake import Handshake, Told, Welcome
 from server.node_keys import fingerprint
 from server.persistence import Enrolments, Roster, StateDirectory, Withdrawals
-from server.terms import OTHER_FILE
+from strategies.exchange import poll_seconds
 
 SIMULATED_PATIENCE_SECONDS = 5.0
 """Simulated nodes are all registered within a moment; who is not there then never will be."""
-
-ANSWER_SECONDS = 120.0
-"""A node's time to say who it is; it may have to read its data for that."""
-
-MEETING_LOOK_SECONDS = 0.2
-"""Between two looks at who is there, when a run begins."""
 
 LOOK_SECONDS = 1.0
 """Between two looks at who has come online, while too few are."""
@@ -34,16 +28,14 @@ GREETING_SECONDS = 5.0
 node that comes, is asked and goes again must not hold everybody up for the time it has to answer."""
 
 ASK_AGAIN_SECONDS = 600.0
-"""A node that was asked who it is and did not answer, or has another consortium file, is asked again after so
-long."""
-
-_MAY_PASS = ("timeout", "message_unavailable", "node_unavailable", OTHER_FILE)
-"""How reasons begin that may be gone without the server being told."""
+"""A node that was asked who it is and did not answer, or was refused for what may pass without the server
+being told (data that cannot be read, another consortium file), is asked again after so long."""
 
 
 class _Node(Protocol):
     node_id: int
     public_key: bytes
+    last_activated_at: str
 
 
 class _Circumstances(NamedTuple):
@@ -51,9 +43,13 @@ class _Circumstances(NamedTuple):
 
     expected: frozenset[str]
     leaving: frozenset[str]
-    keys: frozenset[tuple[str, str]]
+    keys: Mapping[str, str] | None
     present: frozenset[int]
     """Of the nodes that were let in: each keeps others from being its site."""
+
+    def may_let_in_more_than(self, before: _Circumstances | None) -> bool:
+        """Whether somebody who was refused before may be welcome now."""
+        return before is None or self[:3] != before[:3] or not before.present <= self.present
 
 
 class Membership:
@@ -119,7 +115,7 @@ class Membership:
         self._asked_at = time.monotonic()
         training = self._consortium.training
         patience, at_least = training.join_seconds, training.min_sites
-        greeting = min(GREETING_SECONDS, patience)
+        greeting = 0.0
         remedy = "Start the missing SuperNodes, or lower training.min-sites."
         if self._simulated:
             # Nobody is late in a simulation, so a site that is missing is a mistake. But answers may be: the
@@ -128,19 +124,22 @@ class Membership:
             greeting = training.timeout_seconds
             sites = len(self._consortium.sites)
             remedy = f"Simulate one node a site: --federation-config 'num-supernodes={sites}'."
-        deadline = time.monotonic() + patience
+        began = time.monotonic()
         while True:
-            # Nobody is kept waiting for another's answer: who comes meanwhile is asked at the next look.
+            # Deployed, nobody is kept waiting for another's answer: who comes is asked at the next look.
             self._greet(round_, seconds=greeting)
-            if not (missing := self.missing()):
+            missing, waited = self.missing(), time.monotonic() - began
+            if not missing and not self._a_leaver_may_answer():
                 return
-            if time.monotonic() >= deadline:
+            if waited >= patience:
                 break
-            time.sleep(MEETING_LOOK_SECONDS)
+            time.sleep(min(LOOK_SECONDS, poll_seconds(waited), patience - waited))
+        if not missing:
+            return
         if (there := len(self.active())) >= at_least:
             announce(Event("notice", f"Going on without {', '.join(missing)}."))
             return
-        silent = dict.fromkeys(self._handshake.silent, "it has not answered yet")
+        silent = dict.fromkeys(self._handshake.silent(), "it has not answered yet")
         reasons = " ".join(
             f"Node {node_id}: {why.rstrip('.')}."
             for node_id, why in sorted((silent | self._handshake.refused).items())
@@ -157,23 +156,14 @@ class Membership:
         A node whose key was revoked since it joined is none of them. In a simulation fewer clients run at
         once than there are sites: the longest first wastes least.
         """
-        online = set(self._grid.get_node_ids())
         size = {entry.site: entry.num_examples for entry in self._roster.active()}
-        nodes = [(n, site) for n, site in self._handshake.members.items() if n in online and site in size]
-        if self._authenticated():
-            holder = self._key_holder()
-            nodes = [(n, site) for n, site in nodes if holder(n) == site]
+        nodes = [(n, site) for n, site in self._present(self._look()) if site in size]
         return dict(sorted(nodes, key=lambda node: (-size[node[1]], node[1])))
 
     def leaving(self) -> dict[int, str]:
         """Node id → site of those online that withdraw and still answer, for their part of the unlearning."""
-        online, wanted = set(self._grid.get_node_ids()), self._barred_but_heard()
-        members = self._handshake.members
-        nodes = {n: site for n, site in members.items() if n in online and site in wanted}
-        if nodes and self._authenticated():
-            holder = self._key_holder()
-            nodes = {n: site for n, site in nodes.items() if holder(n) == site}
-        return nodes
+        look = self._look()
+        return {n: site for n, site in self._present(look) if site in look.leaving}
 
     def cooperating(self) -> frozenset[str]:
         """Sites of withdrawals under way that still answer."""
@@ -190,12 +180,10 @@ class Membership:
 
     def refused_now(self) -> frozenset[str]:
         """Sites whose replies may not be used any more: barred, or of a node whose key was revoked."""
-        barred = self.barred()
-        if not self._authenticated():
-            return barred
-        holder = self._holder()
+        if (keys := self._valid_keys()) is None:
+            return self.barred()
         members = self._handshake.members
-        return barred | {site for node_id, site in members.items() if holder(node_id) != site}
+        return self.barred() | {s for n, s in members.items() if keys.get(self._marks.get(n, "")) != s}
 
     def enrolled_examples(self, site: str) -> int | None:
         """Training examples that ``site`` enrolled with; ``None`` if it never did."""
@@ -232,12 +220,15 @@ class Membership:
         while True:
             self.refresh(round_)
             there = self.active()
+            waited = time.monotonic() - began
             if len(there) >= needed:
+                if waited < limit and self._a_leaver_may_answer():
+                    time.sleep(LOOK_SECONDS)
+                    continue
                 if told >= 0:
                     announce(Event("notice", f"{len(there)} sites are online; going on."))
                 return
-            waited = time.monotonic() - began
-            names = ", ".join(self.missing()) or "none"
+            names = ", ".join(sorted(self._expected() - set(there.values()))) or "none"
             if self._simulated or waited >= limit:
                 raise RoundError(
                     f"Only {len(there)} sites were online for {waited:.0f} s, and a round needs {needed} "
@@ -260,14 +251,14 @@ class Membership:
         return len(self.active()) >= self._consortium.training.min_sites
 
     def _new_handshake(self) -> Handshake:
-        answer = self._consortium.training.timeout_seconds if self._simulated else ANSWER_SECONDS
+        answer = self._consortium.training.timeout_seconds if self._simulated else ASK_AGAIN_SECONDS
         return Handshake(self._grid, self._roster, self._consortium, answer_seconds=answer)
 
     def _greet(self, round_: int, *, seconds: float) -> list[str]:
         """Ask who is not known, and wait for so long; returns the sites let in."""
         known = self._reconsider()
         before = set(self._handshake.members)
-        let_in = self._handshake.ask(round_, self._welcome, seconds=seconds)
+        let_in = self._handshake.ask(round_, self._look, seconds=seconds)
         # Not what holds now: what has changed meanwhile shall be noticed.
         self._known = known._replace(present=known.present | (set(self._handshake.members) - before))
         for site, told in let_in.items():
@@ -275,26 +266,37 @@ class Membership:
                 self.heard(site, told)
         return sorted(let_in)
 
-    def _welcome(self) -> Welcome:
-        holder = self._key_holder() if self._authenticated() else None
-        return Welcome(self._expected(), self._barred_but_heard(), holder)
-
     def _reconsider(self) -> _Circumstances:
         """Forget refusals whose reason may be gone: they would keep out a site that is welcome now."""
-        if (known := self._circumstances()) != self._known:
+        look = self._look()
+        present = frozenset(self._handshake.members.keys() & look.online.keys())
+        known = _Circumstances(look.expected, look.leaving, look.keys, present)
+        if known.may_let_in_more_than(self._known):
             self._handshake.forget_refusals()
         elif time.monotonic() > self._asked_at + ASK_AGAIN_SECONDS:
             self._asked_at = time.monotonic()
-            self._handshake.forget_refusals(_MAY_PASS)
+            self._handshake.forget_refusals(passing=True)
         return known
 
-    def _circumstances(self) -> _Circumstances:
-        return _Circumstances(
-            self._expected(),
-            self._barred_but_heard(),
-            frozenset((e.fingerprint, e.site) for e in self._enrolments.all() if e.revoked_at is None),
-            frozenset(set(self._handshake.members).intersection(self._grid.get_node_ids())),
-        )
+    def _look(self) -> Welcome:
+        """Who is there and who may be let in, by one question to the SuperLink."""
+        nodes: Iterable[_Node] = self._grid.get_nodes()
+        online = {}
+        for node in nodes:
+            online[node.node_id] = node.last_activated_at
+            with suppress(SiteError):
+                self._marks[node.node_id] = fingerprint(bytes(node.public_key))
+        return Welcome(self._expected(), self._barred_but_heard(), online, self._valid_keys(), self._marks)
+
+    def _present(self, look: Welcome) -> list[tuple[int, str]]:
+        """Node id and site of the members that are online and have their site's key."""
+        members = [(n, site) for n, site in self._handshake.members.items() if n in look.online]
+        return [(n, site) for n, site in members if look.keys is None or look.holder(n) == site]
+
+    def _a_leaver_may_answer(self) -> bool:
+        """Whether a site that withdraws and is to do its part may be one of those that were just asked."""
+        asked = self._handshake.silent(self._consortium.training.join_seconds)
+        return bool(asked) and bool(self._barred_but_heard() - set(self.leaving().values()))
 
     def _expected(self) -> frozenset[str]:
         return frozenset(site.name for site in self._consortium.sites) - self.barred()
@@ -304,14 +306,8 @@ class Membership:
         self._keys = self._keys or (not self._simulated and self._enrolments.any())
         return self._keys
 
-    def _key_holder(self) -> KeyHolder:
-        nodes: Iterable[_Node] = self._grid.get_nodes()
-        for node in nodes:
-            with suppress(SiteError):
-                self._marks[node.node_id] = fingerprint(bytes(node.public_key))
-        return self._holder()
-
-    def _holder(self) -> KeyHolder:
-        """Judges nodes that were seen; without asking who is online, since it is asked at every reply."""
-        valid = {e.fingerprint: e.site for e in self._enrolments.all() if e.revoked_at is None}
-        return lambda node_id: valid.get(self._marks.get(node_id, ""))
+    def _valid_keys(self) -> dict[str, str] | None:
+        """Fingerprint → site; ``None`` where nodes are not authenticated."""
+        if not self._authenticated():
+            return None
+        return {e.fingerprint: e.site for e in self._enrolments.all() if e.revoked_at is None}

@@ -24,6 +24,8 @@ _NOT_TAKEN = "the message was not taken: its node has left, or it is too large f
 class _Sent:
     node_id: int
     site: str
+    at: float
+    """When, by the monotonic clock."""
     deadline: float
     """By the monotonic clock."""
     expiry: float
@@ -87,7 +89,7 @@ class Underway:
         check_addressees(messages, allowed)
         group = [m for m in messages if allowed[m.metadata.dst_node_id] not in gone]
         about = {m.metadata.dst_node_id: _about(m) for m in messages}
-        deadline, expiry = time.monotonic() + self._timeout, time.time() + self._timeout
+        now, expiry = time.monotonic(), time.time() + self._timeout
         for message in group:
             _say_what_for(message)
             # A message's time to live counts from here, not from when it was made: it may have waited.
@@ -102,11 +104,18 @@ class Underway:
             elif message_id not in taken:
                 unsent.append(Reply(node_id, site, "node_unavailable", _NOT_TAKEN, None, sent=False))
             else:
-                self._sent[message_id] = _Sent(node_id, site, deadline, expiry, about[node_id])
+                self._sent[message_id] = _Sent(
+                    node_id, site, now, now + self._timeout, expiry, about[node_id]
+                )
                 tell(INFO, "asked", "", site=site, message=message_id, **about[node_id])
         for reply in unsent:
             _tell_of(reply, about[reply.node_id])
         return unsent
+
+    def sent_within(self, seconds: float) -> frozenset[int]:
+        """Of the nodes that have one of them, those whose was sent no longer ago than so many seconds."""
+        since = time.monotonic() - seconds
+        return frozenset(sent.node_id for sent in self._sent.values() if sent.at >= since)
 
     def forget(self, nodes: Collection[int]) -> None:
         """Wait no more for the messages of these nodes."""

@@ -69,7 +69,7 @@ class Roster:
     def __init__(self, state: StateDirectory) -> None:
         self._state = state
         self._ledger = Ledger(state)
-        self._refused: list[dict[str, Any]] = []
+        self._refused: list[tuple[str, dict[str, Any]]] = []
 
     def start_run(self, *, ephemeral: bool = True, session: Session | None = None) -> None:
         """Begin a new run.
@@ -191,7 +191,7 @@ class Roster:
             )
 
     def identity_refused(self, node_id: int, claimed: str, holder: str | None) -> None:
-        """Put on record that a node said it is site ``claimed``, and was not believed.
+        """Put on record that a node said it is site ``claimed``, and was not believed; once a run.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ class Roster:
         holder
             The site its key speaks for; ``None`` where nodes have no keys.
         """
-        self._ledger.append(IDENTITY_REFUSED, identity_body(node_id, claimed, holder))
+        self._once_a_run(IDENTITY_REFUSED, identity_body(node_id, claimed, holder))
 
     def site_refused(self, node_id: int, site: str, why: RefusalKind, parts: Collection[str] = ()) -> None:
         """Put on record that ``site`` was not let in; the same is said once a run.
@@ -214,10 +214,12 @@ class Roster:
         parts
             Of the file, that differ.
         """
-        body = site_refusal_body(node_id, site, why, parts)
-        if body not in self._refused:
-            self._refused.append(body)
-            self._ledger.append(SITE_REFUSED, body)
+        self._once_a_run(SITE_REFUSED, site_refusal_body(node_id, site, why, parts))
+
+    def _once_a_run(self, kind: str, body: dict[str, Any]) -> None:
+        if (kind, body) not in self._refused:
+            self._refused.append((kind, body))
+            self._ledger.append(kind, body)
 
     def release(self, node_id: int, *, session: Session | None = None) -> None:
         """Unbind a node that is gone for good, so that its site may come back with another one.

@@ -43,8 +43,10 @@ class Comings(LocalGrid):
         self.offline: set[int] = set()
         self.on_train: Callable[[int], None] = lambda _round: None
         self.cut_off: set[int] = set()
-        """Nodes that count as online until a message to them is missed, and are back a moment later."""
-        self._back_at: dict[int, float] = {}
+        """Nodes that count as online until a message to them is missed, and are back before anybody looks."""
+        self.goes_after_answering: set[int] = set()
+        self.activated: dict[int, int] = {}
+        """How often each node came (back)."""
         self.silent: set[int] = set()
         """Nodes whose answers do not come."""
         self.on_identify: Callable[[], None] = lambda: None
@@ -58,12 +60,18 @@ class Comings(LocalGrid):
 
     def get_node_ids(self) -> list[int]:
         """Those online."""
-        gone = {n for n, moment in self._back_at.items() if time.monotonic() < moment}
-        return [n for n in self._nodes if n not in self.offline | gone]
+        return [n for n in self._nodes if n not in self.offline]
+
+    def restart(self, node_id: int) -> None:
+        """It is gone and back before anybody looks; whatever it was asked, it answers no more."""
+        self.activated[node_id] = self.activated.get(node_id, 0) + 1
+        for message_id in [m for m in self._replies if self._asked_of(m) == node_id]:
+            del self._replies[message_id]
 
     def get_nodes(self) -> list[Any]:
-        """The same with their keys, as a SuperLink tells them."""
-        return [NodeInfo(node_id=n, public_key=self.keys[n]) for n in self.get_node_ids()]
+        """The same with their keys, and since when they are there, as a SuperLink tells them."""
+        since = {n: str(self.activated.get(n, 0)) for n in self.get_node_ids()}
+        return [NodeInfo(node_id=n, public_key=self.keys[n], last_activated_at=since[n]) for n in since]
 
     def push_messages(self, messages: Any) -> list[str]:
         """Tell of training messages first."""
@@ -78,14 +86,17 @@ class Comings(LocalGrid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """For nodes that turn out to be offline, the error that a SuperLink makes up."""
-        there = [m for m in message_ids if self._asked_of(m) not in self.silent]
+        there = [m for m in message_ids if self._asked_of(m) not in self.silent | self.offline]
         replies = super().pull_messages(there)
         for n, reply in enumerate(replies):
             if (node_id := reply.metadata.src_node_id) in self.cut_off:
                 self.cut_off.remove(node_id)
-                self._back_at[node_id] = time.monotonic() + 1.0
+                self.restart(node_id)
                 error = Error(ErrorCode.NODE_UNAVAILABLE, "no heartbeat")
                 replies[n] = Message(error, reply_to=Message(RecordDict(), node_id, "query.identify"))
+            elif node_id in self.goes_after_answering:
+                self.goes_after_answering.remove(node_id)
+                self.offline.add(node_id)
         return replies
 
     def _asked_of(self, message_id: str) -> int | None:
@@ -112,7 +123,7 @@ def serving(path: Path, nodes: LocalGrid, config: Any = CONFIG) -> Any:
 
 def enrol(path: Path, nodes: Comings, *node_ids: int) -> None:
     """Bind the keys of nodes to the sites they say they are."""
-    with StateDirectory.open(path / "state", url="") as state:
+    with StateDirectory.open(path / "state", url="", exclusive=False) as state:
         for node_id in node_ids:
             site = nodes._nodes[node_id]["site"]
             Enrolments(state).enrol(site, fingerprint(nodes.keys[node_id]), node_id=node_id)

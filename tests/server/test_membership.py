@@ -86,7 +86,6 @@ def test_restarted_under_a_new_id_without_keys(tmp_path: Path, monkeypatch: pyte
         carry_out(run, "train", 4)
         assert run.coordinator.active_nodes()[40] == "delta"
         assert any("another node is already" in text for text in run.texts("notice"))
-        assert run.texts("notice")[-1] != ""
         assert run.books.log.count(MAIN) == 4
         assert nodes.asked(40).count("train") >= 1
 
@@ -107,8 +106,7 @@ def test_a_newcomer_joins_between_rounds(tmp_path: Path) -> None:
         carry_out(run, "train", 4)
         assert ["delta" in r.sites for r in run.books.log.all(MAIN)] == [False, False, True, True]
         assert "Site delta has joined." in run.texts("notice")
-        assert nodes.asked(50) == ["query.identify"] * len(nodes.asked(50))
-        assert len(nodes.asked(50)) <= 2
+        assert nodes.asked(50) == ["query.identify"]
 
 
 def test_node_without_an_enrolled_key_is_never_asked(tmp_path: Path) -> None:

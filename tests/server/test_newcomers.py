@@ -11,33 +11,35 @@ import pytest
 from server import handshake, membership
 from server.bookkeeping import MAIN
 from server.node_keys import fingerprint
-from server.persistence import Enrolments, StateDirectory
+from server.persistence import Enrolments, Ledger, SiteStatus, StateDirectory, Withdrawals
+from server.persistence.ledger_entries import IDENTITY_REFUSED
 from tests.server.comings import Comings, carry_out, enrol, serving, sleeping
 from tests.server.hospitals import SITES, consortium
+from unlearning.withdrawal import WithdrawalState
 
 
 def test_who_was_cut_off_when_a_run_began_takes_part_in_it(tmp_path: Path) -> None:
     """Nobody has noticed yet that the node is offline; it is asked again, and not waited for in vain."""
     nodes = Comings()
     nodes.cut_off.add(4)
-    began = time.monotonic()
     with serving(tmp_path, nodes, consortium(training={"join-seconds": 60.0})) as run:
         carry_out(run, "train", 2)
         assert ["delta" in record.sites for record in run.books.log.all(MAIN)] == [True, True]
         assert nodes.asked(4).count("query.identify") == 2
-        assert sum("node_unavailable: no heartbeat" in text for text in run.texts("notice")) == 1
-    assert time.monotonic() - began < 30
+        (notice,) = run.texts("notice")
+        assert "node_unavailable: no heartbeat" in notice
 
 
 def test_nobody_is_waited_for_longer_than_sites_are(tmp_path: Path) -> None:
     """A node that does not say who it is holds a run up for the time to join, and no longer."""
     nodes = Comings()
     nodes.silent.add(4)
-    began = time.monotonic()
     with serving(tmp_path, nodes, consortium(training={"join-seconds": 0.5})) as run:
+        began = time.monotonic()
         carry_out(run, "train", 1)
         assert "delta" not in run.coordinator.active_nodes().values()
-    assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60, "and not for as long as it may take to answer"
+        assert run.texts("notice") == ["Going on without delta."]
 
 
 def test_a_newcomer_that_takes_its_time_holds_no_round_up(
@@ -129,6 +131,7 @@ def test_restarted_without_keys_while_a_run_waits_for_sites(
         assert any("another node is already" in text for text in run.texts("notice"))
         assert {40: "delta", 3: "gamma"}.items() <= run.coordinator.active_nodes().items()
         assert set(run.books.log.all(MAIN)[0].sites) == set(SITES)
+        assert not any("Going on without" in text for text in run.texts("notice"))
 
 
 def test_a_key_replaced_while_a_run_waits_for_sites(tmp_path: Path) -> None:
@@ -151,7 +154,10 @@ def test_a_key_replaced_while_a_run_waits_for_sites(tmp_path: Path) -> None:
     with serving(tmp_path, nodes, consortium(training={"join-seconds": 60.0})) as run:
         carry_out(run, "train", 1)
         assert run.coordinator.active_nodes()[44] == "delta"
-        assert not any("another node is already" in text for text in run.texts("notice"))
+        (notice,) = run.texts("notice")
+        assert notice.startswith("Node 4 is refused: its key"), (
+            "and no node for one that claims another's site"
+        )
 
 
 def test_a_node_with_a_key_that_comes_while_a_run_waits_for_sites(tmp_path: Path) -> None:
@@ -188,3 +194,112 @@ def test_a_key_revoked_while_its_node_is_asked(tmp_path: Path) -> None:
         carry_out(run, "train", 1)
         assert "delta" not in {entry.site for entry in run.books.roster.all()}
         assert nodes.asked(4) == ["query.identify"]
+
+
+def test_a_node_restarted_between_two_looks_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody saw it offline, but the SuperLink says that it was activated anew."""
+    nodes = Comings()
+    nodes.silent.add(4)
+
+    def restart() -> None:
+        nodes.restart(4)
+        nodes.silent.clear()
+
+    sleeping(monkeypatch, lambda: None, restart)
+    with serving(tmp_path, nodes, consortium(training={"join-seconds": 60.0})) as run:
+        carry_out(run, "train", 1)
+        assert nodes.asked(4).count("query.identify") == 2
+        assert "delta" in run.books.log.all(MAIN)[0].sites and run.texts("notice") == []
+
+
+def test_a_node_that_was_set_right_and_restarted_is_let_in(tmp_path: Path) -> None:
+    """Its refusal stands no longer than it does; it is on record once, however often it is asked."""
+    nodes = Comings()
+    with serving(tmp_path, nodes, consortium()):
+        pass
+    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes._nodes[4]["site"] = "gamma"
+
+    def change(number: int) -> None:
+        if number == 1:
+            nodes.offline.add(1)
+        if number == 2:
+            nodes.offline.clear()
+        if number == 4:
+            nodes._nodes[4]["site"] = "delta"
+            nodes.restart(4)
+
+    nodes.on_train = change
+    with serving(tmp_path, nodes, consortium(training={"evaluate-every": 0})) as run:
+        carry_out(run, "train", 5)
+        assert ["delta" in r.sites for r in run.books.log.all(MAIN)] == [False] * 4 + [True]
+        assert nodes.asked(4).count("query.identify") > 2, "asked again when one was gone that was let in"
+        refused = [e for e in Ledger(run.coordinator.state).entries() if e.kind == IDENTITY_REFUSED]
+        assert len(refused) == 1
+
+
+def test_a_node_that_goes_while_its_answer_is_read_is_not_let_in(tmp_path: Path) -> None:
+    """Who said it is gone; when the node is back it is asked again."""
+    nodes = Comings()
+    nodes.goes_after_answering.add(4)
+    nodes.on_train = lambda number: nodes.offline.clear() if number == 2 else None
+    with serving(tmp_path, nodes, consortium(training={"evaluate-every": 0})) as run:
+        carry_out(run, "train", 3)
+        assert ["delta" in r.sites for r in run.books.log.all(MAIN)] == [False, False, True]
+        assert nodes.asked(4)[:2] == ["query.identify"] * 2
+
+
+def test_a_leaver_that_answers_later_than_the_others_does_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unlearning with a cooperating site waits for it as for any other, and does not fail for a second."""
+    nodes = Comings()
+    unlearning = {"method": "ga-l1-ft", "settings": {}, "rounds-fraction": 0.5}
+    config = consortium(training={"evaluate-every": 0, "join-seconds": 60.0}, unlearning=unlearning)
+    with serving(tmp_path, nodes, config) as run:
+        carry_out(run, "train", 2)
+        run.coordinator.withdrawals.file(
+            ["delta"], reason="asked", requested_by="officer", cooperating=True, restrict=True
+        )
+    nodes.silent.add(4)
+    sleeping(monkeypatch, lambda: None, nodes.silent.clear)
+    with serving(tmp_path, nodes, config) as run:
+        carry_out(run, "unlearn")
+        assert run.books.roster.get("delta").status is SiteStatus.WITHDRAWN
+        assert "train" in nodes.asked(4)[3:]
+
+
+def test_a_leaver_that_stays_after_all_is_enrolled_like_any_other(tmp_path: Path) -> None:
+    """Nobody compared what it told while it was leaving; once the withdrawal is cancelled it is asked."""
+    nodes = Comings()
+    config = consortium(training={"evaluate-every": 0})
+    with serving(tmp_path, nodes, config) as run:
+        carry_out(run, "train", 1)
+        filed = run.coordinator.withdrawals.file(
+            ["delta"], reason="asked", requested_by="officer", cooperating=True, restrict=True
+        )
+    nodes._nodes[4]["organ"] = "liver"
+
+    def cancel(number: int) -> None:
+        if number == 2:
+            with StateDirectory.open(tmp_path / "state", url="", exclusive=False) as state:
+                Withdrawals(state).advance(filed.id, WithdrawalState.CANCELLED, note="they stay")
+
+    nodes.on_train = cancel
+    with serving(tmp_path, nodes, config) as run:
+        run.coordinator.meet()
+        run.coordinator.train(4)
+        assert [set(r.sites) for r in run.books.log.all(MAIN)][1:] == [{"alpha", "beta", "gamma"}] * 3
+        assert any("organ 'liver'" in text for text in run.texts("notice"))
+
+
+def test_the_first_keys_are_enrolled_while_a_round_runs(tmp_path: Path) -> None:
+    """The round under way is not lost: whose key is enrolled is judged by it from then on."""
+    nodes = Comings()
+    nodes.on_train = lambda number: enrol(tmp_path, nodes, 1, 2, 3, 4) if number == 2 else None
+    with serving(tmp_path, nodes, consortium(training={"evaluate-every": 0})) as run:
+        carry_out(run, "train", 3)
+        outcomes = [{o.outcome for o in r.sites.values()} for r in run.books.log.all(MAIN)]
+        assert outcomes == [{"ok"}] * 3 and all(len(r.sites) == 4 for r in run.books.log.all(MAIN))
