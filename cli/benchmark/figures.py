@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
-from cli.benchmark.score import GAPS, Row, dominated
+from cli.benchmark.score import GAPS, SAME_COST, Row, dominated
 from cli.benchmark.standing import OURS
 from cli.report.canvas import WIDE, axes, svg_text
 from cli.report.palette import INK, MUTED
@@ -23,6 +23,8 @@ _LEAST = 0.5
 """Per cent; what costs less, or nothing, is drawn here."""
 _NEAREST = 0.01
 """dB; what is nearer, as an oracle itself would be, is drawn here."""
+_APART = 1.035
+"""Between two methods of one cost, on the logarithmic axis."""
 _FRONTS = {False: "--", True: ":"}
 """Whether the leaving site is asked → the line through the methods that none of their kind beats."""
 _SHOWN = 6
@@ -34,20 +36,21 @@ _FARTHEST = 3
 def pareto(rows: Sequence[Row]) -> str:
     """SVG: each method's cost over the training's, and its distance from the oracle in dB; both logarithmic.
 
-    Methods that no other one of their kind beats in both are filled, and joined by a line.
+    Methods of one cost stand side by side about it, the nearest first, or nobody could tell one from the
+    other. Methods that no other one of their kind beats in both are filled, and joined by a line.
     """
-    beaten = dominated(rows)
+    beaten, places = dominated(rows), side_by_side(rows)
     with axes(WIDE, 4.8) as (figure, ax):
         # Before anything is drawn, or bars that reach below zero would be lost.
         ax.set_xscale("log")
         ax.set_yscale("log", nonpositive="clip")
         for kind, line in _FRONTS.items():
             front = [r for r in rows if r.cooperating == kind and r.method not in beaten and not r.failures]
-            _join(ax, sorted(front, key=lambda r: r.cost.mean), line)
+            _join(ax, sorted((places[r.method], _distance(r)) for r in front), line)
         for number, row in enumerate(rows):
             colour, marker = _look(number)
             ax.errorbar(
-                _percent(row),
+                places[row.method],
                 _distance(row),
                 yerr=row.score.deviation,
                 color=colour,
@@ -69,10 +72,26 @@ def pareto(rows: Sequence[Row]) -> str:
         ticks = [y for y in _DISTANCES if low <= y <= high]
         ax.set_yticks(ticks, [f"{y:g}" for y in ticks])
         ax.minorticks_off()
-        ax.set_xlabel("cost: slices trained on, % of the training's")
+        ax.set_xlabel("cost: slices trained on, % of the training's; those of one cost stand side by side")
         ax.set_ylabel("distance from the oracle (dB), less is better")
         _legend(figure)
         return svg_text(figure)
+
+
+def side_by_side(rows: Sequence[Row]) -> dict[str, float]:
+    """Method → where it stands on the axis of costs, in per cent."""
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=lambda r: (_percent(r), r.score.mean)):
+        if groups and _percent(row) <= SAME_COST * _percent(groups[-1][0]):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    places = {}
+    for group in groups:
+        middle = (len(group) - 1) / 2
+        for number, row in enumerate(sorted(group, key=lambda r: r.score.mean)):
+            places[row.method] = _percent(group[0]) * _APART ** (number - middle)
+    return places
 
 
 def radar(rows: Sequence[Row]) -> str:
@@ -125,10 +144,10 @@ def radar_rows(rows: Sequence[Row]) -> list[Row]:
     return [r for r in rows if r in kept]
 
 
-def _join(ax: Axes, front: Sequence[Row], line: str) -> None:
+def _join(ax: Axes, front: Sequence[tuple[float, float]], line: str) -> None:
     ax.plot(
-        [_percent(r) for r in front],
-        [_distance(r) for r in front],
+        [cost for cost, _ in front],
+        [distance for _, distance in front],
         color=MUTED,
         ls=line,
         lw=1,

@@ -126,11 +126,10 @@ def _results(plan: Plan, summary: Summary) -> list[str]:
         told = standing({t: g.rows for t, g in groups.items()}, {t: g.cases for t, g in groups.items()})
         parts += [f"## Where `{OURS}` stands", told]
     if summary.ablation and plan.config.ablation is not None:
-        varied = plan.config.ablation
-        table = gap_table(
-            list(summary.ablation.values()), expected=summary.all.cases, names=list(summary.ablation)
-        )
-        parts += [f"## `{varied.setting}` of `{varied.method}`", "All else as chosen.", table]
+        parts += [f"## `{plan.config.ablation.setting}`, varied", "All else as chosen for each method."]
+        for method, varied in summary.ablation.items():
+            table = gap_table(list(varied.values()), expected=summary.all.cases, names=list(varied))
+            parts += [f"### `{method}`", table]
     return parts
 
 

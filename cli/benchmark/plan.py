@@ -59,9 +59,9 @@ class CasesConfig(Settings):
 
 
 class AblationConfig(Settings):
-    """One setting of one method, varied from the settings that were chosen for it."""
+    """One setting of some methods, varied from the settings that were chosen for each."""
 
-    method: str = Field(description="one of the methods")
+    methods: tuple[str, ...] = Field(min_length=1, description="of those that are compared")
     setting: str = Field(description="what is varied")
     values: tuple[Value, ...] = Field(min_length=1, description="beside the chosen one")
 
@@ -159,14 +159,21 @@ def load_plan(source: str) -> Plan:
     for method, grid in config.methods.items():
         _check(method, grid)
     if config.ablation is not None:
-        _check(config.ablation.method, {config.ablation.setting: config.ablation.values})
-        if config.ablation.method not in config.methods:
-            raise ConfigError(f"{path}: the ablation's method {config.ablation.method} is not compared.")
+        for method in config.ablation.methods:
+            if method not in config.methods:
+                raise ConfigError(f"{path}: the ablation's method {method} is not compared.")
+            _check(method, {config.ablation.setting: config.ablation.values})
     for method in config.methods:
-        for settings in plan.candidates(method):
+        for settings in [*plan.candidates(method), *_varied(config.ablation, method)]:
             for case in (plan.search[0], plan.report[0]):
                 check_method(method, settings, case.consortium.contributions, cooperating=True)
     return plan
+
+
+def _varied(ablation: AblationConfig | None, method: str) -> list[dict[str, Value]]:
+    if ablation is None or method not in ablation.methods:
+        return []
+    return [{ablation.setting: value} for value in ablation.values]
 
 
 def select(plan: Plan, methods: Sequence[str], seeds: int | None) -> Plan:
@@ -185,7 +192,10 @@ def select(plan: Plan, methods: Sequence[str], seeds: int | None) -> Plan:
         )
     kept = plan.config.report.seeds[:seeds]
     grids = {name: grid for name, grid in plan.config.methods.items() if not methods or name in methods}
-    ablation = plan.config.ablation if plan.config.ablation and plan.config.ablation.method in grids else None
+    ablation = plan.config.ablation
+    if ablation is not None:
+        varied = tuple(method for method in ablation.methods if method in grids)
+        ablation = ablation.model_copy(update={"methods": varied}) if varied else None
     config = plan.config.model_copy(update={"methods": grids, "ablation": ablation})
     return Plan(plan.name, config, tuple(c for c in plan.report if c.consortium.seed in kept), plan.search)
 

@@ -56,12 +56,12 @@ class Benchmark:
         # The strategies' own words would break the progress bar; what they say is in the records' notes.
         logging.getLogger("flwr").setLevel(logging.ERROR)
         search = [(case, m, s) for case in self.plan.search for m in self._methods for s in self._tried(m)]
-        total = len(search) + len(self.plan.report) * (len(self._methods) + len(self.varied()))
+        varied = sum(map(len, self.varied().values()))
+        total = len(search) + len(self.plan.report) * (len(self._methods) + varied)
         total += len(self._floor())
         self._attempts("search", search, progress, 0, total)
         wanted = [(m, self.chosen(m)) for m in self._methods]
-        if self.plan.config.ablation is not None:
-            wanted += [(self.plan.config.ablation.method, settings) for settings in self.varied().values()]
+        wanted += [(m, settings) for m, values in self.varied().items() for settings in values.values()]
         report = [(case, m, s) for case in self.plan.report for m, s in wanted if s is not None]
         total = len(search) + len(report) + len(self._floor())
         self._attempts("report", report, progress, len(search), total)
@@ -72,8 +72,9 @@ class Benchmark:
         """Attempts still to be made; of a method whose every setting failed, none is."""
         missing = sum(self._untried(method) for method in self._methods)
         expected = [(method, self.reported(method)) for method in self._methods]
-        if self.plan.config.ablation is not None:
-            expected += [(self.plan.config.ablation.method, found) for found in self.ablated().values()]
+        expected += [
+            (method, found) for method, values in self.ablated().items() for found in values.values()
+        ]
         for method, found in expected:
             if self._untried(method) or self.chosen(method) is not None:
                 missing += len(self.plan.report) - len(found)
@@ -121,15 +122,18 @@ class Benchmark:
         """Records of other consortia that have the names of this plan's: they are not used."""
         return self.store.foreign(self._digests)
 
-    def varied(self) -> dict[str, dict[str, Any] | None]:
-        """Each value of the ablation → the chosen settings with it; ``None`` before they were chosen."""
+    def varied(self) -> dict[str, dict[str, dict[str, Any] | None]]:
+        """Method → value of the ablation → the settings with it; ``None`` before any were chosen."""
         ablation = self.plan.config.ablation
         if ablation is None:
             return {}
-        chosen = self.chosen(ablation.method)
+        chosen = {method: self.chosen(method) for method in ablation.methods}
         return {
-            str(value): None if chosen is None else {**chosen, ablation.setting: value}
-            for value in ablation.values
+            method: {
+                str(value): None if settings is None else {**settings, ablation.setting: value}
+                for value in ablation.values
+            }
+            for method, settings in chosen.items()
         }
 
     @property
@@ -160,10 +164,12 @@ class Benchmark:
         """What was found for ``method`` at its chosen settings."""
         return self._at(method, self.chosen(method))
 
-    def ablated(self) -> dict[str, list[Record]]:
-        """Each value of the ablation → what was found with it."""
-        ablation = self.plan.config.ablation
-        return {} if ablation is None else {v: self._at(ablation.method, s) for v, s in self.varied().items()}
+    def ablated(self) -> dict[str, dict[str, list[Record]]]:
+        """Method → value of the ablation → what was found with it."""
+        return {
+            method: {value: self._at(method, settings) for value, settings in values.items()}
+            for method, values in self.varied().items()
+        }
 
     def _at(self, method: str, settings: dict[str, Any] | None) -> list[Record]:
         if settings is None:

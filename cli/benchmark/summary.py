@@ -57,7 +57,7 @@ class Summary:
     mean_oracle
         Over all cases, against the mean of each case's oracles; ``None`` if it has but one.
     ablation
-        Each value of the varied setting, the chosen one first → its row.
+        Method → value of the varied setting, the chosen one first → its row.
     tried
         Method → what settings were tried.
     unfinished
@@ -75,7 +75,7 @@ class Summary:
     all: Group
     by_withdrawn: dict[str, Group]
     mean_oracle: MeanOracle | None
-    ablation: dict[str, Row]
+    ablation: dict[str, dict[str, Row]]
     tried: dict[str, list[Tried]]
     unfinished: int
     foreign: int
@@ -92,7 +92,8 @@ def summarise(benchmark: Benchmark) -> Summary:
     searched = {method: benchmark.searched(method) for method in plan.config.methods}
     ablated = benchmark.ablated()
     others = benchmark.other_oracles()
-    used = [r for group in (reported, searched, ablated) for records in group.values() for r in records]
+    groups = (reported, searched, *ablated.values())
+    used = [record for group in groups for records in group.values() for record in records]
     made = {id(r): r.attempt.seconds for r in used if r.attempt is not None}
     leavers = sorted({case.withdrawn for case in plan.report})
     return Summary(
@@ -144,14 +145,17 @@ def _group(
 
 
 def _ablation(
-    plan: Plan, reported: Mapping[str, Sequence[Record]], ablated: Mapping[str, Sequence[Record]]
-) -> dict[str, Row]:
-    varied = plan.config.ablation
-    if varied is None:
-        return {}
-    rows = {"as chosen": row(varied.method, reported.get(varied.method, []))}
-    rows |= {f"{varied.setting} = {value}": row(varied.method, records) for value, records in ablated.items()}
-    return {name: found for name, found in rows.items() if found is not None}
+    plan: Plan,
+    reported: Mapping[str, Sequence[Record]],
+    ablated: Mapping[str, Mapping[str, Sequence[Record]]],
+) -> dict[str, dict[str, Row]]:
+    setting = plan.config.ablation.setting if plan.config.ablation else ""
+    tables = {}
+    for method, values in ablated.items():
+        rows = {"as chosen": row(method, reported.get(method, []))}
+        rows |= {f"{setting} = {value}": row(method, records) for value, records in values.items()}
+        tables[method] = {name: found for name, found in rows.items() if found is not None}
+    return {method: rows for method, rows in tables.items() if rows}
 
 
 def _versions(records: Sequence[Record]) -> dict[str, list[str]]:

@@ -80,6 +80,11 @@ def test_a_plan_is_cases_times_methods(tmp_path: Path) -> None:
     assert load_plan(str(path)).candidates("cached-ascent") == tried
     fewer = select(plan, ["retain-ft"], 1)
     assert list(fewer.config.methods) == ["retain-ft"] and len(fewer.report) == 2
+    both = '[ablation]\nmethods = ["cached-ascent", "retain-ft"]\nsetting = "share"\nvalues = [0.5]\n'
+    path.write_text(PLAN.replace("[methods.cached-ascent]", f"{both}[methods.cached-ascent]"))
+    varied = select(load_plan(str(path)), ["retain-ft", "pga-cached"], None).config.ablation
+    assert varied is not None and varied.methods == ("retain-ft",), "only what is compared is varied"
+    assert select(load_plan(str(path)), ["pga-cached"], None).config.ablation is None
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,16 @@ def test_a_plan_is_cases_times_methods(tmp_path: Path) -> None:
         ("budget = 3", "budgets = 3", "budgets"),
         ("title", "title =", "cannot be read"),
         ("budget", "history-every = 2\nbudget", "cannot be used as things are"),
+        (
+            "[report]",
+            '[ablation]\nmethods = ["full-ft"]\nsetting = "share"\nvalues = [0.5]\n[report]',
+            "method full-ft is not compared",
+        ),
+        (
+            "[report]",
+            '[ablation]\nmethods = ["retain-ft"]\nsetting = "shares"\nvalues = [0.5]\n[report]',
+            "no setting 'shares'",
+        ),
     ],
 )
 def test_a_wrong_plan_is_refused_by_what_is_wrong(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -244,8 +259,8 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
         'title = "Toy"\nbudget = 2\nother-oracles = 2\n'
         '[report]\nconsortium = "toy-consortium.toml"\nseeds = [0]\nwithdrawn = ["knee"]\n'
         '[search]\nconsortium = "toy-consortium.toml"\nseeds = [1]\nwithdrawn = ["abdomen"]\n'
-        '[ablation]\nmethod = "cached-ascent"\nsetting = "share"\nvalues = [0.5]\n'
-        "[methods.cached-ascent]\nalpha = [0.5, 1.0]\n[methods.nl]\n"
+        '[ablation]\nmethods = ["cached-ascent", "retain-ft"]\nsetting = "share"\nvalues = [0.5]\n'
+        "[methods.cached-ascent]\nalpha = [0.5, 1.0]\n[methods.retain-ft]\n[methods.nl]\n"
     )
     arguments = ["bench", "--preset", str(plan), "--out", f"{tmp_path}/out", "--work", f"{tmp_path}/work"]
     done = CliRunner().invoke(app, [*arguments, "--workers", "1"], catch_exceptions=False)
@@ -255,10 +270,20 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
     assert "| **nl** | 1/1 |" in page, "which the leaving site has a part in, and so a table of its own"
     assert f"    reconsent bench --preset {plan} --out {tmp_path}/out\n" in page
     assert "Made with: fastmri" in page
-    assert "## `share` of `cached-ascent`" in page and "| **share = 0.5** |" in page
+    by_method = page.split("## `share`, varied")[1].split("\n## ")[0].split("### ")[1:]
+    assert [part.split("`")[1] for part in by_method] == ["cached-ascent", "retain-ft"]
+    for method, part in zip(("cached-ascent", "retain-ft"), by_method, strict=True):
+        whole = next(
+            line for line in page.splitlines() if line.startswith((f"| **{method}**", f"| *{method}*"))
+        )
+        assert part.count("| **as chosen** |") + part.count("| *as chosen* |") == 1
+        assert whole.split("|")[3] == part.split("as chosen")[1].split("|")[2], "its own, not another's"
+        assert "share = 0.5" in part
     assert (tmp_path / "out" / "images" / "benchmark-toy-pareto.svg").read_text().startswith("<svg")
     attempts = (tmp_path / "out" / "attempts.jsonl").read_text()
-    assert len(attempts.splitlines()) == 3 + 1 + 2 + 2, "searched, reported with another share, nl, oracles"
+    assert len(attempts.splitlines()) == 3 + 1 + 2 + 2 + 3, (
+        "searched, with another share, nl, oracles, retain-ft"
+    )
     others = [json.loads(line) for line in attempts.splitlines() if '"floor"' in line]
     assert len({json.dumps(other["attempt"]["figures"]) for other in others}) == 2, "each is another one"
     assert all(min(map(abs, other["attempt"]["gaps"].values())) > 0 for other in others)
@@ -267,7 +292,7 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
     elsewhere = ["--work", f"{tmp_path}/nowhere", "--page", f"{tmp_path}/page.md"]
     found = CliRunner().invoke(app, [*arguments, *elsewhere, "--as-it-is"], catch_exceptions=False)
     assert found.exit_code == 0 and not (tmp_path / "nowhere").exists(), "nothing is trained"
-    assert "## `share` of `cached-ascent`" in (tmp_path / "page.md").read_text()
+    assert "## `share`, varied" in (tmp_path / "page.md").read_text()
     again = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert again.exit_code == 0
     assert (tmp_path / "out" / "attempts.jsonl").read_text() == attempts

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from cli.benchmark.figures import pareto, radar_rows
+from cli.benchmark.figures import pareto, radar_rows, side_by_side
 from cli.benchmark.page import render, write_page
 from cli.benchmark.plan import Plan, load_plan
 from cli.benchmark.run import Benchmark
@@ -256,6 +257,11 @@ def test_figures_stay_legible() -> None:
     assert shown == ["full-ft", "rollback", "federaser", "fast-fedul", "cached-ascent", "retain-ft"]
     drawn = pareto(made)
     assert ">0.01<" in drawn and ">10<" in drawn, "ticks of a logarithmic axis"
+    places = side_by_side(made)
+    assert sorted(places, key=lambda name: places[name]) == [row.method for row in made], "of one cost"
+    assert len(set(places.values())) == len(made)
+    middle = statistics.geometric_mean(places.values())
+    assert middle == pytest.approx(100 * made[0].cost.mean), "about which they stand"
 
 
 @pytest.mark.parametrize(("name", "page"), [("small", "benchmark.md"), ("fresh", "benchmark-fresh.md")])
