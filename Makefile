@@ -61,7 +61,7 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The methods of unlearning side by side are another thing, of hours: `reconsent bench`, whose page is docs/benchmark.md.
+# The methods of unlearning side by side are another thing, of an hour or two: `reconsent bench`, whose page is docs/benchmark.md.
 bench: setup ## what a round costs beside plain Flower, and how the server's memory grows
 	$(BIN)/python -m bench.round_overhead --out bench/results/round_overhead.json
 	$(BIN)/python -m bench.server_memory --out bench/results/server_memory.json

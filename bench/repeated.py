@@ -61,6 +61,8 @@ def table(found: Mapping[str, Sequence[Both]]) -> str:
 
 def main() -> None:
     """Print the table of the two files named on the command line."""
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
     before, after = (Store(Path(name)).records for name in sys.argv[1:3])
     print(table(pairs(before, after)))
 

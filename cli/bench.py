@@ -89,10 +89,12 @@ def bench(
         cases = [*plan.search, *plan.report]
         bases = len({case.base_name for case in cases})
         trials = sum(len(plan.candidates(method)) for method in plan.config.methods)
+        varied = sum(map(len, benchmark.varied().values()))
         console.print(
             f"{plan.config.title}: {bases} consortia and {len(cases)} oracles to train, "
             f"{trials * len(plan.search)} settings to try, "
             f"{len(plan.report) * len(plan.config.methods)} attempts to report, "
+            f"{len(plan.report) * varied} with a setting varied, "
             f"{len(plan.report) * plan.config.other_oracles} further oracles for the noise floor; "
             f"{benchmark.unfinished} attempts are still to be made.",
             highlight=False,

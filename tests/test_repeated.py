@@ -42,4 +42,7 @@ def test_nothing_in_common_is_an_error() -> None:
 def test_the_page_has_the_table_of_the_files() -> None:
     """`docs/method.md` says what the command prints."""
     files = [RESULTS / name / "attempts.jsonl" for name in ("small_elsewhere", "small")]
-    assert table(pairs(*(Store(file).records for file in files))) in Path("docs/method.md").read_text()
+    assert (
+        table(pairs(*(Store(file).records for file in files)))
+        in (Path(__file__).parents[1] / "docs" / "method.md").read_text()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
-from cli.benchmark.score import GAPS, SAME_COST, Row, dominated
+from cli.benchmark.score import GAPS, Row, dominated
 from cli.benchmark.standing import OURS
 from cli.report.canvas import WIDE, axes, svg_text
 from cli.report.palette import INK, MUTED
@@ -23,8 +24,10 @@ _LEAST = 0.5
 """Per cent; what costs less, or nothing, is drawn here."""
 _NEAREST = 0.01
 """dB; what is nearer, as an oracle itself would be, is drawn here."""
+_NEARLY = 1.1
+"""Costs within so much of each other are drawn side by side."""
 _APART = 1.035
-"""Between two methods of one cost, on the logarithmic axis."""
+"""Between two of them, on the logarithmic axis."""
 _FRONTS = {False: "--", True: ":"}
 """Whether the leaving site is asked → the line through the methods that none of their kind beats."""
 _SHOWN = 6
@@ -36,7 +39,7 @@ _FARTHEST = 3
 def pareto(rows: Sequence[Row]) -> str:
     """SVG: each method's cost over the training's, and its distance from the oracle in dB; both logarithmic.
 
-    Methods of one cost stand side by side about it, the nearest first, or nobody could tell one from the
+    Methods of about one cost stand side by side there, the nearest first, or nobody could tell one from the
     other. Methods that no other one of their kind beats in both are filled, and joined by a line.
     """
     beaten, places = dominated(rows), side_by_side(rows)
@@ -72,7 +75,9 @@ def pareto(rows: Sequence[Row]) -> str:
         ticks = [y for y in _DISTANCES if low <= y <= high]
         ax.set_yticks(ticks, [f"{y:g}" for y in ticks])
         ax.minorticks_off()
-        ax.set_xlabel("cost: slices trained on, % of the training's; those of one cost stand side by side")
+        ax.set_xlabel(
+            "cost: slices trained on, % of the training's; those of about one cost are side by side"
+        )
         ax.set_ylabel("distance from the oracle (dB), less is better")
         _legend(figure)
         return svg_text(figure)
@@ -82,7 +87,7 @@ def side_by_side(rows: Sequence[Row]) -> dict[str, float]:
     """Method → where it stands on the axis of costs, in per cent."""
     groups: list[list[Row]] = []
     for row in sorted(rows, key=lambda r: (_percent(r), r.score.mean)):
-        if groups and _percent(row) <= SAME_COST * _percent(groups[-1][0]):
+        if groups and _percent(row) <= _NEARLY * _percent(groups[-1][0]):
             groups[-1].append(row)
         else:
             groups.append([row])
@@ -90,7 +95,7 @@ def side_by_side(rows: Sequence[Row]) -> dict[str, float]:
     for group in groups:
         middle = (len(group) - 1) / 2
         for number, row in enumerate(sorted(group, key=lambda r: r.score.mean)):
-            places[row.method] = _percent(group[0]) * _APART ** (number - middle)
+            places[row.method] = statistics.fmean(map(_percent, group)) * _APART ** (number - middle)
     return places
 
 

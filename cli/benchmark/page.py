@@ -96,8 +96,12 @@ def render(plan: Plan, summary: Summary, page: Path, command: str) -> str:
 
 def _design(plan: Plan) -> str:
     search, report = plan.config.search, plan.config.report
-    return (
+    compared = (
         f"Compared on the consortium `{_name(plan.report)}` {_drawn(report)}: {len(plan.report)} cases. "
+    )
+    if plan.config.budget == 1:
+        return compared + "Each method has the one setting of the plan; nothing was searched."
+    return compared + (
         f"Settings were chosen on `{_name(plan.search)}` {_drawn(search)} ({_count(len(plan.search))}): at "
         f"most {plan.config.budget} settings a method within the ranges of the plan, the nearest to the "
         "oracle taken."
@@ -188,8 +192,8 @@ def _search(summary: Summary) -> list[str]:
     parts = ["## Settings tried", search_table(summary.tried)]
     if any(not trial.planned for trials in summary.tried.values() for trial in trials):
         parts.append(
-            "*Former range*: tried before the plan's ranges were moved, on the same search case. Methods "
-            "with such lines had more trials than the others."
+            "*Not in the plan*: tried on the same search case with values that the plan does not have, "
+            "before its ranges were moved or afterwards; not chosen from."
         )
     if same := fixed_table(summary.tried):
         parts += ["The same in all trials of a method, all else at its defaults:", same]

@@ -70,7 +70,7 @@ def search_table(found: Mapping[str, Sequence[Tried]]) -> str:
             distance = "failed" if trial.distance is None else f"{trial.distance:.2f}"
             marks = ["**chosen**"] if trial.chosen else []
             marks += [f"`{name}` at the edge of what was tried" for name in trial.edges]
-            marks += [] if trial.planned else ["former range"]
+            marks += [] if trial.planned else ["not in the plan"]
             title = method if number == 0 else ""
             lines.append(f"| {title} | {told or 'as below'} | {distance} | {'; '.join(marks)} |")
     return "\n".join(lines)

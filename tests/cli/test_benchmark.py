@@ -136,6 +136,9 @@ def test_the_papers_plan_can_be_tried_dry(tmp_path: Path) -> None:
     plan = load_plan("paper")
     assert f"{len(plan.search) + len(plan.report)} oracles to train" in said
     assert f"{len(plan.config.methods) * len(plan.report)} attempts to report" in said
+    kinds = ("settings to try", "attempts to report", "with a setting varied", "further oracles")
+    counts = [int(said.split(f" {kind}")[0].split()[-1]) for kind in (*kinds, "attempts are still")]
+    assert sum(counts[:-1]) == counts[-1] and all(counts[:3]), "whatever is to be made is counted"
     assert not (tmp_path / "out").exists()
 
 

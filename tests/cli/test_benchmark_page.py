@@ -209,7 +209,7 @@ def test_all_tried_settings_are_shown(found: tuple[Summary, str], plan: Plan) ->
     """The chosen one, an edge of the range, a failure, and what an earlier plan tried."""
     table = section(found[1], "## Settings tried")
     assert "| cached-ascent | `alpha = 2` | 0.10 | **chosen** |" in table
-    assert "`alpha = 0.5` | 0.60 | former range |" in table
+    assert "`alpha = 0.5` | 0.60 | not in the plan |" in table
     assert "`alpha = 1.85` | failed |  |" in table
     assert at_edge(3.0, [1.0, 2.0, 3.0]) and not at_edge(2.0, [1.0, 2.0, 3.0])
     assert not at_edge(3.0, [3.0, 3.0]) and not at_edge(True, [True, False]) and not at_edge("a", ["a", "b"])
@@ -273,6 +273,16 @@ def test_the_committed_page_is_written_from_the_committed_attempts(name: str, pa
     assert place.read_text() == render(made.plan, summarise(made), place, command)
     for figure in ("pareto", "radar"):
         assert (place.parent / "images" / f"benchmark-{name}-{figure}.svg").exists()
+
+
+def test_what_is_tried_on_fresh_seeds_is_what_was_chosen(tmp_path: Path) -> None:
+    """The plan `fresh` has each method with the settings that `small` chose for it."""
+    chosen = Benchmark(
+        load_plan("small"), tmp_path, Store(ROOT / "bench/results/small/attempts.jsonl"), workers=0
+    )
+    fresh = load_plan("fresh")
+    for method in fresh.config.methods:
+        assert fresh.candidates(method) == [chosen.chosen(method)]
 
 
 def test_a_page_without_reports_says_so(plan: Plan, tmp_path: Path) -> None:
