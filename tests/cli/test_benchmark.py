@@ -300,4 +300,4 @@ def test_a_benchmark_from_plan_to_page(tmp_path: Path) -> None:
     assert again.exit_code == 0
     assert (tmp_path / "out" / "attempts.jsonl").read_text() == attempts
     dry = CliRunner().invoke(app, [*arguments, "--dry-run"], catch_exceptions=False)
-    assert "0 attempts are still to be made" in dry.output.replace("\n", " ")
+    assert "0 attempts are still to be made" in " ".join(dry.output.split())
