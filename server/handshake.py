@@ -213,7 +213,8 @@ class Handshake:
 
     def _let_go_of_cancelled_leavers(self, welcome: Welcome) -> None:
         """A site that stays after all is enrolled like any other."""
-        stays = {n for n in self._leavers if self.members.get(n) not in welcome.leaving}
+        self._leavers &= self.members.keys()
+        stays = {n for n in self._leavers if self.members[n] in welcome.expected}
         self._leavers -= stays
         self.members = {n: site for n, site in self.members.items() if n not in stays}
 

@@ -129,6 +129,15 @@ def enrol(path: Path, nodes: Comings, *node_ids: int) -> None:
             Enrolments(state).enrol(site, fingerprint(nodes.keys[node_id]), node_id=node_id)
 
 
+def enrolled(path: Path) -> Comings:
+    """The nodes of all sites, whose keys are enrolled in a new state."""
+    nodes = Comings()
+    with serving(path, nodes, consortium()):
+        pass
+    enrol(path, nodes, 1, 2, 3, 4)
+    return nodes
+
+
 def sleeping(monkeypatch: pytest.MonkeyPatch, *then: Callable[[], None]) -> None:
     """Do something instead of each of the first seconds of waiting."""
     steps = list(then)

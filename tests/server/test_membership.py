@@ -10,7 +10,7 @@ from reconsent.errors import RoundError
 from server.bookkeeping import MAIN
 from server.node_keys import fingerprint
 from server.persistence import Enrolments, SiteStatus, StateDirectory, Withdrawals
-from tests.server.comings import PATIENT, Comings, carry_out, enrol, serving, sleeping
+from tests.server.comings import PATIENT, Comings, carry_out, enrol, enrolled, serving, sleeping
 from tests.server.hospitals import consortium
 
 
@@ -130,10 +130,7 @@ def test_node_without_an_enrolled_key_is_never_asked(tmp_path: Path) -> None:
 
 def test_node_that_is_not_whom_its_key_says(tmp_path: Path) -> None:
     """A node that names another site than that of its key is refused, and the run's events say so."""
-    nodes = Comings()
-    with serving(tmp_path, nodes, consortium()):
-        pass
-    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes = enrolled(tmp_path)
     nodes._nodes[4]["site"] = "gamma"
     nodes._nodes[3]["site"] = "delta"
     with serving(tmp_path, nodes, consortium(training={"evaluate-every": 0})) as run:
@@ -148,10 +145,7 @@ def test_node_that_is_not_whom_its_key_says(tmp_path: Path) -> None:
 
 def test_revoked_key(tmp_path: Path) -> None:
     """From the moment its key is revoked a node is asked nothing; a new key brings the site back."""
-    nodes = Comings()
-    with serving(tmp_path, nodes, consortium()):
-        pass
-    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes = enrolled(tmp_path)
     asked_before: list[int] = []
 
     def change(number: int) -> None:
@@ -175,10 +169,7 @@ def test_revoked_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lingers", [True, False])
 def test_replaced_key(tmp_path: Path, lingers: bool) -> None:
     """A key replaced in the middle of a round: the old node's reply is refused, the new one takes over."""
-    nodes = Comings()
-    with serving(tmp_path, nodes, consortium()):
-        pass
-    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes = enrolled(tmp_path)
 
     def change(number: int) -> None:
         if number == 2:

@@ -13,7 +13,7 @@ from server.bookkeeping import MAIN
 from server.node_keys import fingerprint
 from server.persistence import Enrolments, Ledger, SiteStatus, StateDirectory, Withdrawals
 from server.persistence.ledger_entries import IDENTITY_REFUSED
-from tests.server.comings import Comings, carry_out, enrol, serving, sleeping
+from tests.server.comings import Comings, carry_out, enrol, enrolled, serving, sleeping
 from tests.server.hospitals import SITES, consortium
 from unlearning.withdrawal import WithdrawalState
 
@@ -136,10 +136,7 @@ def test_restarted_without_keys_while_a_run_waits_for_sites(
 
 def test_a_key_replaced_while_a_run_waits_for_sites(tmp_path: Path) -> None:
     """The node with the new key is the site at once, and claims nothing that is another's."""
-    nodes = Comings()
-    with serving(tmp_path, nodes, consortium()):
-        pass
-    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes = enrolled(tmp_path)
     nodes.offline.add(3)
 
     def replace() -> None:
@@ -162,10 +159,7 @@ def test_a_key_replaced_while_a_run_waits_for_sites(tmp_path: Path) -> None:
 
 def test_a_node_with_a_key_that_comes_while_a_run_waits_for_sites(tmp_path: Path) -> None:
     """Its key is known from when it is there, not from when the waiting began: it is let in at once."""
-    nodes = Comings()
-    with serving(tmp_path, nodes, consortium()):
-        pass
-    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes = enrolled(tmp_path)
     nodes.offline.add(4)
     nodes.on_identify = nodes.offline.clear
     with serving(tmp_path, nodes, consortium(training={"join-seconds": 30.0})) as run:
@@ -178,10 +172,7 @@ def test_a_node_with_a_key_that_comes_while_a_run_waits_for_sites(tmp_path: Path
 
 def test_a_key_revoked_while_its_node_is_asked(tmp_path: Path) -> None:
     """Who had a key when asked and has none when it answers is not let in, as if it had none."""
-    nodes = Comings()
-    with serving(tmp_path, nodes, consortium()):
-        pass
-    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes = enrolled(tmp_path)
 
     def revoke() -> None:
         with StateDirectory.open(tmp_path / "state", url="", exclusive=False) as state:
@@ -216,10 +207,7 @@ def test_a_node_restarted_between_two_looks_is_asked_again(
 
 def test_a_node_that_was_set_right_and_restarted_is_let_in(tmp_path: Path) -> None:
     """Its refusal stands no longer than it does; it is on record once, however often it is asked."""
-    nodes = Comings()
-    with serving(tmp_path, nodes, consortium()):
-        pass
-    enrol(tmp_path, nodes, 1, 2, 3, 4)
+    nodes = enrolled(tmp_path)
     nodes._nodes[4]["site"] = "gamma"
 
     def change(number: int) -> None:
